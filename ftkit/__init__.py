@@ -1,0 +1,49 @@
+"""Learn, teach and prototype fine-tuning: one verb for every method on every family of models.
+
+Importing this package is light: a name is looked up where it lives when it is first used.
+"""
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "checkpoints": "load",
+    "structure": "anatomy",
+    "api": "finetune resume load_run method list_methods list_checkpoints list_tasks list_datasets",
+    "lab": "compare Comparison",
+    "core": "FtError",
+    "share": "save_delta load_delta",
+    "train": "Learner",
+    "run": "Run",
+    "methods.full": "Full",
+    "methods.head": "Head",
+    "methods.freeze": "Freeze",
+    "methods.bitfit": "BitFit",
+    "methods.lora": "LoRA",
+}
+_NAMES = {name: module for module, names in _WHERE.items() for name in names.split()}
+_ROOMS = ("core show structure data tasks checkpoints methods share train run api lab testing teach cli").split()
+_LATER = ("recommend estimate diagnose evaluate export cache").split()
+
+__all__ = [*_NAMES, *_LATER]
+
+
+def _later(name):
+    def to_come(*args, **kwargs):
+        "A name of the public face that is not built yet."
+        from .core import FtError
+        raise FtError(f"ft.{name} is not built yet; it is to come in a later version of ftkit.")
+    to_come.__name__ = to_come.__qualname__ = name
+    return to_come
+
+
+def __getattr__(name):
+    if name in _NAMES: value = getattr(import_module(f".{_NAMES[name]}", __name__), name)
+    elif name in _ROOMS: value = import_module(f".{name}", __name__)
+    elif name in _LATER: value = _later(name)
+    else: raise AttributeError(f"module 'ftkit' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__(): return sorted({*globals(), *__all__, *_ROOMS})

@@ -1,0 +1,26 @@
+"Every law on every method of the registry, and on sums."
+import pytest
+import torch
+import ftkit as ft
+from ftkit.core import METHODS
+from ftkit.testing import LAWS, check_method, tiny
+
+METHODS_HERE = [*METHODS, "lora + bitfit", "freeze + lora"]
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("method", METHODS_HERE)
+def test_law(method, law):
+    model, batch = tiny()
+    assert check_method(method, model, batch, {law: LAWS[law]}).ok
+
+
+def test_a_delta_opens_with_peft_alone(tmp_path):
+    from peft import PeftModel
+    model, batch = tiny()
+    on = ft.LoRA(r=4).attach(model)
+    for p in on.parameters().values(): p.data += 0.1 * torch.randn_like(p)
+    ft.save_delta(model, tmp_path)
+    base, _ = tiny()
+    batch = {k: v for k, v in batch.items() if k != "labels"}
+    assert torch.allclose(PeftModel.from_pretrained(base, str(tmp_path)).eval()(**batch).logits, model.eval()(**batch).logits, atol=1e-6)

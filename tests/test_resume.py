@@ -1,0 +1,89 @@
+"A run killed with SIGKILL goes on to the weights it would have had; the same seed gives the same weights."
+import os, signal, subprocess, sys, time
+import pytest
+import torch
+import ftkit as ft
+from ftkit.core import sha256
+
+FIT = """
+import sys, ftkit as ft
+out, kill = sys.argv[1], int(sys.argv[2])
+from ftkit.train import Learner
+import ftkit.api as api
+if kill:
+    import os, signal
+    plain = api.learner_for
+    def with_kill(*a, **kw):
+        learner = plain(*a, **kw)
+        return learner.on("after_step", lambda l: l.step_count == kill and os.kill(os.getpid(), signal.SIGKILL))
+    api.learner_for = with_kill
+run = ft.resume(out) if sys.argv[3] == "resume" else ft.finetune("bert-mini", "reviews", method=sys.argv[4], steps=24, batch_size=16, out=out, save_every=5, progress=False)
+"""
+
+
+def child(out, kill=0, how="fit", method="lora"):
+    return subprocess.run([sys.executable, "-c", FIT, str(out), str(kill), how, method], capture_output=True, text=True, timeout=300)
+
+
+def weights(out):
+    return {p.relative_to(out).as_posix(): sha256(p) for p in sorted((out / "delta").rglob("*.safetensors"))}
+
+
+@pytest.mark.parametrize("method, kills", [("lora", (13,)), ("full", (3, 17))])
+def test_killed_and_resumed_equals_uninterrupted(tmp_path, method, kills):
+    whole = child(tmp_path / "whole", method=method)
+    assert whole.returncode == 0, whole.stderr[-2000:]
+    out = tmp_path / "killed"
+    for i, at in enumerate(kills):
+        done = child(out, kill=at, how="resume" if i else "fit", method=method)
+        assert done.returncode == -signal.SIGKILL
+    last = child(out, how="resume", method=method)
+    assert last.returncode == 0, last.stderr[-2000:]
+    assert weights(out) == weights(tmp_path / "whole") and weights(out)
+
+
+def test_same_seed_twice_gives_the_same_bits():
+    runs = [ft.finetune("bert-mini", "reviews", method="full", steps=6, seed=s, progress=False) for s in (4, 4, 5)]
+    states = [r.model.state_dict() for r in runs]
+    assert all(torch.equal(states[0][n], states[1][n]) for n in states[0])
+    assert any(not torch.equal(states[0][n], states[2][n]) for n in states[0])
+
+
+def test_killed_while_saving_leaves_a_whole_state(tmp_path):
+    "At whichever byte a save dies, the folder opens at an earlier step."
+    import json
+    from ftkit import train
+    from ftkit.data.batching import Batches, Rows
+    rows = Rows([[i] for i in range(64)])
+    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    def make():
+        torch.manual_seed(0)
+        step = lambda l, b: (l.model(b["x"]).square().sum(), len(b["x"]))
+        return train.Learner(torch.nn.Linear(4, 1), Batches(rows, lambda r, i: {"x": x[torch.as_tensor(i)]}, 8), step, steps=16, lr=0.1, device="cpu", out=tmp_path, save_every=4)
+    whole = make().fit()
+    calls = {"n": 0}
+    real = os.replace
+    for fail_at in range(1, 8):
+        for p in tmp_path.glob("*"): p.unlink()
+        calls["n"] = 0
+        def replace(a, b):
+            calls["n"] += 1
+            if calls["n"] == fail_at: raise OSError(28, "No space left on device")
+            return real(a, b)
+        os.replace = replace
+        try: make().fit()
+        except ft.FtError as e: assert "No space left" in str(e)
+        finally: os.replace = real
+        learner = make()
+        if (tmp_path / "last.json").exists(): learner.resume()
+        learner.fit()
+        assert all(torch.equal(a, b) for a, b in zip(learner.model.parameters(), whole.model.parameters()))
+
+
+def test_a_changed_state_is_refused(tmp_path):
+    ft.finetune("bert-mini", "reviews", method="head", steps=3, out=tmp_path, save_every=3, progress=False)
+    state = next((tmp_path / "state").glob("*.safetensors"))
+    data = bytearray(state.read_bytes())
+    data[-1] ^= 1
+    state.write_bytes(data)
+    with pytest.raises(ft.FtError, match="changed since it was saved"): ft.resume(tmp_path)

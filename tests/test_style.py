@@ -1,0 +1,244 @@
+"""The form of a page, as a machine can see it: what CONTRIBUTING.md promises about every notebook and module"""
+import ast
+import json
+import re
+import subprocess
+from functools import lru_cache
+from statistics import median
+
+import pytest
+from conftest import NBS, ROOT, pages
+
+COLAB = '''#| hide
+# Colab only: install ftkit next to the preinstalled torch
+import sys
+if "google.colab" in sys.modules:
+    %pip install -q "ftkit @ git+https://github.com/ftkit/ftkit"'''
+CARD = ["You will", "You need", "Runs in", "Paper"]
+FLAGS = {"slow", "gpu", "net"}
+
+
+class Cell:
+    def __init__(self, raw):
+        self.raw, self.kind, self.source = raw, raw["cell_type"], "".join(raw["source"])
+        self.outputs = raw.get("outputs", [])
+        lines = self.source.split("\n")
+        self.directives = {m[1]: m[2].strip() for m in (re.match(r"#\|\s*([\w-]+):?\s*(.*)", line) for line in lines) if m}
+        self.lines = [line for line in lines if not line.startswith("#|")]
+        self.code = self.kind == "code"
+        self.hidden = self.code and "hide" in self.directives
+        self.exported = self.code and bool(self.directives.keys() & {"export", "exports", "exporti"})
+        self.runs = self.code and self.directives.get("eval") != "false" and not FLAGS & self.directives.keys()
+
+    @property
+    def tree(self):
+        "The parsed code, without IPython's magics."
+        try:
+            return ast.parse("\n".join(re.sub(r"^(\s*)[%!].*", r"\1pass", line) for line in self.lines))
+        except SyntaxError:
+            return ast.parse("")
+
+
+@lru_cache
+def notebook(page):
+    return json.loads((NBS / page).read_text(encoding="utf-8"))
+
+
+@lru_cache
+def cells(page):
+    return [Cell(raw) for raw in notebook(page)["cells"]]
+
+
+def public(page):
+    "The public functions and classes that a page exports."
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    found = [node for cell in cells(page) if cell.exported for node in cell.tree.body if isinstance(node, kinds)]
+    return [node for node in found if not node.name.startswith("_")]
+
+
+def assertions(page):
+    "How many things a page asserts: `assert a and b` are two, and so are the calls that check by themselves."
+    number = 0
+    for cell in cells(page):
+        if cell.runs and not cell.exported:
+            tests = [node.test for node in ast.walk(cell.tree) if isinstance(node, ast.Assert)]
+            number += sum(len(t.values) if isinstance(t, ast.BoolOp) and isinstance(t.op, ast.And) else 1 for t in tests)
+            number += len(re.findall(r"\b(?:check_method|expect_fail|raises)\(|\.test\(", cell.source))
+    return number
+
+
+SHARED = ("_core.ipynb", "_tuners.ipynb")
+
+
+def teaches(page):
+    "Pages of a method, a task or the start: they have exercises. What methods or tasks share has its page beside them."
+    return page.startswith(("start/", "methods/", "tasks/")) and not page.endswith(SHARED)
+
+
+def test_there_are_pages():
+    assert pages()
+
+
+def test_first_cell_installs_on_colab(page):
+    assert cells(page)[0].source.strip() == COLAB
+
+
+def test_title_cell_is_a_title_and_a_promise(page):
+    title = next(cell for cell in cells(page) if cell.kind == "markdown")
+    assert re.fullmatch(r"# \S[^\n]*\n\n> \S[^\n]*", title.source.strip()), "anything else in the title cell is lost in the docs"
+
+
+def test_card(page):
+    if page == "index.ipynb":
+        pytest.skip("the front page has no card")
+    early = [cell.source for cell in cells(page)[:6] if cell.kind == "markdown"]
+    assert any(re.findall(r"^- \*\*([\w ]+)\*\*", source, re.M) == CARD for source in early), f"a card has four lines: {CARD}"
+
+
+def test_headings_stand_alone(page):
+    if page == "index.ipynb":
+        pytest.skip("the front page is also the README")
+    crowded = [c.source.split("\n")[0] for c in cells(page)[1:] if c.kind == "markdown" and c.source.startswith("## ") and "\n" in c.source.strip()]
+    assert not crowded
+
+
+def test_sections(page):
+    if page == "index.ipynb":
+        pytest.skip("the front page has its own order")
+    heads = re.findall(r"^## (.+)$", "\n".join(c.source for c in cells(page) if c.kind == "markdown"), re.M)
+    want = ["Summary", "Exercises", "See also"] if teaches(page) else ["See also"]
+    assert [head for head in want if head not in heads] == []
+
+
+def test_exercises(page):
+    if not teaches(page):
+        pytest.skip("not a page of a method, a task or the start")
+    assert sum(len(re.findall(r"\bExercise\(", cell.source)) for cell in cells(page) if cell.code) >= 3
+
+
+def test_badge_opens_this_page(page):
+    for name in re.findall(r"colab\.research\.google\.com/github/[\w-]+/ftkit/blob/main/([^\"')\s]+)", json.dumps(notebook(page))):
+        assert name == f"nbs/{page}"
+
+
+def test_every_public_symbol_is_asserted_about(page):
+    symbols = [node.name for node in public(page)]
+    assert assertions(page) >= len(symbols), f"{assertions(page)} assertions for {len(symbols)} symbols: {symbols}"
+
+
+def test_every_public_symbol_says_what_it_does(page):
+    bare = [node.name for node in public(page) if not ast.get_docstring(node)]
+    assert not bare
+
+
+def test_cells_are_short(page):
+    long = [(cell.lines[0][:60], n) for cell in cells(page) if cell.exported and (n := sum(map(bool, map(str.strip, cell.lines)))) > 40]
+    assert not long, "an exported cell has at most 40 lines"
+    lengths = [sum(map(bool, map(str.strip, cell.lines))) for cell in cells(page) if cell.code and not cell.exported and not cell.hidden]
+    assert not lengths or median(lengths) <= 6, f"lesson cells have a median of {median(lengths)} lines; at most 6"
+
+
+def test_hidden_cells(page):
+    hidden = [c for c in cells(page) if c.hidden and c.source.strip() != COLAB and "nbdev_export(" not in c.source]
+    assert len(hidden) <= 2, "a page that hides more is a test in disguise"
+
+
+def test_imports_stand_alone(page):
+    mixed = []
+    for cell in cells(page):
+        if cell.code and not cell.hidden:
+            kinds = {isinstance(node, (ast.Import, ast.ImportFrom)) for node in cell.tree.body}
+            if kinds == {True, False}:
+                mixed.append(cell.lines[0][:60])
+    assert not mixed, "cells that mix imports and code break the docs build"
+
+
+def test_export_says_where_to(page):
+    to = [cell.directives["default_exp"] for cell in cells(page) if "default_exp" in cell.directives]
+    if any(cell.exported for cell in cells(page)):
+        stem = re.sub(r"^\d+_", "", page.rpartition("/")[2].removesuffix(".ipynb"))
+        folder = page.rpartition("/")[0].replace("/", ".")
+        assert to == [f"{folder}.{stem}".lstrip(".")], "one notebook, one module, of the same name"
+        assert "nbdev_export(" in cells(page)[-1].source and cells(page)[-1].directives.get("eval") == "false"
+    else:
+        assert not to
+
+
+def test_size(page):
+    assert len(cells(page)) <= 80
+    assert (NBS / page).stat().st_size <= 200 * 1024
+
+
+def test_stored_outputs(page):
+    faults = ["an error is stored: " + out.get("ename", "") for c in cells(page) for out in c.outputs if out["output_type"] == "error"]
+    lessons = [c for c in cells(page) if c.runs and not c.hidden and not c.exported and c.tree.body
+               and isinstance(c.tree.body[-1], ast.Expr) and not c.source.rstrip().endswith(";")]
+    empty = [c.lines[-1][:60] for c in lessons if not c.outputs]
+    # A call may show nothing; a page that was not run shows nothing anywhere.
+    if len(empty) > max(1, len(lessons) // 5):
+        faults.append(f"{len(empty)} of {len(lessons)} cells that show a value have no output (make pages): {empty[:4]}")
+    assert not faults
+
+
+def test_stored_clean(page):
+    nb = notebook(page)
+    assert nb["metadata"].keys() <= {"kernelspec", "accelerator", "colab"}
+    assert (nb["nbformat"], nb["nbformat_minor"]) == (4, 5)
+    assert len({c.raw["id"] for c in cells(page)}) == len(cells(page))
+    dirty = [c.raw["id"] for c in cells(page) if c.raw["metadata"] or c.raw.get("execution_count") or any(o.get("execution_count") for o in c.outputs)]
+    assert not dirty, "run `make clean`"
+
+
+def test_figures_have_alt_text(page):
+    bare = []
+    for cell in cells(page):
+        for out in cell.outputs:
+            data = out.get("data", {})
+            html = "".join(data.get("text/html", "")) + "".join(data.get("image/svg+xml", ""))
+            bare += [tag[:60] for tag in re.findall(r"<img\b[^>]*>", html) if not re.search(r"\balt=[\"'][^\"']+", tag)]
+            if "image/png" in data and "fig-alt" not in cell.directives and "alt=" not in html and not out.get("metadata"):
+                bare.append(f"picture of: {cell.lines[-1][:60]}")
+    assert not bare
+
+
+def test_no_two_pages_differ_by_number_only():
+    seen = {}
+    for page in pages():
+        seen.setdefault(re.sub(r"(^|/)\d+_", r"\1", page), []).append(page)
+    assert not [same for same in seen.values() if len(same) > 1]
+
+
+def test_folders_carry_no_numbers():
+    assert not [page for page in pages() if re.match(r"\d|.*/\d+_[^/]*/", page.rpartition("/")[0])]
+
+
+def test_modules_are_short():
+    modules = [p for p in (ROOT / "ftkit").rglob("*.py") if p.name != "_modidx.py"]
+    long = {p.relative_to(ROOT).as_posix(): n for p in modules if (n := len(p.read_text(encoding="utf-8").splitlines())) > 400}
+    assert not long
+
+
+def test_methods_and_tasks_do_not_know_each_other():
+    wrong = []
+    for here, there in (("methods", "tasks"), ("tasks", "methods")):
+        for module in (ROOT / "ftkit" / here).rglob("*.py"):
+            if re.search(rf"^\s*(?:from|import) (?:ftkit\.|\.+){there}\b", module.read_text(encoding="utf-8"), re.M):
+                wrong.append(module.name)
+    assert not wrong
+
+
+def test_no_path_of_one_machine():
+    "Neither in what was written nor in what a page printed."
+    pattern = re.compile("|".join([r"(?<![\w.~])/(?:" + "root|work|tmp" + r")/\w", r"/home/" + r"\w+/", r"[A-Z]:\\+Users", "site" + "-packages/"]))
+    kinds = {".py", ".ipynb", ".md", ".yml", ".ini", ".txt", ".json", ".toml", ".css", ".scss", ""}
+    listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True).stdout
+    faults = []
+    for name in listed.splitlines():
+        path = ROOT / name
+        if path.suffix in kinds and path.is_file() and path.stat().st_size < 2**20:
+            text = path.read_text(encoding="utf-8", errors="replace")
+            # Pictures and other binary outputs are base64, in which any letters may meet.
+            text = re.sub(r'"image/[^"]*":\s*(?:"[^"]*"|\[[^\]]*\])', "", text)
+            text = re.sub(r"base64,[A-Za-z0-9+/=\\n]+", "", text)
+            faults += [f"{name}: {text[max(0, m.start() - 20):m.end() + 20]!r}" for m in pattern.finditer(text)]
+    assert not faults
