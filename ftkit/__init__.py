@@ -22,7 +22,7 @@ _WHERE = {
     "methods.lora": "LoRA",
 }
 _NAMES = {name: module for module, names in _WHERE.items() for name in names.split()}
-_ROOMS = ("core show structure data tasks checkpoints methods share train run api lab testing teach cli").split()
+_ROOMS = ("core show structure data tasks checkpoints methods share state train run api lab testing teach cli").split()
 _LATER = ("recommend estimate diagnose evaluate export cache").split()
 
 __all__ = [*_NAMES, *_LATER]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from .checkpoints import load
-from .core import CHECKPOINTS, DATASETS, METHODS, TASKS, FtError, read_json, resolve, say, seed_everything, versions, write_json
+from .core import CHECKPOINTS, DATASETS, METHODS, TASKS, FtError, main_process, read_json, resolve, say, seed_everything, versions, write_json
 from .data.batching import Batches
 from .methods.core import attached, describe, from_description, method as make_method
 from .run import Memory, Run, evaluate_rows
@@ -137,7 +137,7 @@ def finetune(
     found = read_data(spec, data, valid, keep_leaks, clean)
     ck, task = build(spec)
     spec["unknown_rate"] = check_words(task, ck.processor, found.train, spec["checkpoint"])
-    if out: keep_data(Path(out), spec, found)
+    if out and main_process(): keep_data(Path(out), spec, found)
     return train(spec, ck, task, found.train, found.valid, out)
 
 # %% ../nbs/70_api.ipynb #b0fca1fa
@@ -158,7 +158,7 @@ def train(spec: dict, ck, task, data, valid, out, resume: bool = False) -> Run:
         if resume: learner.resume()
         learner.fit()
     run = run_of(spec, learner, ck, task, memory.peak)
-    if out and int(os.environ.get("RANK", 0)) == 0: run.save(out)
+    if out and main_process(): run.save(out)
     return run
 
 # %% ../nbs/70_api.ipynb #6a694430

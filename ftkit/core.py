@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'TASKS', 'CHECKPOINTS', 'DATASETS', 'KINDS', 'FtError', 'unknown', 'atomic', 'sync_folder', 'write_json',
-           'read_json', 'sha256', 'seed_everything', 'rng_state', 'set_rng_state', 'say', 'home', 'versions', 'Entry',
-           'lookup', 'resolve']
+           'read_json', 'sha256', 'seed_everything', 'rng_state', 'set_rng_state', 'say', 'main_process', 'home',
+           'versions', 'Entry', 'lookup', 'resolve']
 
 # %% ../nbs/10_core.ipynb #03bb8cda
 import difflib, hashlib, importlib, json, os, random, tempfile
@@ -129,7 +129,12 @@ def say(
     line: str,  # one line
 ):
     "Print one line of information, unless FTKIT_QUIET is set."
-    if not os.environ.get("FTKIT_QUIET"): print(line, flush=True)
+    if main_process() and not os.environ.get("FTKIT_QUIET"): print(line, flush=True)
+
+# %% ../nbs/10_core.ipynb #8a492478
+def main_process() -> bool:
+    "Whether this process is the one that writes: the only one, or rank 0 of several."
+    return int(os.environ.get("RANK", 0)) == 0
 
 # %% ../nbs/10_core.ipynb #cba45994
 def home() -> Path:

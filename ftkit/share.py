@@ -67,7 +67,7 @@ def write_part(folder: Path, on: Attached, plan, dtype) -> list:
     handles = [h for h in on.handles if h.injection in plan.inject]
     base = {n: on.trained[n] for n in plan.train}
     if plan.buffers: base |= {"buffer:" + n: b for n, b in on.anatomy.model.named_buffers()}
-    if handles and all(on.anatomy.in_head(n) for n in plan.train):
+    if handles and all(hasattr(h.injection, 'config') for h in handles) and all(on.anatomy.in_head(n) for n in plan.train):
         return [f for h in handles for f in write_peft(folder, h, base, on, dtype)]
     added = {f"added:{n}": p for h in handles for n, p in h.parameters().items()}
     write_tensors(folder / "delta.safetensors", cast({**base, **added}, dtype))

@@ -160,7 +160,7 @@ INK, SOFT = "#24292f", "#8a919a"
 _LOOK = {"font.size": 10, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": SOFT, "xtick.color": INK, "ytick.color": INK,
          "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10.5, "axes.titlelocation": "left", "axes.titleweight": "bold",
          "grid.color": "#e7e9ec", "axes.axisbelow": True, "xtick.major.size": 3, "ytick.major.size": 3, "legend.frameon": False,
-         "text.parse_math": False, "hatch.linewidth": .9, "svg.hashsalt": "ftkit"}
+         "text.parse_math": False, "hatch.linewidth": .9, "figure.constrained_layout.h_pad": .09, "svg.hashsalt": "ftkit"}
 
 @contextmanager
 def _style(texts):

@@ -187,7 +187,7 @@ class Exercise:
                  solution: str = "",  # text or code
                  name: str | None = None):  # title; None counts the exercises of this session
         if not callable(check): raise TypeError(f"check must be a function of the answer, not {_short(check)}")
-        self.question, self._check, self._solution = question, check, solution or "None is written down."
+        self.question, self._check, self._solution = question, check, solution
         self.hints, self._given = [hint] if isinstance(hint, str) else list(hint), 0
         # The same question again is the same exercise: running its cell twice must not count it twice.
         count = 1 + sum(row["name"].startswith("Exercise ") for row in _session.values())
@@ -209,9 +209,13 @@ class Exercise:
         self._row["hints"] = max(self._row["hints"], self._given)
         return Note(f"{self.name}: hint {self._given} of {len(self.hints)}", self.hints[self._given - 1])
 
-    def solution(self) -> Note: return Note(f"{self.name}: solution", self._solution, fold=True)
+    def solution(self) -> Note:
+        "The solution, folded in a notebook and plain in a terminal."
+        return Note(f"{self.name}: solution", self._solution or "None is written down.", fold=True)
 
-    def test(self, right, wrong: Sequence | Mapping = ()) -> Feedback: return _prove(self.name, self._check, right, wrong)
+    def test(self, right, wrong: Sequence | Mapping = ()) -> Feedback:
+        "Assert that `right` passes and all of `wrong` fail with a reason; a dict maps wrong answers to a part of theirs."
+        return _prove(self.name, self._check, right, wrong)
 
     def __repr__(self): return _card(self)[0]
 
@@ -222,8 +226,9 @@ def _card(ex: Exercise) -> tuple[str, str]:
     "An exercise as text (with nothing given away) and as HTML (with hints and solution folded up)."
     n, hints = len(ex.hints), ""
     for i in range(n, 0, -1): hints = _fold(f"Hint {i} of {n}", f"<p>{_html(ex.hints[i - 1])}</p>{hints}")
+    if ex._solution: hints += _fold("Solution", _pre(ex._solution))
     text = f"{ex.name}\n{ex.question}\n(.check(answer), .hint(): {n}, .solution())"
-    return text, _box(ex.name, f"<p>{_html(ex.question)}</p>{hints}{_fold('Solution', _pre(ex._solution))}", "#2f6fb7")
+    return text, _box(ex.name, f"<p>{_html(ex.question)}</p>{hints}", "#2f6fb7")
 
 # %% ../nbs/84_teach.ipynb #764d664f
 class Progress(list):

@@ -4,9 +4,7 @@
 
 # %% auto #0
 __all__ = ['EVENTS', 'factor', 'as_sums', 'backward', 'pick_precision', 'Learner', 'prepare', 'all_groups', 'autocast', 'modes',
-           'fit', 'loop', 'update', 'not_a_number', 'flush', 'end_epoch', 'due', 'progress_bar', 'distributed',
-           'trained_names', 'moving_buffers', 'get_values', 'put_values', 'split_state', 'join_state', 'save_state',
-           'load_state']
+           'fit', 'loop', 'update', 'not_a_number', 'flush', 'end_epoch', 'due', 'progress_bar', 'distributed']
 
 # %% ../nbs/60_train.ipynb #cc6f62fe
 import contextlib, math, os, time, warnings
@@ -14,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 import torch
 from torch import nn
-from .core import FtError, read_json, rng_state, say, set_rng_state, sha256, write_json
-from .methods.core import attached, canonical, set_modes
-from .share import read_tensors, write_tensors
+from .core import FtError, main_process, say
+from .methods.core import set_modes
+from .state import get_values, load_state, put_values, save_state
 from .tasks.core import to_device
 
 # %% ../nbs/60_train.ipynb #facd946b
@@ -184,7 +182,7 @@ def loop(learner, bar):
             if learner.method: learner.method.after_step(learner.model, learner.step_count, learner.name)
             learner.fire("after_step")
             bar.update()
-            if due(learner): save_state(learner, learner.out)
+            if due(learner): flush(learner); save_state(learner, learner.out)
             if learner.step_count >= learner.total or learner.stop: break
         end_epoch(learner, bar)
 
@@ -250,7 +248,8 @@ def due(learner) -> bool:
 def progress_bar(learner):
     "A bar that suits where it is shown, or none."
     from tqdm import TqdmWarning
-    shown = not (os.environ.get("FTKIT_QUIET") or os.environ.get("IN_TEST")) if learner.progress is None else learner.progress
+    quiet = os.environ.get("FTKIT_QUIET") or os.environ.get("IN_TEST") or not main_process()
+    shown = not quiet if learner.progress is None else learner.progress
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TqdmWarning)
         from tqdm.auto import tqdm
@@ -274,97 +273,3 @@ def distributed() -> tuple:
             at += p.numel()
         return flat[-2], flat[-1]
     return world, reduce
-
-# %% ../nbs/60_train.ipynb #c97efb87
-def trained_names(learner) -> dict:
-    "Every trained parameter by a name that does not depend on this process."
-    names, seen = {}, {id(p) for p in learner.params}
-    for key, m in learner.models.items():
-        for n, p in m.named_parameters():
-            if id(p) in seen: names[f"{key}:{canonical(n)}"] = p; seen.discard(id(p))
-    return names
-
-# %% ../nbs/60_train.ipynb #ca45eadf
-def moving_buffers(learner) -> dict:
-    "The buffers of the models, by name."
-    return {f"{key}:{n}": b for key, m in learner.models.items() for n, b in m.named_buffers() if n in m.state_dict()}
-
-# %% ../nbs/60_train.ipynb #c0b74edd
-def get_values(learner) -> dict:
-    "A copy of all that training moves."
-    return {n: t.detach().to("cpu", copy=True) for n, t in {**trained_names(learner), **moving_buffers(learner)}.items()}
-
-# %% ../nbs/60_train.ipynb #054436c2
-def put_values(learner, values: dict):
-    "Put a copy back."
-    own = {**trained_names(learner), **moving_buffers(learner)}
-    with torch.no_grad():
-        for n, v in values.items(): own[n].copy_(v)
-
-# %% ../nbs/60_train.ipynb #0cbcf849
-def split_state(state: dict) -> tuple:
-    "A dict of tensors, dicts of tensors, and plain values, as (flat tensors, JSON)."
-    tensors, plain = {}, {}
-    for k, v in state.items():
-        if torch.is_tensor(v): tensors[k] = v
-        elif isinstance(v, dict) and v and all(torch.is_tensor(x) for x in v.values()): tensors |= {f"{k}/{n}": x for n, x in v.items()}
-        else: plain[k] = v
-    return tensors, plain
-
-# %% ../nbs/60_train.ipynb #9c52ba30
-def join_state(tensors: dict, plain: dict) -> dict:
-    "The inverse of `split_state`."
-    out = dict(plain)
-    for k, v in tensors.items():
-        outer, _, inner = k.partition("/")
-        if inner: out.setdefault(outer, {})[inner] = v
-        else: out[k] = v
-    return out
-
-# %% ../nbs/60_train.ipynb #45f7de9c
-def save_state(learner, folder: Path):
-    "Write everything needed to go on, then point to it."
-    if learner.world > 1 and int(os.environ.get("RANK", 0)): return
-    flush(learner)
-    tensors = {f"value|{n}": t for n, t in get_values(learner).items()}
-    for n, p in trained_names(learner).items():
-        tensors |= {f"optimizer|{n}|{k}": v for k, v in learner.optimizer.state[p].items() if torch.is_tensor(v)}
-    kept, plain_state = split_state(learner.state)
-    random, plain_random = rng_state()
-    best = {k: v for k, v in (learner.best or {}).items() if k != "values"}
-    for mark, group in (("state", kept), ("random", random), ("best", learner.best["values"] if learner.best else {})):
-        tensors |= {f"{mark}|{n}": t for n, t in group.items()}
-    plain = dict(format=1, step=learner.step_count, epoch=learner.epoch, total=learner.total, since_best=learner.since_best, best=best, history=learner.history,
-                 batches=learner.batches.state_dict(), state=plain_state, random=plain_random, scaler=learner.scaler.state_dict(), seconds=learner.seconds, sizes=learner.sizes, stop=learner.stop)
-    files = [folder / f"step-{learner.step_count}.safetensors", folder / f"step-{learner.step_count}.json"]
-    write_tensors(files[0], tensors)
-    write_json(files[1], plain)
-    write_json(folder / "last.json", {f.name: sha256(f) for f in files})
-    for old in folder.glob("step-*"):
-        if old not in files: old.unlink(missing_ok=True)
-
-# %% ../nbs/60_train.ipynb #23e9cd69
-def load_state(learner, folder: Path):
-    "Take up a saved state. Raises `FtError` when it is missing, damaged, or of other models."
-    if not (folder / "last.json").exists(): raise FtError(f"{folder} holds no training state (there is no last.json).")
-    files = read_json(folder / "last.json")
-    for f, digest in files.items():
-        if not (folder / f).is_file() or sha256(folder / f) != digest: raise FtError(f"{folder / f} is missing or was changed since it was saved.")
-    plain, tensors = read_json(folder / next(f for f in files if f.endswith(".json"))), read_tensors(folder / next(f for f in files if f.endswith(".safetensors")))
-    groups = {}
-    for key, t in tensors.items():
-        mark, _, n = key.partition("|")
-        groups.setdefault(mark, {})[n] = t
-    names = trained_names(learner)
-    if set(names) - set(groups["value"]): raise FtError(f"The state in {folder} belongs to another model or method: it has no {sorted(set(names) - set(groups['value']))[0]}.")
-    put_values(learner, groups["value"])
-    for n, p in names.items():
-        learner.optimizer.state[p] = {k.rpartition("|")[2]: t.to(p.device) if t.ndim else t for k, t in groups.get("optimizer", {}).items() if k.rpartition("|")[0] == n}
-    learner.state.update(join_state(groups.get("state", {}), plain["state"]))
-    learner.best = {**plain["best"], "values": groups["best"]} if plain["best"] else None
-    learner.step_count, learner.epoch, learner.since_best, learner.stop = plain["step"], plain["epoch"], plain["since_best"], plain["stop"]
-    learner.history, learner.seconds, learner.sizes = plain["history"], plain["seconds"], plain["sizes"]
-    learner.batches.load_state_dict(plain["batches"])
-    if plain["scaler"]: learner.scaler.load_state_dict(plain["scaler"])
-    set_rng_state(groups["random"], plain["random"])
-    return learner

@@ -31,9 +31,9 @@ def scaled(
     lr: float,  # what suits a width of 768
     anatomy: Anatomy,
 ) -> float:
-    "A learning rate for this model's width. Source: Yang et al. 2022, Tensor Programs V."
+    "A learning rate for this model's width. Compare Yang et al. 2022, Tensor Programs V."
     if not anatomy.width or "query" not in anatomy.roles: return lr
-    return lr * min(8.0, max(0.25, 768 / anatomy.width))
+    return lr * min(8.0, max(0.25, (768 / anatomy.width) ** 1.5))
 
 # %% ../../nbs/methods/10_core.ipynb #9b1dadda
 def head_plan(
@@ -223,13 +223,15 @@ def detach(
     "Take a method away: structure, values, gradients and modes as before, bit for bit."
     on = attached(model, name)
     need_copy(on, "detached")
+    last = list(model._ft)[-1]
+    if last != name: raise FtError(f"{model._ft[last].method!r} was attached after {on.method!r}, under the name {last!r}; detach that first.")
     for h in reversed(on.handles): h.remove()
     put(on.trained, on.kept)
     put(dict(model.named_buffers()), on.buffers)
     for n, p in model.named_parameters():
-        p.requires_grad_(on.flags[n])
+        p.requires_grad_(on.flags.get(canonical(n), p.requires_grad))
         p.grad = None
-    for n, m in model.named_modules(): m.training = on.modes[n]
+    for n, m in model.named_modules(): m.training = on.modes.get(n, m.training)
     del model._ft[name]
     return model
 
