@@ -34,7 +34,7 @@ def test_methods_by_name_and_by_value_are_one():
     (lambda: ft.finetune("bert-mini", FRAME, method=ft.Freeze(top=9)), "has 4"),
     (lambda: ft.finetune("bert-mini", FRAME, task="text-clasification"), "text-classification"),
     (lambda: ft.finetune("bert-mini", FRAME, text="txt"), "text, label"),
-    (lambda: ft.finetune("bert-mini", FRAME.assign(label="one")), "one class"),
+    (lambda: ft.finetune("bert-mini", FRAME.assign(label="one")), "at least two classes"),
     (lambda: ft.finetune("bert-mini", FRAME.head(0)), "empty|no rows"),
     (lambda: ft.finetune("bert-mini", FRAME, patiense=3), "patience"),
     (lambda: ft.finetune("bert-mini", FRAME, lr=1e6, epochs=2, clip=None, schedule="constant"), "learning rate"),
