@@ -92,32 +92,25 @@ class Run:
     def history(self) -> pd.DataFrame:
         "One row per optimiser step: loss, gradient norm, learning rate, validation where it was done."
         return pd.DataFrame(self.steps)
-
     @property
     def device(self): return next(self.model.parameters()).device
-
     def predict(self, values, text: str = None) -> pd.DataFrame:
         "Ask the model: one text, a list, a file or a table; returns a table with label and score."
         return predict(self, values, text)
-
     def plot(self):
         "Loss and the deciding metric over the steps."
         from ftkit.show import curves
         return curves(self.steps, title=f"{self.spec['checkpoint']}, {self.method!r}")
-
     def save(self, folder) -> Path:
         "Write the delta, the history and the specification; `load_run` opens them."
         return save_run(self, Path(folder))
-
     def pipeline(self):
         "A transformers pipeline with the tuned model."
         from transformers import pipeline
         return pipeline(self.task.name, model=self.model, tokenizer=self.processor, device=self.device)
-
     def table(self) -> list:
         "The run in one row."
         return [summary(self)]
-
     def __repr__(self): return f"Run({self.spec['checkpoint']}, {self.method!r}: " + ", ".join(f"{k} {v:.3f}" for k, v in self.metrics.items()) + ")"
 
 # %% ../nbs/64_run.ipynb #661037b8
@@ -129,10 +122,8 @@ def summary(run: Run) -> dict:
 
 # %% ../nbs/64_run.ipynb #0c00aa89
 def _html(self):
-    from ftkit.show import bytes_, table
-    row = summary(self)
-    row["peak memory"] = bytes_(row["peak memory"])
-    return table([row])._repr_html_() + self.plot()._repr_html_()
+    from ftkit.show import table
+    return table(self.table())._repr_html_() + self.plot()._repr_html_()
 Run._repr_html_ = _html
 
 # %% ../nbs/64_run.ipynb #c5d46bd2

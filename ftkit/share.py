@@ -11,7 +11,8 @@ import json
 from pathlib import Path
 import torch
 from .core import FtError, atomic, read_json, sha256, write_json
-from .methods.core import Attached, attached, canonical, describe, from_description, method, parts, plan_anatomy, put
+from .methods.core import Attached, attached, canonical, describe, from_description, method, parts, put
+from .structure import anatomy
 
 # %% ../nbs/50_share.ipynb #2617e28e
 def write_tensors(
@@ -137,7 +138,7 @@ def load_peft(model, folder: Path, name: str) -> Attached:
     if not (folder / "adapter_config.json").exists(): raise FtError(f"{folder} holds no delta: neither ftkit.json nor adapter_config.json is there.")
     config = read_json(folder / "adapter_config.json")
     if config.get("peft_type") != "LORA" or config.get("use_dora"): raise FtError(f"{folder} was made by peft with {config.get('peft_type')}; only LoRA can be opened so far.")
-    wanted, paths = config["target_modules"], [n for n, _ in plan_anatomy(model).model.named_modules()]
+    wanted, paths = config["target_modules"], [n for n, _ in anatomy(model).model.named_modules()]
     on = wanted if isinstance(wanted, str) else ",".join(p for p in paths if any(p == t or p.endswith("." + t) for t in wanted))
     attached_to = method("lora", r=config["r"], alpha=config["lora_alpha"], dropout=config["lora_dropout"], on="linear" if on == "all-linear" else on).attach(model, name)
     put_all(dict(attached_to.trained), attached_to, read_tensors(folder / "adapter_model.safetensors"), folder / "adapter_model.safetensors")

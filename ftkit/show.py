@@ -271,6 +271,7 @@ def curves(history,  # a data frame or a list of dicts, one row per measurement
     said = "; ".join(_say_curve(name, points, x) for name, points in series.items())
     return Figure(fig, f"{title + ': ' if title else ''}Curves over {x}. {said}.", texts)
 
+# %% ../nbs/20_show.ipynb #df781d8b
 def _dress(ax, x: str, heading: str, values: list):
     "Axis labels, grid, legend below, and a logarithmic scale where the values ask for one."
     ax.set_title(_label(heading)); ax.set_xlabel(_label(x)); ax.grid(axis="y")
@@ -379,6 +380,7 @@ def anatomy_picture(rows,  # dicts with name, kind (stem, block, head), total, t
     said = "; ".join(f"{r['name']}{' (%d times)' % r['times'] if r['times'] > 1 else ''} {number(r['total'])} {_say_part(r)}" for r in rows)
     return Figure(fig, f"Anatomy from input to output. {heading}. {said}.", texts)
 
+# %% ../nbs/20_show.ipynb #435bc23a
 def _patch(corner, width: float, height: float, state: tuple):
     "A box that is coloured and hatched by its state."
     from matplotlib.patches import Rectangle

@@ -139,6 +139,7 @@ def anatomy(
 ) -> Anatomy:
     "Cut a model into stem, blocks, head and roles. Raises `FtError` when nothing repeats."
     if not isinstance(model, nn.Module): raise FtError(f"anatomy() takes a torch module, not {type(model).__name__}.")
+    for attached in model.__dict__.get("_ft", {}).values(): return attached.anatomy  # as it was cut before a method added anything
     blocks = repeated(model)
     kinds = {type(model.get_submodule(b)) for b in blocks}
     alone = [n for n, m in model.named_modules() if type(m) in kinds and not any(n == b or n.startswith(b + ".") for b in blocks)]

@@ -177,7 +177,7 @@ class Note:
 # %% ../nbs/84_teach.ipynb #2b415e79
 _session: dict[str, dict] = {}
 
-
+# %% ../nbs/84_teach.ipynb #e2cf682f
 class Exercise:
     "A question that judges answers, gives hints one by one, and has a solution. Raises `TypeError` for a check that cannot be called."
     def __init__(self,
@@ -218,7 +218,6 @@ class Exercise:
         return _prove(self.name, self._check, right, wrong)
 
     def __repr__(self): return _card(self)[0]
-
     def _repr_html_(self): return _card(self)[1]
 
 # %% ../nbs/84_teach.ipynb #d5bf99d9

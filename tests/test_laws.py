@@ -24,3 +24,20 @@ def test_a_delta_opens_with_peft_alone(tmp_path):
     base, _ = tiny()
     batch = {k: v for k, v in batch.items() if k != "labels"}
     assert torch.allclose(PeftModel.from_pretrained(base, str(tmp_path)).eval()(**batch).logits, model.eval()(**batch).logits, atol=1e-6)
+
+
+def test_merging_one_of_two_deltas_leaves_the_other():
+    model, batch = tiny()
+    names = [n for n, _ in model.named_modules()]
+    places = {"a": ft.LoRA(on="query,value"), "b": ft.LoRA(on="value,ffn")}
+    for name, method in places.items():
+        for p in method.attach(model, name).added().values(): p.data += 0.1 * torch.randn_like(p)
+    both = model.eval()(**batch).logits
+    with places["b"].off(model, "b"): only_a = model(**batch).logits
+    assert not torch.allclose(both, only_a, atol=1e-3)
+    places["a"].merge(model, "a")
+    assert torch.allclose(model(**batch).logits, both, atol=1e-5)
+    with places["b"].off(model, "b"): assert torch.allclose(model(**batch).logits, only_a, atol=1e-5)
+    places["b"].merge(model, "b")
+    assert torch.allclose(model(**batch).logits, both, atol=1e-5)
+    assert [n for n, _ in model.named_modules()] == names

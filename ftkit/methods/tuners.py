@@ -58,17 +58,14 @@ def names_on(
 class Added:
     "What a tuner added to a model, and how to hide it, fold it in, or take it away."
     def __init__(self, injection, tuner, model, name): self.injection, self.tuner, self.model, self.name = injection, tuner, model, name
-
     def layers(self) -> list:
         "The layers that hold it, as (path, layer)."
         return [(n, m) for n, m in tuner_layers(self.model) if n in self.injection.targets and self.name in names_on(m)]
-
     def parameters(self) -> dict:
         "The added parameters, by name."
         mark, prefix = f".{self.name}", self.tuner.prefix
         own = {f"{path}.{n}": p for path, layer in self.layers() for n, p in layer.named_parameters()}
         return {n: p for n, p in own.items() if prefix in n and (n.endswith(mark) or f"{mark}." in n)}
-
     def rates(self) -> dict:
         "Their learning rates."
         return {n: self.injection.lr for n in self.parameters()}
@@ -81,14 +78,12 @@ class Added:
         try: yield
         finally:
             for layer, names in was: speak(layer, names)
-
     def merge(self):
         "Fold into the base weights."
         for _, layer in self.layers():
             layer.merge(adapter_names=[self.name])
             layer.merged_adapters.remove(self.name)  # else the layer would leave out its other deltas
         self.remove()
-
     def remove(self):
         "Take away; where no other delta is left, the base module comes back."
         for path, layer in self.layers():
