@@ -7,7 +7,7 @@ __all__ = ['EVENTS', 'factor', 'as_sums', 'backward', 'pick_precision', 'Learner
            'fit', 'loop', 'update', 'not_a_number', 'flush', 'end_epoch', 'due', 'progress_bar', 'distributed']
 
 # %% ../nbs/60_train.ipynb #cc6f62fe
-import contextlib, math, os, time, warnings
+import contextlib, math, os, sys, time, warnings
 from dataclasses import dataclass
 from pathlib import Path
 import torch
@@ -249,7 +249,8 @@ def progress_bar(learner):
     "A bar that suits where it is shown, or none."
     from tqdm import TqdmWarning
     quiet = os.environ.get("FTKIT_QUIET") or os.environ.get("IN_TEST") or not main_process()
-    shown = not quiet if learner.progress is None else learner.progress
+    watched = sys.stderr.isatty() or "ipykernel" in sys.modules  # a log file wants no bar
+    shown = watched and not quiet if learner.progress is None else learner.progress
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TqdmWarning)
         from tqdm.auto import tqdm
