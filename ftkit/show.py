@@ -370,8 +370,7 @@ def anatomy_picture(rows,  # dicts with name, kind (stem, block, head), total, t
     texts = (title, *(str(r["name"]) for r in rows), *(str(role) for r in rows for role in r.get("roles") or ()))
     with _style(texts):
         fig = _canvas(.85 + .46 * len(rows), layout="none")
-        ax = fig.add_axes([0, 0, 1, 1], xlim=(0, 6.8), ylim=(len(rows) + .95, -.82))
-        ax.axis("off")
+        ax = fig.add_axes([0, 0, 1, 1], xlim=(0, 6.8), ylim=(len(rows) + .95, -.82), frame_on=False, xticks=(), yticks=())
         ax.text(.1, -.42, _label(heading, 80), fontweight="bold", va="center")
         for i, row in enumerate(rows): _draw_part(ax, row, i)
         keys = [_patch((0, 0), 1, 1, state) for state in STATES]
@@ -380,7 +379,6 @@ def anatomy_picture(rows,  # dicts with name, kind (stem, block, head), total, t
     said = "; ".join(f"{r['name']}{' (%d times)' % r['times'] if r['times'] > 1 else ''} {number(r['total'])} {_say_part(r)}" for r in rows)
     return Figure(fig, f"Anatomy from input to output. {heading}. {said}.", texts)
 
-# %% ../nbs/20_show.ipynb #435bc23a
 def _patch(corner, width: float, height: float, state: tuple):
     "A box that is coloured and hatched by its state."
     from matplotlib.patches import Rectangle
