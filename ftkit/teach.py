@@ -194,21 +194,18 @@ class Exercise:
         new = dict(name=name or f"Exercise {count}", attempts=0, hints=0, solved=False)
         self._row = _session.setdefault(name or question, new)
         self.name = self._row["name"]
-
     def check(self, answer) -> Feedback:
         "Judge `answer`; `None` and `...` do not count as an attempt."
         verdict = _judge(self._check, answer)
         self._row["attempts"] += verdict.attempted
         self._row["solved"] |= verdict.ok
         return verdict
-
     def hint(self) -> Note:
         "The next hint; after the last one, the last again."
         if not self.hints: return Note(f"{self.name}: hint", "There is none for this one.")
         self._given = min(self._given + 1, len(self.hints))
         self._row["hints"] = max(self._row["hints"], self._given)
         return Note(f"{self.name}: hint {self._given} of {len(self.hints)}", self.hints[self._given - 1])
-
     def solution(self) -> Note:
         "The solution, folded in a notebook and plain in a terminal."
         return Note(f"{self.name}: solution", self._solution or "None is written down.", fold=True)
