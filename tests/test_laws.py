@@ -41,3 +41,11 @@ def test_merging_one_of_two_deltas_leaves_the_other():
     places["b"].merge(model, "b")
     assert torch.allclose(model(**batch).logits, both, atol=1e-5)
     assert [n for n, _ in model.named_modules()] == names
+
+
+def test_law_7_refuses_a_run_that_learned_nothing():
+    from ftkit.data.reviews import splits
+    from ftkit.testing import law_7
+    data = splits(train=64, valid=40, difficulty=1)
+    run = ft.finetune("bert-mini", data["train"], method="head", valid=data["valid"], steps=1, lr=1e-9, progress=False)
+    with pytest.raises(AssertionError, match="learned too little"): law_7(run, data["valid"])
