@@ -264,7 +264,9 @@ class Verdict:
         from ftkit.show import table
         return table(self.rows)._repr_html_()
 
-    def __repr__(self): return f"{self.method!r}: {sum(r['holds'] for r in self.rows)} of {len(self.rows)} laws hold"
+    def __repr__(self):
+        broken = [f"law {r['law']}: {r['note']}" for r in self.rows if not r["holds"]]
+        return "; ".join([f"{self.method!r}: {len(self.rows) - len(broken)} of {len(self.rows)} laws hold", *broken])
 
 # %% ../nbs/80_testing.ipynb #bf19984c
 def check_method(
@@ -273,10 +275,11 @@ def check_method(
     batch: dict,  # keyword arguments of the model, with labels and attention_mask
     laws=LAWS,  # name -> law
 ) -> Verdict:
-    "Run the laws on a method. Raises AssertionError naming the first law that fails."
+    "Run the laws on a method; a broken one is a row that does not hold, with the reason as its note."
     method, rows = make_method(method), []
     for name, law in laws.items():
         started = time.perf_counter()
-        note = law(method, copy.deepcopy(model), batch)
-        rows.append(dict(law=name, holds=True, note=note, seconds=round(time.perf_counter() - started, 2)))
+        try: note, holds = law(method, copy.deepcopy(model), batch), True
+        except AssertionError as e: note, holds = str(e), False
+        rows.append(dict(law=name, holds=holds, note=note, seconds=round(time.perf_counter() - started, 2)))
     return Verdict(method, rows)

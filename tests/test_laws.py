@@ -12,7 +12,8 @@ METHODS_HERE = [*METHODS, "lora + bitfit", "freeze + lora"]
 @pytest.mark.parametrize("method", METHODS_HERE)
 def test_law(method, law):
     model, batch = tiny()
-    assert check_method(method, model, batch, {law: LAWS[law]}).ok
+    verdict = check_method(method, model, batch, {law: LAWS[law]})
+    assert verdict.ok, verdict
 
 
 def test_a_delta_opens_with_peft_alone(tmp_path):

@@ -21,7 +21,7 @@ class LoRA(Method):
     dropout: float = 0.0  # on the input of the update
     on: str = None  # selector: roles or path patterns; None takes every matrix in the blocks, or every convolution
     blocks: tuple = None  # block indices, or None for all
-    lr: float = None  # None takes 5e-4 at width 768, scaled to the model's width
+    lr: float = None  # None takes 4e-4 at width 768, scaled to the model's width
 
     def __post_init__(self):
         if self.r < 1: raise FtError(f"LoRA needs a rank of at least 1, not r={self.r}.")
@@ -29,7 +29,7 @@ class LoRA(Method):
 
     def plan(self, anatomy):
         "The new head trains; A and B are added beside every selected module."
-        lr = self.lr or scaled(5e-4, anatomy)
+        lr = self.lr or scaled(4e-4, anatomy)
         on = self.on or ("linear" if "ffn" in anatomy.roles else "conv")
         targets = tuple(select(anatomy, on, self.blocks))
         options = dict(r=self.r, lora_alpha=self.alpha, lora_dropout=self.dropout, bias="none")
