@@ -224,7 +224,7 @@ def test_generation_in_the_loop_raises_the_reward(make):
     torch.manual_seed(0)
     learner = Learner(model, Rollouts(model, prompts), step, method, steps=40, lr=1e-2, device="cpu").fit()
     rewards = learner.state["rewards"]
-    assert learner.step_count == 40 and sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.3
+    assert learner.step_count == 40 and sum(rewards[-5:]) / 5 > rewards[0] + 0.3
 
 
 # ---------------------------------------------------------------- accumulation, and counts that differ
