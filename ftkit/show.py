@@ -299,7 +299,7 @@ def _bar_panel(ax, values: list, errors: list, form, heading: str):
         at, grey = (max(v, 0) + (e or 0), INK) if v is not None else (ax.get_xlim()[0] if log else 0, "#5d656e")
         ax.annotate(_measured(v, e, form), (at, i), (6, 0), textcoords="offset points", va="center", fontsize=9, color=grey)
     ax.set_ylim(len(values) - .5, -.5); ax.set_title(_label(heading, 36)); ax.grid(axis="x"); ax.minorticks_off()
-    ax.xaxis.set_major_formatter(lambda v, _: number(v) if form(1) == "1.000" else form(v))
+    ax.xaxis.set_major_formatter(lambda v, _: "" if log and v > high else number(v) if form(1) == "1.000" else form(v))
     ax.tick_params(axis="x", labelsize=8.5); ax.tick_params(axis="y", length=0)
     ax.locator_params(axis="x", **({"numticks": 4} if log else {"nbins": 5}))
 

@@ -8,6 +8,7 @@ __all__ = ['Rows', 'epoch_order', 'Batches']
 # %% ../../nbs/data/50_batching.ipynb #f71d57de
 import numpy as np
 import torch
+from ..core import sha256
 
 # %% ../../nbs/data/50_batching.ipynb #46dc1560
 class Rows:
@@ -23,11 +24,9 @@ class Rows:
             offsets = np.concatenate([[0], np.cumsum([len(s) for s in sequences])]).astype(np.int64)
             flat = np.fromiter((t for s in sequences for t in s), np.int32, offsets[-1])
         self.flat, self.offsets, self.columns, self.pad = flat, offsets, dict(columns or {}), pad
+        self.lengths = np.diff(offsets)
 
     def __len__(self): return len(self.offsets) - 1
-
-    @property
-    def lengths(self): return np.diff(self.offsets)
 
     def rectangle(self,
         index,  # row numbers, (rows,)
@@ -40,6 +39,11 @@ class Rows:
         within = np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n)
         ids[mask] = self.flat[np.repeat(self.offsets[index], n) + within]
         return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
+
+    def fingerprint(self) -> str:
+        "A hash of all tokens and columns."
+        parts = [("", self.flat), ("", self.offsets), *sorted(self.columns.items())]
+        return sha256(repr(self.pad).encode() + b"".join(f"{n}|{a.dtype}|{a.shape}|".encode() + a.tobytes() for n, a in parts))
 
     def column(self, name: str, index):
         "The entries of a column for the chosen rows, as a tensor."

@@ -1,0 +1,214 @@
+"The trunk on every kind of model: cut, computed once, entered at the boundary; and an entry for every kind of change."
+import re
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+import transformers as hf
+from torch.nn import functional as F
+import ftkit as ft
+from ftkit.data.batching import Batches, Rows
+from ftkit.methods.core import set_modes
+from ftkit.store import cache
+from ftkit.trunk import Cached, NoTrunk, cached, find_trunk, key_of
+from ftkit.train import Learner
+
+
+class Texts:
+    "Ten lines of a task on token ids."
+    def collate(self, rows, index):
+        ids, mask = rows.rectangle(index)
+        return {"input_ids": ids, "attention_mask": mask, "labels": rows.column("label", index)}
+    def forward(self, model, batch): return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    def loss(self, outputs, batch): return F.cross_entropy(outputs, batch["labels"], reduction="sum"), len(outputs)
+
+
+class Pictures(Texts):
+    "And on pictures."
+    def collate(self, rows, index): return {"x": torch.from_numpy(rows.pictures[np.asarray(index)]), "labels": torch.from_numpy(rows.columns["label"][np.asarray(index)])}
+    def forward(self, model, batch):
+        out = model(batch["x"])
+        return getattr(out, "logits", out)
+
+
+class PictureRows:
+    def __init__(self, n=20, size=64, seed=0):
+        rng = np.random.default_rng(seed)
+        self.pictures, self.columns = rng.standard_normal((n, 3, size, size)).astype(np.float32), {"label": rng.integers(0, 3, n)}
+        self.lengths = np.ones(n, np.int64)
+    def __len__(self): return len(self.lengths)
+    def fingerprint(self): return ft.core.sha256(self.pictures.tobytes())
+
+
+def text_rows(n=40, seed=0, last=None):
+    rng = np.random.default_rng(seed)
+    rows = [rng.integers(3, 60, k).tolist() + ([last] if last else []) for k in rng.integers(3, 12, n)]
+    return Rows(rows, {"label": rng.integers(0, 3, n)})
+
+
+small = dict(vocab_size=60, hidden_size=32, num_hidden_layers=4, num_attention_heads=4, intermediate_size=48, num_labels=3)
+t5 = dict(vocab_size=60, d_model=32, d_kv=8, d_ff=48, num_layers=3, num_decoder_layers=3, num_heads=4, decoder_start_token_id=0, pad_token_id=0, eos_token_id=1, num_labels=3, dropout_rate=0.0)
+
+
+class T5Texts(Texts):
+    def forward(self, model, batch): return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], decoder_input_ids=batch["input_ids"], decoder_attention_mask=batch["attention_mask"]).logits
+
+
+TEXTS = {
+    "bert": (lambda: hf.BertForSequenceClassification(hf.BertConfig(**small)), Texts),
+    "distilbert": (lambda: hf.DistilBertForSequenceClassification(hf.DistilBertConfig(vocab_size=60, dim=32, n_layers=4, n_heads=4, hidden_dim=48, num_labels=3)), Texts),
+    "gpt2": (lambda: hf.GPT2ForSequenceClassification(hf.GPT2Config(vocab_size=60, n_embd=32, n_layer=4, n_head=4, n_positions=40, pad_token_id=0, bos_token_id=1, eos_token_id=1, num_labels=3)), Texts),
+    "llama": (lambda: hf.LlamaForSequenceClassification(hf.LlamaConfig(**small, pad_token_id=0)), Texts),
+    "t5": (lambda: hf.T5ForSequenceClassification(hf.T5Config(**t5)), T5Texts),
+}
+PICTURES = {
+    "timm resnet": lambda: timm.create_model("resnet18", num_classes=3),
+    "timm vit": lambda: timm.create_model("vit_tiny_patch16_224", img_size=64, depth=4, num_classes=3),
+    "timm convnext": lambda: timm.create_model("convnext_atto", num_classes=3),
+    "torchvision resnet": lambda: torchvision.models.resnet18(num_classes=3),
+    "torchvision vit": lambda: torchvision.models.VisionTransformer(64, 16, 4, 4, 32, 48, num_classes=3),
+    "transformers vit": lambda: hf.ViTForImageClassification(hf.ViTConfig(hidden_size=32, num_hidden_layers=4, num_attention_heads=4, intermediate_size=48, image_size=64, patch_size=16, num_labels=3)),
+}
+ALL = [*TEXTS, *PICTURES]
+NOISE = re.compile(r"(key|k_lin|k_proj|c_attn|qkv|in_proj)[._]bias$")  # a key's bias cancels in the softmax: its gradient is rounding, which Adam enlarges
+
+
+def setting(name):
+    "A model, a task and rows of a family."
+    torch.manual_seed(0)
+    if name in TEXTS: return TEXTS[name][0](), TEXTS[name][1](), text_rows(last=1 if name == "t5" else None)
+    return PICTURES[name](), Pictures(), PictureRows()
+
+
+def trained(name, method, cache_it, shuffle=True, batch_size=8, epochs=2):
+    "The trained values after a few epochs, and the task that was used."
+    model, task, rows = setting(name)
+    method.attach(model)
+    set_modes(model)
+    if cache_it: task = cached(task, model, [(rows, torch.no_grad, "fp32")], insist=True)
+    torch.manual_seed(1)
+    batches = Batches(rows, task.collate, batch_size, shuffle=shuffle)
+    step = lambda learner, batch: task.loss(task.forward(learner.model, batch), batch)
+    learner = Learner(model, batches, step, method, epochs=epochs, device="cpu").fit()
+    return {n: p.detach().clone() for n, p in model.named_parameters()}, task
+
+
+@pytest.mark.parametrize("method", [ft.Head(), ft.Freeze(top=1), ft.Freeze(top=2)], ids=repr)
+@pytest.mark.parametrize("name", ALL)
+def test_cached_training_ends_where_training_does(name, method):
+    cache().clear()
+    whole, _ = trained(name, method, False)
+    fresh, task = trained(name, method, True)
+    reused, _ = trained(name, method, True)
+    assert isinstance(task, Cached) and len(cache().table) == 1
+    for n, w in whole.items():
+        assert torch.equal(fresh[n], reused[n]), n
+        if not NOISE.search(n): assert torch.allclose(w, fresh[n], rtol=1e-5, atol=1e-5 * float(w.abs().max())), n
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_on_canonical_batches_the_weights_are_equal_bit_for_bit(name):
+    ends = [trained(name, ft.Freeze(top=1), c, shuffle=False, batch_size=64)[0] for c in (False, True)]
+    assert all(torch.equal(w, ends[1][n]) for n, w in ends[0].items())
+
+
+def test_lora_in_the_upper_blocks():
+    whole, cache_it = (trained("bert", ft.LoRA(r=2, blocks=(3,)), c)[0] for c in (False, True))
+    assert all(torch.allclose(w, cache_it[n], rtol=1e-5, atol=1e-6) for n, w in whole.items())
+
+
+def test_a_dropout_used_below_and_above_is_no_trunk():
+    model, task, rows = hf.T5ForSequenceClassification(hf.T5Config(**{**t5, "dropout_rate": 0.1})), T5Texts(), text_rows(last=1)
+    ft.Freeze(top=1).attach(model)
+    set_modes(model)
+    with pytest.raises(NoTrunk, match="the same twice"): find_trunk(model, task, rows)
+
+
+def test_t5s_position_bias_crosses():
+    model, task, rows = setting("t5")
+    ft.Freeze(top=2).attach(model)
+    set_modes(model)
+    shapes = [s[0] for s in (find_trunk(model, task, rows).shapes[k] for k in find_trunk(model, task, rows).across)]
+    assert (-1, -2, 32) in shapes and any(s.count(-2) == 2 for s in shapes)
+
+
+# ---------------------------------------------------------------- never stale: a change of any kind is another entry
+
+def entry(name="bert", method=ft.Freeze(top=1), change=None, precision="fp32"):
+    "The key of an entry, after a change to the model, the task or the rows."
+    model, task, rows = setting(name)
+    if change: model, task, rows = (new if new is not None else old for new, old in zip(change(model, task, rows) or (None,) * 3, (model, task, rows)))
+    method.attach(model)
+    set_modes(model)
+    return key_of(find_trunk(model, task, rows), task, rows, precision)
+
+
+def weight(name, move):
+    "A change to one tensor."
+    def change(model, task, rows):
+        with torch.no_grad(): move(model.get_parameter(name))
+    return change
+
+
+def rebuilt(**config):
+    "The same weights in a model that is built otherwise."
+    def change(model, task, rows):
+        other = hf.BertForSequenceClassification(hf.BertConfig(**{**small, **config}))
+        other.load_state_dict(model.state_dict())
+        return other, None, None
+    return change
+
+
+def data(**kw): return lambda model, task, rows: (None, None, text_rows(**kw))
+
+
+def edited(move):
+    "A change to the encoded rows."
+    def change(model, task, rows):
+        move(rows)
+        return None, None, Rows(flat=rows.flat, offsets=rows.offsets, columns=rows.columns, pad=rows.pad)
+    return change
+
+
+class OtherForward(Texts):
+    def forward(self, model, batch): return model(input_ids=batch["input_ids"].clone(), attention_mask=batch["attention_mask"]).logits
+
+
+class OtherCollate(Texts):
+    def collate(self, rows, index): return dict(super().collate(rows, index))
+
+
+EMBED, LOW = "bert.embeddings.", "bert.encoder.layer.0."
+CHANGES = {
+    **{f"weight {n}": weight(n, lambda p: p.view(-1)[0].add_(1e-6)) for n in (
+        EMBED + "word_embeddings.weight", EMBED + "position_embeddings.weight", EMBED + "token_type_embeddings.weight", EMBED + "LayerNorm.weight", EMBED + "LayerNorm.bias",
+        LOW + "attention.self.query.weight", LOW + "attention.self.key.bias", LOW + "attention.self.value.weight", LOW + "attention.output.dense.bias", LOW + "attention.output.LayerNorm.weight",
+        LOW + "intermediate.dense.weight", LOW + "output.dense.weight", LOW + "output.LayerNorm.bias", "bert.encoder.layer.2.output.dense.weight")},
+    "weights swapped": weight(LOW + "intermediate.dense.weight", lambda p: p.copy_(p.flip(0))),
+    "activation": rebuilt(hidden_act="relu"),
+    "norm's epsilon": rebuilt(layer_norm_eps=1e-6),
+    "attention function": rebuilt(attn_implementation="eager"),
+    "heads": rebuilt(num_attention_heads=2),
+    "other rows": data(seed=1),
+    "one row less": data(n=39),
+    "a token": edited(lambda rows: rows.flat.__setitem__(7, 33)),
+    "the padding": edited(lambda rows: setattr(rows, "pad", 1)),
+    "a row's end": edited(lambda rows: rows.offsets.__setitem__(3, rows.offsets[3] - 1)),
+    "a column": edited(lambda rows: rows.columns.update(label=rows.columns["label"][::-1].copy())),
+    "the task's forward": lambda model, task, rows: (None, OtherForward(), None),
+    "the task's collate": lambda model, task, rows: (None, OtherCollate(), None),
+}
+OTHERWISE = {"blocks trained": dict(method=ft.Freeze(top=2)), "precision": dict(precision="bf16"), "dtype": dict(change=lambda model, task, rows: (model.double(), None, None))}
+
+
+def test_thirty_kinds_of_change_thirty_misses(monkeypatch):
+    keys = {n: entry(change=c) for n, c in CHANGES.items()} | {n: entry(**k) for n, k in OTHERWISE.items()}
+    same, again = entry(), entry()
+    torch.set_num_threads((before := torch.get_num_threads()) + 1)
+    keys["threads"] = entry()
+    torch.set_num_threads(before)
+    monkeypatch.setattr("ftkit.trunk.versions", lambda: {"torch": "0"})
+    keys["versions"] = entry()
+    assert same == again and same not in keys.values()
+    assert len(keys) >= 30 and len(set(keys.values())) == len(keys)
