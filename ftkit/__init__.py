@@ -13,6 +13,7 @@ _WHERE = {
     "lab": "compare Comparison",
     "core": "FtError",
     "share": "save_delta load_delta",
+    "store": "cache",
     "train": "Learner",
     "run": "Run",
     "methods.full": "Full",
@@ -22,8 +23,8 @@ _WHERE = {
     "methods.lora": "LoRA",
 }
 _NAMES = {name: module for module, names in _WHERE.items() for name in names.split()}
-_ROOMS = ("core show structure data tasks checkpoints methods share state train run api lab testing teach cli").split()
-_LATER = ("recommend estimate diagnose evaluate export cache").split()
+_ROOMS = ("core show structure data tasks checkpoints methods share store state train trunk run api lab testing teach cli").split()
+_LATER = ("recommend estimate diagnose evaluate export").split()
 
 __all__ = [*_NAMES, *_LATER]
 

@@ -4,22 +4,23 @@
 
 # %% auto #0
 __all__ = ['method', 'list_methods', 'list_tasks', 'list_checkpoints', 'list_datasets', 'listed', 'read_data', 'build',
-           'check_words', 'learner_for', 'run_of', 'last_metrics', 'finetune', 'known_options', 'train', 'keep_data',
-           'resume', 'load_run']
+           'check_words', 'from_boundary', 'learner_for', 'run_of', 'last_metrics', 'finetune', 'known_options',
+           'train', 'keep_data', 'resume', 'load_run']
 
 # %% ../nbs/70_api.ipynb #53cb0811
 import os, time
+from contextlib import nullcontext
 from pathlib import Path
 import pandas as pd
 import torch
 from .checkpoints import load
-from .core import CHECKPOINTS, DATASETS, METHODS, TASKS, FtError, main_process, read_json, resolve, say, seed_everything, versions, write_json
+from .core import CHECKPOINTS, DATASETS, METHODS, TASKS, FtError, main_process, read_json, resolve, rng_state, say, seed_everything, set_rng_state, versions, write_json
 from .data.batching import Batches
-from .methods.core import attached, describe, from_description, method as make_method
+from .methods.core import attached, describe, from_description, method as make_method, set_modes
 from .run import Memory, Run, evaluate_rows
 from .share import load_delta
 from .structure import anatomy
-from .train import Learner
+from .train import Learner, autocast, pick_precision
 
 # %% ../nbs/70_api.ipynb #843e5f06
 def list_methods() -> pd.DataFrame:
@@ -74,6 +75,27 @@ def check_words(task, processor, data, name: str):
     return rate
 
 # %% ../nbs/70_api.ipynb #87ea73f7
+def from_boundary(
+    spec: dict,
+    model,  # with the method attached
+    task,
+    rows,  # encoded, to train on
+    held,  # encoded, to validate on, or None
+    visits: float,  # how often a row will be passed
+):
+    "The task, starting where training begins, unless the specification says `cache=False`."
+    if spec.get("cache") is False: return task
+    from ftkit.trunk import cached
+    options, random = spec["learner"], rng_state()
+    device = torch.device(options.get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
+    precision = options.get("precision", "fp32")
+    if precision == "auto": precision = pick_precision(device)
+    set_modes(model.to(device), frozen_dropout=options.get("frozen_dropout", False))
+    parts = [(rows, lambda: autocast(precision, device), precision)] + ([(held, nullcontext, "fp32")] if held is not None else [])
+    try: return cached(task, model, parts, visits, device=device, insist=spec.get("cache") is True)
+    finally: set_rng_state(*random)
+
+# %% ../nbs/70_api.ipynb #b0cc854a
 def learner_for(spec: dict, ck, task, train, valid, **options) -> Learner:
     "A learner that fits a task, with everything the specification says."
     on = from_description(spec["method"])
@@ -81,10 +103,15 @@ def learner_for(spec: dict, ck, task, train, valid, **options) -> Learner:
     batches = Batches(rows, task.collate, spec["batch_size"], spec["accumulate"], seed=spec["seed"], rank=int(os.environ.get("RANK", 0)), world=int(os.environ.get("WORLD_SIZE", 1)))
     steps = spec["steps"] or spec["epochs"] * len(batches)
     on.attach(ck.model, steps=steps)
+    began = time.perf_counter()
+    task = from_boundary(spec, ck.model, task, rows, held, visits=steps / len(batches))
+    batches.collate = task.collate
     step = lambda learner, batch: task.loss(task.forward(learner.model, batch), batch)
     check = (lambda learner: evaluate_rows(learner.model, task, held, device=learner.device)) if held is not None else None
-    return Learner(ck.model, batches, step, on, steps=steps, lr=spec["lr"], validate=check, metric=task.metric, greater_is_better=task.greater_is_better,
-                   **spec["learner"], **options)
+    learner = Learner(ck.model, batches, step, on, steps=steps, lr=spec["lr"], validate=check, metric=task.metric, greater_is_better=task.greater_is_better,
+                      **spec["learner"], **options)
+    learner.seconds = time.perf_counter() - began
+    return learner
 
 # %% ../nbs/70_api.ipynb #7da3a5af
 def run_of(spec: dict, learner: Learner, ck, task, peak: int) -> Run:
@@ -125,12 +152,13 @@ def finetune(
     seed: int = 0,
     clean: bool = False,  # drop rows with an empty text or label
     keep_leaks: bool = False,  # keep training texts that also stand in validation
+    cache: bool = None,  # compute what is frozen once per row: True insists, False never does, None does it where it is safe and pays
     out=None,  # folder for checkpoints; `resume(out)` goes on from them
     **learner,  # passed to the Learner: keep, patience, save_every, precision, schedule, warmup, …
 ) -> Run:
     "Fine-tune a checkpoint on data. Raises `FtError` for whatever can be known to be wrong before training."
     spec = dict(checkpoint=str(checkpoint), task=task, method=describe(make_method(method)), columns={**(columns or {}), **{k: v for k, v in (("text", text), ("label", label)) if v}},
-                pretrained=pretrained, epochs=epochs, steps=steps, batch_size=batch_size, accumulate=accumulate, max_length=max_length, lr=lr, seed=seed,
+                pretrained=pretrained, epochs=epochs, steps=steps, batch_size=batch_size, accumulate=accumulate, max_length=max_length, lr=lr, seed=seed, cache=cache,
                 learner=learner, versions=versions(), source=data if isinstance(data, str) else type(data).__name__)
     known_options(learner)
     resolve("task", task)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHARE', 'Column', 'to_numpy', 'corner', 'cut', 'padded', 'tensor', 'shared', 'Store', 'shelf', 'entries', 'note_of',
-           'make_room', 'Shelf', 'cache', 'Writer', 'memory_budget', 'find', 'opened', 'fill']
+           'make_room', 'Shelf', 'cache', 'Writer', 'shelve', 'memory_budget', 'find', 'opened', 'fill']
 
 # %% ../nbs/54_store.ipynb #383a1eed
 import hashlib, json, os, shutil, tempfile, time
@@ -199,19 +199,25 @@ class Writer:
             except OSError: pass
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def finish(self, longest: int) -> bool:
-        "Put the entry on the shelf; False when the disk refuses."
-        try:
-            for f in self.files.values():
-                f.flush(); os.fsync(f.fileno()); f.close()
-            described = {n: dict(shape=list(c.shape), dtype=str(c.dtype), longest=longest, file=f"{i}.bin", sha256=self.hashes[n].hexdigest()) for i, (n, c) in enumerate(self.columns.items())}
-            write_json(self.folder / "meta.json", dict(format=1, note=self.note, columns=described))
-            os.replace(self.folder, shelf() / self.key)
-            sync_folder(shelf())
-            return True
-        except OSError:  # a full disk, or another process was first
-            self.drop()
-            return False
+# %% ../nbs/54_store.ipynb #9fb7fe03
+def shelve(
+    writer: Writer,
+    longest: int,  # length that shared tensors were made for
+) -> bool:
+    "Put what was written on the shelf; False when the disk refuses, or when another process was first."
+    try:
+        for f in writer.files.values():
+            f.flush()
+            os.fsync(f.fileno())
+            f.close()
+        described = {n: dict(shape=list(c.shape), dtype=str(c.dtype), longest=longest, file=f"{i}.bin", sha256=writer.hashes[n].hexdigest()) for i, (n, c) in enumerate(writer.columns.items())}
+        write_json(writer.folder / "meta.json", dict(format=1, note=writer.note, columns=described))
+        os.replace(writer.folder, shelf() / writer.key)
+        sync_folder(shelf())
+        return True
+    except OSError:
+        writer.drop()
+        return False
 
 # %% ../nbs/54_store.ipynb #a6cfcec1
 def memory_budget() -> int:
@@ -272,7 +278,7 @@ def fill(
         if writer: writer.drop()
         raise
     longest = int(max(lengths, default=0))
-    done = writer and writer.finish(longest)
+    done = writer and shelve(writer, longest)
     if not small: return find(key, lengths, order) if done else None
     for n, c in columns.items(): c.flat, c.longest = np.concatenate(kept[n]), longest
     return Store(columns, lengths, order)

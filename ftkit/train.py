@@ -129,12 +129,15 @@ def all_groups(learner) -> list:
     return groups
 
 # %% ../nbs/60_train.ipynb #fe8081b6
-def autocast(learner):
+def autocast(
+    precision: str,  # "fp32", "bf16" or "fp16"
+    device: torch.device,
+):
     "The context in which the forward pass runs."
-    if learner.precision == "fp32": return contextlib.nullcontext()
+    if precision == "fp32": return contextlib.nullcontext()
     kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    if learner.precision not in kinds: raise FtError(f"There is no precision {learner.precision!r}; there are: fp32, bf16, fp16, auto.")
-    return torch.autocast(learner.device.type, kinds[learner.precision])
+    if precision not in kinds: raise FtError(f"There is no precision {precision!r}; there are: fp32, bf16, fp16, auto.")
+    return torch.autocast(device.type, kinds[precision])
 
 # %% ../nbs/60_train.ipynb #b2189d94
 def modes(learner):
@@ -170,7 +173,7 @@ def loop(learner, bar):
             total, count = 0.0, 0
             for batch in item if isinstance(item, list) else [item]:
                 batch = to_device(batch, learner.device)
-                with autocast(learner): losses = learner.step(learner, batch)
+                with autocast(learner.precision, learner.device): losses = learner.step(learner, batch)
                 sums, n = as_sums(losses)
                 learner.backward(learner, sums)
                 total, count = total + sum(v.detach().float() for v in sums.values()), count + n

@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['CANONICAL', 'call_order', 'first_trained', 'find_units', 'replaced', 'Boundary', 'compute', 'crossing', 'NoTrunk',
-           'pattern', 'laid_out', 'Trunk', 'same', 'find_trunk', 'Cached', 'canonical_order', 'pieces', 'key_of',
-           'frozen_tensors', 'source', 'answers', 'prove', 'cached', 'place']
+           'pattern', 'laid_out', 'Trunk', 'same', 'canonical_order', 'probe_rows', 'find_trunk', 'Cached', 'pieces',
+           'key_of', 'frozen_tensors', 'source', 'answers', 'prove', 'cached', 'place']
 
 # %% ../nbs/62_trunk.ipynb #bcbb85c5
-import contextlib, hashlib, inspect, json
+import contextlib, functools, hashlib, inspect
 from dataclasses import dataclass, field
+from pathlib import Path
 import numpy as np
 import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
-from .core import FtError, say, versions
+from .core import FtError, say, sha256, versions
 from .methods.core import attached
 from .store import Column, cut, fill, find
 from .structure import anatomy
@@ -152,7 +153,7 @@ class Trunk:
     model: object = field(repr=False)
     units: list  # names of modules
     stop: str  # where training begins
-    shapes: dict  # (unit, call, place) -> (shape with -1 and -2, dtype, order in memory), or a plain value
+    shapes: dict = field(repr=False)  # (unit, call, place) -> (shape with -1 and -2, dtype, order in memory), or a plain value
     trees: dict = field(repr=False)  # (unit, call) -> how its outputs are nested
     across: list  # addresses of what crosses
 
@@ -187,6 +188,14 @@ def same(a, b) -> bool:
     "Whether two batches are equal, bit for bit."
     return all(torch.equal(x, y) if torch.is_tensor(x) else x == y for x, y in zip(tree_flatten(a)[0], tree_flatten(b)[0], strict=True))
 
+def canonical_order(rows):
+    "Row numbers by length."
+    return np.argsort(rows.lengths, kind="stable")
+
+def probe_rows(rows):
+    "Four rows, from the shortest to the longest."
+    return canonical_order(rows)[np.unique(np.linspace(0, len(rows) - 1, 4).astype(int))]
+
 def find_trunk(
     model,  # with a method attached, its modes set
     task,
@@ -195,15 +204,15 @@ def find_trunk(
     device="cpu",
 ) -> Trunk:
     "The trunk of a model. Raises `NoTrunk` when there is none, or when it does not answer the same twice."
-    order = np.argsort(rows.lengths, kind="stable")
-    some = order[np.unique(np.linspace(0, len(order) - 1, 4).astype(int))]
+    if all(any(p.requires_grad for p in model.get_submodule(b).parameters()) for b in anatomy(model).blocks): raise NoTrunk("something trains in every block")
+    some = probe_rows(rows)
     picks = (some, some[:2])
     longest = tuple(int(rows.lengths[p].max()) for p in picks)
     if not same(*(task.collate(rows, some) for _ in range(2))): raise NoTrunk("the task does not make the same batch twice")
     first, second = ((lambda b=to_device(task.collate(rows, p), device): task.forward(model, b)) for p in picks)
     units, stop = find_units(model, list(attached(model, name).parameters().values()), first)
     trunk = Trunk(model, units, stop, {}, {}, [])
-    if not trunk.blocks(): raise NoTrunk(f"training begins at {stop}, below all blocks")
+    if not trunk.blocks(): raise NoTrunk(f"no block lies before {stop}, where training begins, or dropout is on there")
     (a, trunk.trees), (again, _), (b, other) = (compute(model, units, stop, r) for r in (first, first, second))
     if trunk.trees.keys() != other.keys(): raise NoTrunk("its modules are not called alike for every batch")
     for k, x in a.items():
@@ -232,8 +241,6 @@ class Cached:
 
 # %% ../nbs/62_trunk.ipynb #48c8f487
 CANONICAL = 64  # rows in a batch when the trunk is computed
-
-def canonical_order(rows): return np.argsort(rows.lengths, kind="stable")
 
 def pieces(trunk: Trunk, task, rows, order, device="cpu", context=contextlib.nullcontext):
     "What crosses the boundary, batch after batch, as flat arrays by address."
@@ -279,9 +286,10 @@ def frozen_tensors(trunk: Trunk) -> list:
         found += [(f"{a}.{n}", t) for n, t in [*m.named_parameters(recurse=False), *m.named_buffers(recurse=False)] if not t.requires_grad]
     return found
 
+@functools.cache
 def source(thing) -> str:
-    "The code of a class or function, or its name where there is none to be had."
-    try: return inspect.getsource(thing)
+    "The code of a function, the file of a class, or a name where there is neither."
+    try: return sha256(Path(inspect.getsourcefile(thing))) if inspect.isclass(thing) else inspect.getsource(thing)
     except (OSError, TypeError): return f"{thing.__module__}.{thing.__qualname__}"
 
 # %% ../nbs/62_trunk.ipynb #e2b71290
@@ -296,8 +304,7 @@ def answers(task, model, params: list, batch) -> list:
 
 def prove(task: Cached, rows, name: str = "default", device="cpu"):
     "Compare the cached way with the whole. Raises `NoTrunk` where they differ."
-    trunk, order = task.trunk, canonical_order(rows)
-    some = order[np.unique(np.linspace(0, len(order) - 1, 4).astype(int))]
+    trunk, some = task.trunk, probe_rows(rows)
     model, params = trunk.model, list(attached(trunk.model, name).parameters().values())
     whole = answers(task, model, params, to_device(task.task.collate(rows, some), device))
     task.stores[id(rows)] = fill(trunk.columns(), rows.lengths, some, pieces(trunk, task.task, rows, some, device))
@@ -327,8 +334,9 @@ def cached(
         if insist: raise FtError(f"The trunk cannot be cached: {why}.") from why
         return task
     if not found.stores: return task
+    from ftkit.show import bytes_
     size = sum(s.bytes for s in found.stores.values())
-    say(f"trunk cached: {trunk.blocks()} of {len(anatomy(model).blocks)} blocks, {size / 1e6:.0f} MB" + (", from an earlier run" if all(reused) else ""))
+    say(f"trunk cached: {trunk.blocks()} of {len(anatomy(model).blocks)} blocks, {bytes_(size)}" + (", from an earlier run" if all(reused) else ""))
     return found
 
 def place(task: Cached, rows, context, precision: str, visits: float, device) -> bool:
