@@ -25,7 +25,7 @@ def finetune(o):
     import ftkit as ft
     from ftkit.run import summary
     run = ft.finetune(o.checkpoint, o.data, o.method, o.task, text=o.text, label=o.label, valid=share(o.valid), epochs=o.epochs, steps=o.steps, batch_size=o.batch_size,
-                      max_length=o.max_length, lr=o.lr, seed=o.seed, pretrained=o.pretrained, clean=o.clean, out=o.out)
+                      max_length=o.max_length, lr=o.lr, seed=o.seed, pretrained=o.pretrained, clean=o.clean, cache=o.cache, out=o.out)
     show_table([summary(run)])
     if o.out: print(f"saved to {o.out}")
 
@@ -69,6 +69,7 @@ ALONE = {
     "--method": dict(default="lora", help="a method's name, or several joined with + (lora)"), "--task": dict(default="text-classification", help="what the model is asked"),
     "--lr": dict(type=float, help="learning rate; the method's own when left out"), "--seed": dict(type=int, default=0, help="seed of everything (0)"),
     "--pretrained": dict(action=argparse.BooleanOptionalAction, default=True, help="start from the pretrained weights, or from random ones"),
+    "--cache": dict(action=argparse.BooleanOptionalAction, help="compute what is frozen once per row; where it is safe when left out"),
     "--out": dict(type=Path, help="folder for the run; ft.resume goes on from it")}
 MANY = {"--methods": dict(default="full,head,freeze,bitfit,lora", help="names, separated by commas"), "--seeds": dict(type=int, default=1, help="how many seeds (1)"),
         "--picture": dict(type=Path, help="where to save the picture")}

@@ -278,7 +278,7 @@ def fill(
         if writer: writer.drop()
         raise
     longest = int(max(lengths, default=0))
-    done = writer and shelve(writer, longest)
-    if not small: return find(key, lengths, order) if done else None
+    if writer: shelve(writer, longest)
+    if not small: return find(key, lengths, order)  # ours, or that of a process which was first
     for n, c in columns.items(): c.flat, c.longest = np.concatenate(kept[n]), longest
     return Store(columns, lengths, order)
