@@ -185,8 +185,9 @@ class Writer:
                 if self.columns[n].shared:
                     self.files[n].seek(0); self.files[n].truncate()
                     self.hashes[n] = hashlib.sha256()
-                self.files[n].write(a.tobytes())
-                self.hashes[n].update(a.tobytes())
+                data = a.tobytes()
+                self.files[n].write(data)
+                self.hashes[n].update(data)
             return True
         except OSError:
             self.drop()

@@ -11,7 +11,7 @@ import ftkit as ft
 from ftkit.data.batching import Batches, Rows
 from ftkit.methods.core import set_modes
 from ftkit.store import cache
-from ftkit.trunk import Cached, NoTrunk, cached, find_trunk, key_of
+from ftkit.trunk import Cached, NoTrunk, answers, cached, call_order, find_trunk, find_units, first_trained, frozen_tensors, key_of, prove, replaced, source
 from ftkit.train import Learner
 
 
@@ -116,6 +116,56 @@ def test_on_canonical_batches_the_weights_are_equal_bit_for_bit(name):
 def test_lora_in_the_upper_blocks():
     whole, cache_it = (trained("bert", ft.LoRA(r=2, blocks=(3,)), c)[0] for c in (False, True))
     assert all(torch.allclose(w, cache_it[n], rtol=1e-5, atol=1e-6) for n, w in whole.items())
+
+
+def attached_setting(method=ft.Freeze(top=1)):
+    "A tiny BERT with a method on it, a task, rows, what trains, and one forward pass."
+    model, task, rows = setting("bert")
+    params = list(method.attach(model).parameters().values())
+    set_modes(model)
+    return model, task, rows, params, lambda: task.forward(model, task.collate(rows, [0, 1, 2]))
+
+
+def test_the_proof_refuses_what_is_a_little_off():
+    class Lying(Cached):
+        def collate(self, rows, index):
+            batch = super().collate(rows, index)
+            return batch | ({"trunk": {k: v + 0.01 for k, v in batch["trunk"].items()}} if "trunk" in batch else {})
+    model, task, rows, params, _ = attached_setting()
+    batch = task.collate(rows, [0, 1, 2])
+    assert all(torch.equal(a, b) for a, b in zip(answers(task, model, params, batch), answers(task, model, params, batch), strict=True))
+    set_modes(model)
+    trunk = find_trunk(model, task, rows)
+    prove(Cached(task, trunk), rows)
+    with pytest.raises(NoTrunk, match="differ"): prove(Lying(task, trunk), rows)
+
+
+def test_units_are_done_where_training_begins():
+    model, _, _, params, run = attached_setting()
+    units, stop = find_units(model, params, run)
+    log = call_order(model, run)
+    at = first_trained(log, model, {id(p) for p in params})
+    assert log[at] == (stop, True) and {(u, False) for u in units} <= set(log[:at]) and not {(u, True) for u in units} & set(log[at:])
+
+
+def test_a_replaced_forward_is_put_back_after_an_error():
+    model, _, _, _, run = attached_setting()
+    before = vars(model.bert.embeddings).get("forward")
+    with pytest.raises(ZeroDivisionError), replaced(model, ["bert.embeddings"], lambda n, forward: lambda *a, **k: 1 / 0): run()
+    assert vars(model.bert.embeddings).get("forward") is before and torch.isfinite(run()).all()
+
+
+def test_the_key_covers_what_lies_below_and_no_more():
+    model, task, rows, _, _ = attached_setting()
+    names = [n for n, _ in frozen_tensors(find_trunk(model, task, rows))]
+    assert any("layer.2." in n for n in names) and not any("layer.3." in n or "classifier" in n for n in names)
+    assert source(Texts.forward).lstrip().startswith("def forward") and len(source(type(model))) == 64
+
+
+def test_where_everything_trains_the_task_stays_as_it_is():
+    model, task, rows, _, _ = attached_setting(ft.Full())
+    assert cached(task, model, [(rows, torch.no_grad, "fp32")]) is task
+    with pytest.raises(ft.FtError, match="trains in every block"): cached(task, model, [(rows, torch.no_grad, "fp32")], insist=True)
 
 
 def test_a_dropout_used_below_and_above_is_no_trunk():
