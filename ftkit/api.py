@@ -4,23 +4,27 @@
 
 # %% auto #0
 __all__ = ['method', 'list_methods', 'list_tasks', 'list_checkpoints', 'list_datasets', 'listed', 'read_data', 'build',
-           'check_words', 'from_boundary', 'learner_for', 'run_of', 'last_metrics', 'finetune', 'known_options',
-           'train', 'keep_data', 'resume', 'load_run']
+           'check_words', 'from_boundary', 'device_of', 'way_for', 'learner_for', 'run_of', 'last_metrics', 'finetune',
+           'known_options', 'train', 'keep_data', 'resume', 'load_run']
 
 # %% ../nbs/70_api.ipynb #53cb0811
 import os, time
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
+import numpy as np
 import pandas as pd
 import torch
 from .checkpoints import load
 from .core import CHECKPOINTS, DATASETS, METHODS, TASKS, FtError, main_process, read_json, resolve, rng_state, say, seed_everything, set_rng_state, versions, write_json
 from .data.batching import Batches
 from .methods.core import attached, describe, from_description, method as make_method, set_modes
+from .kernels import faster
+from .probe import Way, autocast, probed
 from .run import Memory, Run, evaluate_rows
 from .share import load_delta
 from .structure import anatomy
-from .train import Learner, autocast, pick_precision
+from .train import Learner
 
 # %% ../nbs/70_api.ipynb #843e5f06
 def list_methods() -> pd.DataFrame:
@@ -86,34 +90,45 @@ def from_boundary(
     "The task, starting where training begins, unless the specification says `cache=False`."
     if spec.get("cache") is False: return task
     from ftkit.trunk import cached
-    options, random = spec["learner"], rng_state()
-    device = torch.device(options.get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
-    precision = options.get("precision", "fp32")
-    if precision == "auto": precision = pick_precision(device)
-    set_modes(model.to(device), frozen_dropout=options.get("frozen_dropout", False))
+    random, device, precision = rng_state(), device_of(spec), spec["way"]["precision"]
+    set_modes(model, frozen_dropout=spec["learner"].get("frozen_dropout", False))
     parts = [(rows, lambda: autocast(precision, device), precision)] + ([(held, nullcontext, "fp32")] if held is not None else [])
     try: return cached(task, model, parts, visits, device=device, insist=spec.get("cache") is True)
     finally: set_rng_state(*random)
 
 # %% ../nbs/70_api.ipynb #b0cc854a
+def device_of(spec: dict) -> torch.device:
+    "Where a specification is computed."
+    return torch.device(spec["learner"].get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+def way_for(spec: dict, model, task, rows, device) -> Way:
+    "How this machine computes the model fastest, for a batch of ordinary length."
+    set_modes(model, frozen_dropout=spec["learner"].get("frozen_dropout", False))
+    middle = np.argsort(rows.lengths, kind="stable")[max(0, (len(rows) - spec["batch_size"]) // 2):][:-(-spec["batch_size"] // spec["accumulate"])]
+    random = rng_state()
+    try: return probed(model, task, task.collate(rows, middle), spec["learner"].get("precision", "auto"), device)
+    finally: set_rng_state(*random)
+
+# %% ../nbs/70_api.ipynb #7da3a5af
 def learner_for(spec: dict, ck, task, train, valid, **options) -> Learner:
     "A learner that fits a task, with everything the specification says."
     on = from_description(spec["method"])
     rows, held = task.encode(train, ck.processor), task.encode(valid, ck.processor) if valid is not None else None
-    batches = Batches(rows, task.collate, spec["batch_size"], spec["accumulate"], seed=spec["seed"], rank=int(os.environ.get("RANK", 0)), world=int(os.environ.get("WORLD_SIZE", 1)))
-    steps = spec["steps"] or spec["epochs"] * len(batches)
+    batches = Batches(rows, task.collate, spec["batch_size"], spec["accumulate"], seed=spec["seed"], rank=int(os.environ.get("RANK", 0)), world=int(os.environ.get("WORLD_SIZE", 1)), tokens=spec.get("batch_tokens"))
+    steps = spec["steps"] or batches.steps(spec["epochs"])
     on.attach(ck.model, steps=steps)
-    began = time.perf_counter()
-    task = from_boundary(spec, ck.model, task, rows, held, visits=steps / len(batches))
+    began, device = time.perf_counter(), device_of(spec)
+    spec["way"] = spec.get("way") or asdict(way_for(spec, ck.model.to(device), task, rows, device))
+    with Way(**spec["way"]).used(), faster(device): task = from_boundary(spec, ck.model, task, rows, held, visits=steps / len(batches))
     batches.collate = task.collate
     step = lambda learner, batch: task.loss(task.forward(learner.model, batch), batch)
     check = (lambda learner: evaluate_rows(learner.model, task, held, device=learner.device)) if held is not None else None
     learner = Learner(ck.model, batches, step, on, steps=steps, lr=spec["lr"], validate=check, metric=task.metric, greater_is_better=task.greater_is_better,
-                      **spec["learner"], **options)
+                      **{**spec["learner"], "precision": spec["way"]["precision"]}, **options)
     learner.seconds = time.perf_counter() - began
     return learner
 
-# %% ../nbs/70_api.ipynb #7da3a5af
+# %% ../nbs/70_api.ipynb #6992569a
 def run_of(spec: dict, learner: Learner, ck, task, peak: int) -> Run:
     "What a fit leaves."
     on = attached(ck.model)
@@ -121,7 +136,7 @@ def run_of(spec: dict, learner: Learner, ck, task, peak: int) -> Run:
     kept = learner.best["metrics"] if learner.best and learner.keep == "best" and not learner.interrupted else last_metrics(learner)
     resources = dict(seconds=learner.seconds, peak_memory=peak, trainable=sum(p.numel() for p in on.parameters().values()), total=total,
                      rows_per_second=learner.sizes["rows"] / max(1e-9, learner.seconds), device=str(learner.device), precision=learner.precision,
-                     threads=torch.get_num_threads(), processes=learner.world, interrupted=learner.interrupted)
+                     **{k: v for k, v in spec["way"].items() if k != "precision"}, processes=learner.world, interrupted=learner.interrupted)
     return Run(ck.model, ck.processor, task, learner.method, spec, kept, resources, learner.history)
 
 # %% ../nbs/70_api.ipynb #8b762639
@@ -146,6 +161,7 @@ def finetune(
     epochs: int = 3,
     steps: int = None,  # optimiser steps; overrides epochs
     batch_size: int = 32,  # rows per optimiser step
+    batch_tokens: int = None,  # tokens per optimiser step, padding included, in place of batch_size
     accumulate: int = 1,  # micro-batches a step is cut into
     max_length: int = None,  # longest text in tokens
     lr: float = None,  # None takes the method's own
@@ -154,11 +170,11 @@ def finetune(
     keep_leaks: bool = False,  # keep training texts that also stand in validation
     cache: bool = None,  # compute what is frozen once per row: True insists, False never does, None does it where it is safe and pays
     out=None,  # folder for checkpoints; `resume(out)` goes on from them
-    **learner,  # passed to the Learner: keep, patience, save_every, precision, schedule, warmup, …
+    **learner,  # passed to the Learner: keep, patience, save_every, schedule, warmup, optimizer, checkpointing, compile, …; precision, which the probe chooses unless given
 ) -> Run:
     "Fine-tune a checkpoint on data. Raises `FtError` for whatever can be known to be wrong before training."
     spec = dict(checkpoint=str(checkpoint), task=task, method=describe(make_method(method)), columns={**(columns or {}), **{k: v for k, v in (("text", text), ("label", label)) if v}},
-                pretrained=pretrained, epochs=epochs, steps=steps, batch_size=batch_size, accumulate=accumulate, max_length=max_length, lr=lr, seed=seed, cache=cache,
+                pretrained=pretrained, epochs=epochs, steps=steps, batch_size=batch_size, batch_tokens=batch_tokens, accumulate=accumulate, max_length=max_length, lr=lr, seed=seed, cache=cache,
                 learner=learner, versions=versions(), source=data if isinstance(data, str) else type(data).__name__)
     known_options(learner)
     resolve("task", task)
@@ -183,8 +199,9 @@ def train(spec: dict, ck, task, data, valid, out, resume: bool = False) -> Run:
     "Fit, measure, and return the run; shared by `finetune` and `resume`."
     with Memory() as memory:
         learner = learner_for(spec, ck, task, data, valid, out=Path(out) / "state" if out else None)
+        if out and main_process(): write_json(Path(out) / "spec.json", spec)
         if resume: learner.resume()
-        learner.fit()
+        with Way(**spec["way"]).used(): learner.fit()
     run = run_of(spec, learner, ck, task, memory.peak)
     if out and main_process(): run.save(out)
     return run

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LAWS', 'tiny', 'snapshot', 'two_steps', 'law_1', 'law_2', 'law_3', 'law_4', 'law_5', 'law_6', 'law_7', 'law_8',
-           'law_9', 'tiny_like', 'checkpoint_blocks', 'law_10', 'law_11', 'Verdict', 'check_method']
+           'law_9', 'tiny_like', 'law_10', 'law_11', 'Verdict', 'check_method']
 
 # %% ../nbs/80_testing.ipynb #c33f4b55
 import copy, tempfile, time
@@ -14,6 +14,7 @@ from .core import FtError, seed_everything
 from .methods.core import attached, canonical, head_plan, method as make_method, parts, set_modes
 from .share import load_delta, save_delta
 from .structure import anatomy
+from .train import recomputed
 
 # %% ../nbs/80_testing.ipynb #07fe70c3
 def tiny(
@@ -202,17 +203,6 @@ def tiny_like(model):
     return twin
 
 # %% ../nbs/80_testing.ipynb #f34f1546
-def checkpoint_blocks(model):
-    "Recompute each block's activations in the backward pass instead of keeping them (non-reentrant); returns an undo function."
-    from torch.utils.checkpoint import checkpoint
-    blocks = [model.get_submodule(b) for b in anatomy(model).blocks]
-    for b in blocks:
-        b.forward = (lambda forward: lambda *a, **kw: checkpoint(forward, *a, use_reentrant=False, **kw))(b.forward)
-    def undo():
-        for b in blocks: del b.forward
-    return undo
-
-# %% ../nbs/80_testing.ipynb #5ae6ae2a
 def law_10(method, model, batch):
     "Activation checkpointing on or off: gradients within 1e-6, buffers equal."
     method.attach(model)
@@ -224,9 +214,7 @@ def law_10(method, model, batch):
         return {n: p.grad.clone() for n, p in attached(model).parameters().items() if p.grad is not None}
     plain = gradients()
     buffers = {n: b.clone() for n, b in model.named_buffers()}
-    undo = checkpoint_blocks(model)
-    again = gradients()
-    undo()
+    with recomputed(model): again = gradients()
     assert plain.keys() == again.keys() and all(torch.allclose(plain[n], again[n], atol=1e-6) for n in plain), "a gradient differs"
     assert all(torch.equal(b, dict(model.named_buffers())[n]) for n, b in buffers.items()) or attached(model).plan.buffers, "a buffer differs"
     return f"{len(plain)} gradients"

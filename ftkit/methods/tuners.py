@@ -35,6 +35,9 @@ class Tuner:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](model, config, name)
+        if self.kind == "LoraConfig":
+            from ftkit.methods.low_rank import lighten
+            lighten(model)
         # A tuner silences every other delta and freezes the whole base; both are for the method to say.
         for n, layer in tuner_layers(model): layer.set_adapter(active.get(n, []) + [name] * (name in names_on(layer)))
         for n, p in model.named_parameters(): p.requires_grad_(flags.get(canonical(n), flags.get(n, True)))
