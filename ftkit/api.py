@@ -19,7 +19,6 @@ from .checkpoints import load
 from .core import CHECKPOINTS, DATASETS, METHODS, TASKS, FtError, main_process, read_json, resolve, rng_state, say, seed_everything, set_rng_state, versions, write_json
 from .data.batching import Batches
 from .methods.core import attached, describe, from_description, method as make_method, set_modes
-from .kernels import faster
 from .probe import Way, autocast, probed
 from .run import Memory, Run, evaluate_rows
 from .share import load_delta
@@ -119,7 +118,7 @@ def learner_for(spec: dict, ck, task, train, valid, **options) -> Learner:
     on.attach(ck.model, steps=steps)
     began, device = time.perf_counter(), device_of(spec)
     spec["way"] = spec.get("way") or asdict(way_for(spec, ck.model.to(device), task, rows, device))
-    with Way(**spec["way"]).used(), faster(device): task = from_boundary(spec, ck.model, task, rows, held, visits=steps / len(batches))
+    with Way(**spec["way"]).used(): task = from_boundary(spec, ck.model, task, rows, held, visits=steps / len(batches))
     batches.collate = task.collate
     step = lambda learner, batch: task.loss(task.forward(learner.model, batch), batch)
     check = (lambda learner: evaluate_rows(learner.model, task, held, device=learner.device)) if held is not None else None

@@ -100,11 +100,10 @@ def onednn(
     on: bool = True,
 ):
     "Products of 32-bit numbers by oneDNN, for the length of a `with`."
-    settings = torch.backends.mkldnn.matmul
-    before = settings.fp32_precision
-    if on: settings.fp32_precision = "bf16"
+    before = torch.get_float32_matmul_precision()
+    if on: torch.set_float32_matmul_precision("medium")
     try: yield
-    finally: settings.fp32_precision = before
+    finally: torch.set_float32_matmul_precision(before)
 
 # %% ../nbs/55_kernels.ipynb #c3280d5e
 def onednn_error(n: int = 512) -> float:

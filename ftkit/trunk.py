@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from .core import FtError, say, sha256, versions
+from .kernels import attention, faster
 from .methods.core import attached
 from .store import Column, cut, fill, find
 from .structure import anatomy
@@ -272,7 +273,7 @@ def key_of(
         h.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     units, config = [trunk.model.get_submodule(u) for u in trunk.units], getattr(trunk.model, "config", None)
     add(trunk.units, trunk.stop, trunk.across, list(map(repr, units)), config and config.to_json_string(use_diff=False), getattr(config, "_attn_implementation", None))
-    add(*(source(k) for k in dict.fromkeys(type(x) for m in units for x in m.modules())), source(type(task).collate), source(type(task).forward), source(pieces))
+    add(*(source(k) for k in dict.fromkeys(type(x) for m in units for x in m.modules())), source(type(task).collate), source(type(task).forward), source(pieces), source(attention))
     add(rows.fingerprint(), versions(), precision, torch.device(device).type, torch.get_num_threads(), torch.backends.cpu.get_cpu_capability(), torch.get_float32_matmul_precision(), CANONICAL)
     return h.hexdigest()
 
@@ -328,8 +329,9 @@ def cached(
     try:
         trunk = find_trunk(model, task, parts[0][0], name, device)
         found = Cached(task, trunk)
-        prove(found, parts[0][0], name, device)
-        reused = [place(found, *part, visits, device) for part in parts]
+        with faster(device):
+            prove(found, parts[0][0], name, device)
+            reused = [place(found, *part, visits, device) for part in parts]
     except NoTrunk as why:
         if insist: raise FtError(f"The trunk cannot be cached: {why}.") from why
         return task

@@ -1,106 +1,262 @@
-"""One whole job, timed: from rows to a tuned model, by this kit, by Trainer with peft, by a bare loop, by the tutorial.
+"""One whole job, timed: from rows to a tuned model, by this kit, by Trainer with peft, by a bare loop, or by the tutorial that pads to the end.
 
-    python tools/bench/jobs.py WORK METHOD WHO [--precision fp32] [--epochs 3] [--rows N]
+    python tools/bench/jobs.py WORK METHOD WHO [--precision fp32] [--epochs 3] [--steps N] [--rows N]
 
-Prints one line of JSON. Imports and the reading of files are not counted; making the model, tokenising, training and
-one evaluation per epoch are.
+Prints one line of JSON. Imports and the reading of files are not counted; making the model, tokenising, training and one evaluation per epoch are.
 """
-import argparse, gzip, json, os, sys, time
+import argparse, json, os, sys, time
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 os.environ.update(FTKIT_QUIET="1", IN_TEST="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="true")
 DATA = Path(os.environ.get("FTKIT_DATA") or ROOT.parent / "shared" / "data")
+MINI = ROOT / "ftkit" / "zoo" / "bert_mini"
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 import ftkit as ft
 
 
-# What is worked on: rows to train and to validate on, a checkpoint, and a task.
+# ---- what is worked on: rows to train and to validate on
 
 def sst2(rows):
-    "Real sentences, two labels."
+    "Real sentences, two labels; 3 to 75 tokens."
     read = lambda f: [dict(zip(("text", "label"), l.rstrip("\n").split("\t"))) for l in open(DATA / "sst2" / f"{f}.tsv", encoding="utf-8").readlines()[1:]]
-    return read("train")[:rows or None], read("dev")[:400]
+    return read("train")[:rows], read("dev")[:400]
 
 
 def varied(rows):
-    "Instructions and answers from four collections, 14 to 256 tokens; the label is the collection."
+    "Instructions with answers from four collections, 14 to 256 tokens; the label is the collection."
     found = []
     for f in ("alpaca_gpt4_en", "lima", "llms_from_scratch", "dolly_sample"):
         found += [dict(text=" ".join((r["instruction"], r["input"], r["output"])), label=f) for r in map(json.loads, open(DATA / "instructions" / f"{f}.jsonl", encoding="utf-8"))]
     found = [found[i] for i in np.random.default_rng(0).permutation(len(found))]
-    return found[400:][:rows or None], found[:400]
+    return found[200:][:rows], found[:200]
 
 
-def make(work, folder):
-    "The checkpoint of a work: the bundled one, or a full-size architecture with random weights, as a folder."
-    if not work.endswith("-base"): return "bert-mini"
-    if not (folder / "config.json").exists():
-        from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
-        tokenizer = AutoTokenizer.from_pretrained(ROOT / "ftkit/zoo/bert_mini")
+def pictures(rows):
+    "Fashion-MNIST as colour pictures of 32 x 32, ten labels."
+    z = np.load(DATA / "fashion_mnist" / "fashion_mnist.npz")
+    make = lambda x, y, n: (np.pad(x[:n], ((0, 0), (2, 2), (2, 2)))[..., None].repeat(3, -1), y[:n].astype(np.int64))
+    return make(z["train_images"], z["train_labels"], rows), make(z["test_images"], z["test_labels"], 400)
+
+
+# ---- the models: the bundled one, or an architecture with random weights in a folder, the same for all
+
+@dataclass
+class Work:
+    "Data, the way they are asked about, and a model."
+    data: object
+    kind: str = "text"  # "text", "image" or "causal"
+    layers: int = 4
+    width: int = 192
+    bundled: bool = False
+
+    def model(self, labels):
+        "The model for peers and for tasks of this file; the same weights for all."
+        import transformers as t
+        t.logging.set_verbosity_error()
         torch.manual_seed(0)
-        BertForMaskedLM(BertConfig(vocab_size=len(tokenizer))).save_pretrained(folder)
-        tokenizer.model_max_length = 512
-        tokenizer.save_pretrained(folder)
-    return str(folder)
+        size = dict(num_hidden_layers=self.layers, hidden_size=self.width, num_attention_heads=max(2, self.width // 64 if self.width > 192 else 6), intermediate_size=4 * self.width)
+        if self.bundled: return t.AutoModelForSequenceClassification.from_pretrained(MINI, num_labels=labels, dtype=torch.float32)
+        if self.kind == "text": return t.BertForSequenceClassification(t.BertConfig(vocab_size=8192, num_labels=labels, **size))
+        if self.kind == "image": return t.ViTForImageClassification(t.ViTConfig(image_size=32, patch_size=4, num_labels=labels, hidden_dropout_prob=0.0, **size))
+        return t.GPT2LMHeadModel(t.GPT2Config(vocab_size=8192, n_positions=512, n_layer=self.layers, n_embd=self.width, n_head=size["num_attention_heads"], bos_token_id=2, eos_token_id=2))
+
+    def folder(self, labels):
+        "The same model as a folder that `finetune` opens."
+        if self.bundled: return "bert-mini"
+        to = Path(os.environ.get("FTKIT_BENCH") or "/tmp/ftkit-bench") / f"bert-{self.layers}x{self.width}"
+        if not (to / "model.safetensors").exists():
+            import transformers as t
+            tokenizer = t.AutoTokenizer.from_pretrained(MINI)
+            tokenizer.model_max_length = 512
+            tokenizer.save_pretrained(to)
+            self.model(labels).bert.save_pretrained(to)
+        return str(to)
 
 
-WORKS = {"sst2": sst2, "varied": varied, "sst2-base": sst2, "varied-base": varied}
-METHODS = {"full": ft.Full(), "lora": ft.LoRA(dropout=0.05), "head": ft.Head(), "top2": ft.Freeze(2)}
-RATES = {"full": 1e-4, "lora": 5e-4, "head": 1e-3, "top2": 1e-4}
+WORKS = {"sst2": Work(sst2, bundled=True), "varied": Work(varied), "sst2-512": Work(sst2), "sst2-12": Work(sst2, layers=12, width=256), "sst2-base": Work(sst2, layers=12, width=768), "varied-base": Work(varied, layers=12, width=768),
+         "pictures": Work(pictures, "image"), "pictures-base": Work(pictures, "image", layers=12, width=768), "causal": Work(varied, "causal"), "causal-base": Work(varied, "causal", layers=12, width=768)}
+METHODS = {"full": ft.Full(), "lora": ft.LoRA(dropout=0.05), "head": ft.Head(), "top2": ft.Freeze(2), "top6": ft.Freeze(6)}
+RATES = {"full": 1e-4, "lora": 5e-4, "head": 1e-3, "top2": 1e-4, "top6": 1e-4}
 
 
-def kit(a, train, valid, checkpoint):
-    "`finetune`, as anyone would call it."
+# ---- this kit
+
+class PictureRows:
+    "Pictures decoded once, kept as bytes."
+    def __init__(self, pictures, labels): self.pictures, self.labels, self.lengths = torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels), np.ones(len(labels), np.int64)
+    def __len__(self): return len(self.labels)
+    def fingerprint(self): return ft.core.sha256(self.pictures.numpy().tobytes() + self.labels.numpy().tobytes())
+
+
+class Pictures:
+    "Ten labels for pictures: a task of ten lines."
+    name, metric, greater_is_better, classes = "image-classification", "accuracy", True, list(range(10))
+    def collate(self, rows, index): return {"pixel_values": rows.pictures[index].float().div_(127.5).sub_(1.0), "labels": rows.labels[index]}
+    def forward(self, model, batch): return model(pixel_values=batch["pixel_values"]).logits
+    def loss(self, out, batch): return F.cross_entropy(out.float(), batch["labels"], reduction="sum"), len(out)
+    def metrics(self): return ft.tasks.text_classification.TextMetrics(self)
+
+
+class NextToken:
+    "The loss of a causal language model: a task of ten lines."
+    name, metric, greater_is_better, classes = "text-generation", "loss", False, [0]
+    def collate(self, rows, index):
+        ids, mask = rows.rectangle(index)
+        return {"input_ids": ids, "attention_mask": mask}
+    def forward(self, model, batch): return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
+    def loss(self, out, batch):
+        targets = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)[:, 1:]
+        return F.cross_entropy(out[:, :-1].reshape(-1, out.shape[-1]).float(), targets.reshape(-1), reduction="sum", ignore_index=-100), int(batch["attention_mask"][:, 1:].sum())
+    def metrics(self): return MeanLoss(self)
+
+
+class MeanLoss:
+    "Streams the mean loss."
+    def __init__(self, task): self.task, self.sum, self.count = task, 0.0, 0
+    def update(self, out, batch):
+        s, n = self.task.loss(out, batch)
+        self.sum, self.count = self.sum + float(s), self.count + n
+    def compute(self): return {"loss": self.sum / self.count}
+
+
+def encode(work, part):
+    "Rows for the tasks of this file."
+    if work.kind == "image": return PictureRows(*part)
+    from transformers import AutoTokenizer
+    from ftkit.tasks.text_classification import token_rows
+    tokenizer = AutoTokenizer.from_pretrained(MINI)
+    tokenizer.model_max_length = 512
+    return token_rows([r["text"] for r in part], tokenizer, 256)
+
+
+def kit(a, work, train, valid):
+    "`finetune` for text; the same verbs with a ten-line task elsewhere."
+    if work.kind != "text": return by_parts(a, work, train, valid)
     from datasets import Dataset
-    run = ft.finetune(checkpoint, Dataset.from_list(train), METHODS[a.method], valid=Dataset.from_list(valid), epochs=a.epochs, batch_size=a.batch, lr=RATES[a.method], keep="last",
-                      max_length=a.max_length, keep_leaks=True, **({"precision": a.precision} if a.precision != "own" else {}), **json.loads(a.options))
-    return dict(loss=float(run.history["loss"].mean()), accuracy=run.metrics["accuracy"], precision=run.resources["precision"])
+    options = {} if a.precision == "own" else {"precision": a.precision}
+    run = ft.finetune(work.folder(len({r["label"] for r in train})), Dataset.from_list(train), METHODS[a.method], valid=Dataset.from_list(valid), epochs=a.epochs, steps=a.steps, batch_size=a.batch,
+                      lr=RATES[a.method], keep="last", max_length=256 if work.data is varied else None, keep_leaks=True, cache=None if a.cache else False, **options)
+    return dict(loss=float(run.history["loss"].mean()), quality=run.metrics["accuracy"], precision=run.resources["precision"], way=run.spec["way"], inside=run.resources["seconds"])
 
 
-def trainer(a, train, valid, checkpoint, tutorial=False):
+def by_parts(a, work, train, valid):
+    "What `finetune` does, for a task that is not registered."
+    from dataclasses import asdict
+    from ftkit.data.batching import Batches
+    from ftkit.methods.core import set_modes
+    from ftkit.probe import autocast, probed
+    from ftkit.run import evaluate_rows
+    from ftkit.train import Learner
+    from ftkit.trunk import cached
+    model, method, device = work.model(10), METHODS[a.method], torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    task, rows, held = Pictures() if work.kind == "image" else NextToken(), encode(work, train), encode(work, valid)
+    method.attach(model.to(device))
+    set_modes(model)
+    batches = Batches(rows, task.collate, a.batch)
+    middle = np.argsort(rows.lengths, kind="stable")[(len(rows) - a.batch) // 2:][:a.batch]
+    way = probed(model, task, task.collate(rows, middle), "auto" if a.precision == "own" else a.precision, device)
+    with way.used():
+        if a.cache:
+            task = cached(task, model, [(rows, lambda: autocast(way.precision, device), way.precision), (held, nullcontext, "fp32")], a.epochs, device=device)
+            batches.collate = task.collate
+        learner = Learner(model, batches, lambda l, b: task.loss(task.forward(l.model, b), b), method, epochs=a.epochs, steps=a.steps, lr=RATES[a.method], precision=way.precision, keep="last",
+                          validate=lambda l: evaluate_rows(l.model, task, held, device=device), metric=task.metric, greater_is_better=task.greater_is_better).fit()
+    return dict(loss=float(np.mean([h["loss"] for h in learner.history])), quality=learner.history[-1][f"valid_{task.metric}"], precision=way.precision, way=asdict(way))
+
+
+# ---- the peers
+
+def trainer(a, work, train, valid, tutorial=False):
     "Trainer and peft, set up as their documentation says: like lengths together, padded to the longest of the batch."
-    from datasets import Dataset
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments
-    if checkpoint == "bert-mini": checkpoint = str(ROOT / "ftkit/zoo/bert_mini")
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    names = sorted({r["label"] for r in train})
-    limit = a.max_length or min(512, tokenizer.model_max_length)
-    def encode(rows): return tokenizer(rows["text"], truncation=True, max_length=limit, **({"padding": "max_length"} if tutorial else {})) | {"labels": [names.index(l) for l in rows["label"]]}
-    sets = [Dataset.from_list(d).map(encode, batched=True, remove_columns=["text", "label"]) for d in (train, valid)]
-    torch.manual_seed(0)
-    model = AutoModelForSequenceClassification.from_pretrained(checkpoint, num_labels=len(names), dtype=torch.float32)
-    model = METHOD_OF_PEERS[a.method](model)
-    grouped = {} if tutorial else dict(train_sampling_strategy="group_by_length", bf16=a.precision == "bf16", warmup_steps=0.1, weight_decay=0.01)
-    args = TrainingArguments(output_dir="/tmp/ftkit-bench-trainer", num_train_epochs=a.epochs, per_device_train_batch_size=a.batch, per_device_eval_batch_size=64, learning_rate=RATES[a.method],
-                             eval_strategy="epoch", save_strategy="no", report_to="none", disable_tqdm=True, dataloader_pin_memory=torch.cuda.is_available(), use_cpu=not torch.cuda.is_available(), **grouped)
-    accuracy = lambda p: {"accuracy": float((p.predictions.argmax(-1) == p.label_ids).mean())}
-    t = Trainer(model, args, train_dataset=sets[0], eval_dataset=sets[1], data_collator=DataCollatorWithPadding(tokenizer), compute_metrics=accuracy)
+    from datasets import Dataset, Features, Image, Value
+    from transformers import AutoTokenizer, DataCollatorForLanguageModeling, DataCollatorWithPadding, Trainer, TrainingArguments, default_data_collator
+    tokenizer = AutoTokenizer.from_pretrained(MINI)
+    tokenizer.model_max_length = 512
+    names = sorted({r["label"] for r in train}) if work.kind == "text" else list(range(10))
+    if work.kind == "image":
+        def sets_of(part):
+            found = Dataset.from_dict({"image": list(part[0]), "label": part[1]}, features=Features({"image": Image(), "label": Value("int64")}))
+            return found.with_transform(lambda rows: {"pixel_values": [torch.from_numpy(np.array(p.convert("RGB"))).permute(2, 0, 1).float().div_(127.5).sub_(1.0) for p in rows["image"]], "labels": rows["label"]})
+        collator = default_data_collator
+    else:
+        limit = 256 if work.data is varied or work.bundled else 512
+        def tokens(rows): return tokenizer(rows["text"], truncation=True, max_length=limit, **({"padding": "max_length"} if tutorial else {})) | ({"labels": [names.index(l) for l in rows["label"]]} if work.kind == "text" else {})
+        def sets_of(part): return Dataset.from_list(part).map(tokens, batched=True, remove_columns=["text", "label"])
+        collator = DataCollatorWithPadding(tokenizer) if work.kind == "text" else DataCollatorForLanguageModeling(tokenizer, mlm=False)
+    model = PEER[a.method](work.model(len(names)), work)
+    grouped = {} if tutorial else dict(bf16=a.precision == "bf16", warmup_steps=0.1, weight_decay=0.01, **({} if work.kind == "image" else {"train_sampling_strategy": "group_by_length"}))
+    limit = dict(max_steps=a.steps) if a.steps else dict(num_train_epochs=a.epochs)
+    args = TrainingArguments(output_dir="/tmp/ftkit-bench-trainer", **limit, per_device_train_batch_size=a.batch, per_device_eval_batch_size=64, learning_rate=RATES[a.method], eval_strategy="epoch" if not a.steps else "no",
+                             save_strategy="no", report_to="none", disable_tqdm=True, dataloader_pin_memory=torch.cuda.is_available(), use_cpu=not torch.cuda.is_available(), remove_unused_columns=work.kind != "image",
+                             prediction_loss_only=work.kind == "causal", **grouped)
+    accuracy = (lambda p: {"accuracy": float((p.predictions.argmax(-1) == p.label_ids).mean())}) if work.kind != "causal" else None
+    t = Trainer(model, args, train_dataset=sets_of(train), eval_dataset=sets_of(valid), data_collator=collator, compute_metrics=accuracy)
     t.train()
-    logs = t.state.log_history
-    return dict(loss=next((l["train_loss"] for l in reversed(logs) if "train_loss" in l), None), accuracy=[l["eval_accuracy"] for l in logs if "eval_accuracy" in l][-1], precision=a.precision)
+    if a.steps: t.evaluate()
+    last = {k: v for l in t.state.log_history for k, v in l.items()}
+    return dict(loss=last["train_loss"], quality=last["eval_loss" if work.kind == "causal" else "eval_accuracy"], precision=a.precision)
 
 
-def with_lora(model):
-    from peft import LoraConfig, get_peft_model
-    return get_peft_model(model, LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16, lora_dropout=0.05, target_modules=["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"]))
+def with_lora(model, work):
+    "All matrices of the blocks, as this kit does."
+    from peft import LoraConfig, TaskType, get_peft_model
+    kind = {"text": dict(task_type=TaskType.SEQ_CLS), "causal": dict(task_type=TaskType.CAUSAL_LM, fan_in_fan_out=True), "image": dict(modules_to_save=["classifier"])}[work.kind]
+    targets = sorted({n for n, m in model.named_modules() if type(m).__name__ in ("Linear", "Conv1D") and (".layer." in n or ".layers." in n or ".h." in n)})
+    return get_peft_model(model, LoraConfig(r=8, lora_alpha=16, lora_dropout=0.05, target_modules=targets, **kind))
 
 
-def only(model, keep):
-    for n, p in model.named_parameters(): p.requires_grad_(any(k in n for k in keep(model)))
+def only(model, work, top):
+    "Freeze all but the head and the top blocks."
+    marks = ["classifier", "pooler"] if top else ["classifier"]
+    marks += [f"layer.{work.layers - i}." for i in range(1, top + 1)] + [f"layers.{work.layers - i}." for i in range(1, top + 1)]
+    for n, p in model.named_parameters(): p.requires_grad_(any(m in n for m in marks) or (top > 0 and n in ("vit.layernorm.weight", "vit.layernorm.bias")))
     return model
 
 
-METHOD_OF_PEERS = {
-    "full": lambda m: m,
-    "lora": with_lora,
-    "head": lambda m: only(m, lambda m: ["classifier"]),
-    "top2": lambda m: only(m, lambda m: ["classifier", "pooler"] + [f"layer.{m.config.num_hidden_layers - i}." for i in (1, 2)]),
-}
-WHO = {"kit": kit, "trainer": trainer, "tutorial": lambda *a: trainer(*a, tutorial=True)}
+def bare(a, work, train, valid):
+    "What one would write by hand, with the batches of this kit."
+    from ftkit.data.batching import Batches
+    from ftkit.probe import autocast
+    from ftkit.tasks.text_classification import TextClassification, token_rows
+    from ftkit.train import factor
+    from transformers import AutoTokenizer
+    names = sorted({r["label"] for r in train})
+    tokenizer, model, task, device = AutoTokenizer.from_pretrained(MINI), PEER[a.method](work.model(len(names)), work), TextClassification(classes=names), torch.device("cpu")
+    def rows_of(part):
+        rows = token_rows([r["text"] for r in part], tokenizer, 256)
+        rows.columns["label"] = np.array([names.index(r["label"]) for r in part])
+        return rows
+    rows, held = rows_of(train), rows_of(valid)
+    params = [p for p in model.parameters() if p.requires_grad]
+    batches, optimizer = Batches(rows, task.collate, a.batch), torch.optim.AdamW(params, lr=RATES[a.method], weight_decay=0.01, fused=True)
+    total, done = a.steps or a.epochs * len(batches), 0
+    while done < total:
+        model.train()
+        for batch, in batches:
+            with autocast(a.precision, device): loss, n = task.loss(task.forward(model, batch), batch)
+            (loss / n).backward()
+            torch.nn.utils.clip_grad_norm_(params, 1.0)
+            for g in optimizer.param_groups: g["lr"] = RATES[a.method] * factor(done, total)
+            optimizer.step()
+            optimizer.zero_grad()
+            done += 1
+            if done >= total: break
+        model.eval()
+        meter = task.metrics()
+        with torch.inference_mode():
+            for batch, in Batches(held, task.collate, 64, shuffle=False): meter.update(task.forward(model, batch), batch)
+    return dict(loss=None, quality=meter.compute()["accuracy"], precision=a.precision)
+
+
+PEER = {"full": lambda m, w: m, "lora": with_lora, "head": lambda m, w: only(m, w, 0), "top2": lambda m, w: only(m, w, 2), "top6": lambda m, w: only(m, w, 6)}
+WHO = {"kit": kit, "trainer": trainer, "bare": bare, "tutorial": lambda *a: trainer(*a, tutorial=True)}
 
 
 def main():
@@ -108,24 +264,26 @@ def main():
     p.add_argument("work", choices=WORKS)
     p.add_argument("method", choices=METHODS)
     p.add_argument("who", choices=WHO)
-    p.add_argument("--precision", default="fp32")
+    p.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "own"])
     p.add_argument("--epochs", type=int, default=3)
-    p.add_argument("--rows", type=int)
+    p.add_argument("--steps", type=int)
+    p.add_argument("--rows", type=int, default=2000)
     p.add_argument("--batch", type=int, default=32)
-    p.add_argument("--max-length", type=int)
-    p.add_argument("--options", default="{}")
+    p.add_argument("--cache", type=int, default=1, help="0 keeps the kit from caching what is frozen")
     a = p.parse_args()
-    train, valid = WORKS[a.work](a.rows)
-    checkpoint = make(a.work, Path(os.environ.get("FTKIT_BENCH") or "/tmp/ftkit-bench") / a.work)
-    import datasets, transformers, peft  # noqa: F401  not counted, for nobody
+    work = WORKS[a.work]
+    train, valid = work.data(a.rows)
+    if a.who == "kit" and work.kind == "text": work.folder(len({r["label"] for r in train}))
+    import datasets, peft, transformers  # noqa: F401  their import is not counted, for nobody
+    import ftkit.api, ftkit.data.splits, ftkit.tasks.text_classification, ftkit.trunk  # noqa: F401
     from transformers import Trainer  # noqa: F401
-    datasets.disable_progress_bars(); transformers.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
     from ftkit.run import Memory
     with Memory() as memory:
         began = time.perf_counter()
-        found = WHO[a.who](a, train, valid, checkpoint)
+        found = WHO[a.who](a, work, train, valid)
         seconds = time.perf_counter() - began
-    print(json.dumps(dict(work=a.work, method=a.method, who=a.who, seconds=seconds, peak=memory.peak, **found)))
+    print(json.dumps(dict(work=a.work, method=a.method, who=a.who, asked=a.precision, seconds=seconds, peak=memory.peak, **found)))
 
 
 if __name__ == "__main__": main()
