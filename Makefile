@@ -53,8 +53,8 @@ clean: setup     ## clean the notebooks' metadata, and remove what was built
 zoo: setup       ## make the bundled checkpoints again (hours on a CPU, minutes on a GPU)
 	@$(RUN) tools/pages.py run nbs/zoo --flags "slow gpu net"
 
-bench: setup     ## measure speed against a bare loop
-	@$(RUN) tools/bench.py $(ARGS)
+bench: setup     ## measure whole jobs against Trainer with peft (hours; ARGS="--repeats 1" for less)
+	@$(RUN) tools/bench $(ARGS)
 
 test-floor:      ## every test on the oldest versions that are promised, in .venv-floor
 	@$(MAKE) test VENV=.venv-floor CONSTRAINTS=constraints-floor.txt EXTRAS=dev

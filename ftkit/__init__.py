@@ -23,7 +23,7 @@ _WHERE = {
     "methods.lora": "LoRA",
 }
 _NAMES = {name: module for module, names in _WHERE.items() for name in names.split()}
-_ROOMS = ("core show structure data tasks checkpoints methods share store state train trunk run api lab testing teach cli").split()
+_ROOMS = ("core show structure kernels data tasks checkpoints methods share store probe state train trunk run api lab testing teach cli").split()
 _LATER = ("recommend estimate diagnose evaluate export").split()
 
 __all__ = [*_NAMES, *_LATER]

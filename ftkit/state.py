@@ -65,13 +65,14 @@ def save_state(learner, folder: Path):
     tensors = {f"value|{n}": t for n, t in get_values(learner).items()}
     for n, p in trained_names(learner).items():
         tensors |= {f"optimizer|{n}|{k}": v for k, v in learner.optimizer.state[p].items() if torch.is_tensor(v)}
+    counters = {f"{n}|{k}": v for n, p in trained_names(learner).items() for k, v in learner.optimizer.state[p].items() if not torch.is_tensor(v)}
     kept, plain_state = split_state(learner.state)
     random, plain_random = rng_state()
     best = {k: v for k, v in (learner.best or {}).items() if k != "values"}
     for mark, group in (("state", kept), ("random", random), ("best", learner.best["values"] if learner.best else {})):
         tensors |= {f"{mark}|{n}": t for n, t in group.items()}
     plain = dict(format=1, step=learner.step_count, epoch=learner.epoch, total=learner.total, since_best=learner.since_best, best=best, history=learner.history,
-                 batches=learner.batches.state_dict(), state=plain_state, random=plain_random, scaler=learner.scaler.state_dict(), seconds=learner.seconds, sizes=learner.sizes, stop=learner.stop)
+                 batches=learner.batches.state_dict(), state=plain_state, random=plain_random, counters=counters, scaler=learner.scaler.state_dict(), seconds=learner.seconds, sizes=learner.sizes, stop=learner.stop)
     files = [folder / f"step-{learner.step_count}.safetensors", folder / f"step-{learner.step_count}.json"]
     write_tensors(files[0], tensors)
     write_json(files[1], plain)
@@ -96,6 +97,7 @@ def load_state(learner, folder: Path):
     put_values(learner, groups["value"])
     for n, p in names.items():
         learner.optimizer.state[p] = {k.rpartition("|")[2]: t.to(p.device) if t.ndim else t for k, t in groups.get("optimizer", {}).items() if k.rpartition("|")[0] == n}
+        learner.optimizer.state[p] |= {k.rpartition("|")[2]: v for k, v in plain.get("counters", {}).items() if k.rpartition("|")[0] == n}
     learner.state.update(join_state(groups.get("state", {}), plain["state"]))
     learner.best = {**plain["best"], "values": groups["best"]} if plain["best"] else None
     learner.step_count, learner.epoch, learner.since_best, learner.stop = plain["step"], plain["epoch"], plain["since_best"], plain["stop"]

@@ -49,7 +49,8 @@ def cut(
     x: torch.Tensor,  # a padded batch
     lengths,  # of its rows
 ) -> np.ndarray:
-    "A batch as flat numbers, row after row."
+    "A batch as flat numbers, row after row. Raises `FtError` for numbers of another kind."
+    if x.dtype != column.dtype: raise FtError(f"A column of {column.dtype} cannot hold {x.dtype}.")
     x = to_numpy(x)
     if column.shared or -2 not in column.shape: return x.reshape(-1)
     return np.concatenate([x[b][corner(column, n)].reshape(-1) for b, n in enumerate(lengths)])

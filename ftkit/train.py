@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from .core import FtError, main_process, say
-from .kernels import faster
+from .kernels import faster, keeping
 from .methods.core import set_modes
 from .probe import autocast, pick_precision
 from .state import get_values, load_state, put_values, save_state
@@ -155,7 +155,7 @@ def fit(learner):
     if not learner.step_count: learner.fire("before_fit")
     bar = progress_bar(learner)
     try:
-        with faster("meta" if learner.compile else learner.device), recomputed(learner.model if learner.checkpointing else None): loop(learner, bar)
+        with keeping(learner.device), faster("meta" if learner.compile else learner.device), recomputed(learner.model if learner.checkpointing else None): loop(learner, bar)
     except KeyboardInterrupt:
         learner.interrupted = True
         say(f"Interrupted at step {learner.step_count} of {learner.total}; the model so far is kept.")

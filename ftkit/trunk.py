@@ -4,18 +4,18 @@
 
 # %% auto #0
 __all__ = ['CANONICAL', 'call_order', 'first_trained', 'find_units', 'replaced', 'Boundary', 'compute', 'crossing', 'NoTrunk',
-           'pattern', 'laid_out', 'Trunk', 'same', 'canonical_order', 'probe_rows', 'find_trunk', 'Cached', 'pieces',
-           'key_of', 'frozen_tensors', 'source', 'answers', 'prove', 'cached', 'place']
+           'pattern', 'laid_out', 'Trunk', 'same', 'canonical_order', 'probe_rows', 'find_trunk', 'Cached', 'below',
+           'pieces', 'key_of', 'frozen_tensors', 'source', 'answers', 'prove', 'cached', 'place', 'dearer']
 
 # %% ../nbs/62_trunk.ipynb #bcbb85c5
-import contextlib, functools, hashlib, inspect
+import contextlib, functools, hashlib, inspect, time
 from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np
 import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from .core import FtError, say, sha256, versions
-from .kernels import attention, faster
+from .kernels import attention, faster, keeping
 from .methods.core import attached
 from .store import Column, cut, fill, find
 from .structure import anatomy
@@ -158,9 +158,11 @@ class Trunk:
     trees: dict = field(repr=False)  # (unit, call) -> how its outputs are nested
     across: list  # addresses of what crosses
 
-    def columns(self) -> dict:
+    def columns(self,
+        values: dict = None,  # address -> tensor, in the precision that is wanted
+    ) -> dict:
         "What a store has to hold, by address."
-        return {"|".join(map(str, k)): Column(*self.shapes[k][:2]) for k in self.across}
+        return {"|".join(map(str, k)): Column(self.shapes[k][0], values[k].dtype if values else self.shapes[k][1]) for k in self.across}
 
     def blocks(self) -> int:
         "How many of the model's blocks lie below."
@@ -216,11 +218,14 @@ def find_trunk(
     if not trunk.blocks(): raise NoTrunk(f"no block lies before {stop}, where training begins, or dropout is on there")
     (a, trunk.trees), (again, _), (b, other) = (compute(model, units, stop, r) for r in (first, first, second))
     if trunk.trees.keys() != other.keys(): raise NoTrunk("its modules are not called alike for every batch")
+    chance = {k[0] for k, x in a.items() if torch.is_tensor(x) and not torch.equal(x, again[k])}
+    trunk.units, trunk.trees = [u for u in units if u not in chance], {k: t for k, t in trunk.trees.items() if k[0] not in chance}
+    if not trunk.blocks(): raise NoTrunk(f"{min(chance)} does not answer the same twice")
     for k, x in a.items():
+        if k[0] in chance: continue
         if not torch.is_tensor(x): trunk.shapes[k] = x
-        elif not torch.equal(x, again[k]): raise NoTrunk(f"{k[0]} does not answer the same twice")
         else: trunk.shapes[k] = pattern(x.shape, b[k].shape, tuple(map(len, picks)), longest), x.dtype, tuple(sorted(range(x.ndim), key=lambda d: -x.stride(d)))
-    trunk.across = crossing(model, units, first)
+    trunk.across = crossing(model, trunk.units, first)
     if any(trunk.shapes[k][0][0] == -2 for k in trunk.across): raise NoTrunk("a tensor that crosses has no rows")
     return trunk
 
@@ -243,13 +248,17 @@ class Cached:
 # %% ../nbs/62_trunk.ipynb #48c8f487
 CANONICAL = 64  # rows in a batch when the trunk is computed
 
+def below(trunk: Trunk, task, rows, index, device, context) -> dict:
+    "What the units give for some rows, by address, in the context's precision."
+    batch = to_device(task.collate(rows, index), device)
+    with context(): return compute(trunk.model, trunk.units, trunk.stop, lambda: task.forward(trunk.model, batch))[0]
+
 def pieces(trunk: Trunk, task, rows, order, device="cpu", context=contextlib.nullcontext):
     "What crosses the boundary, batch after batch, as flat arrays by address."
-    columns = trunk.columns()
     for i in range(0, len(order), CANONICAL):
         index = order[i:i + CANONICAL]
-        batch, n = to_device(task.collate(rows, index), device), rows.lengths[index]
-        with context(): values, _ = compute(trunk.model, trunk.units, trunk.stop, lambda: task.forward(trunk.model, batch))
+        values, n = below(trunk, task, rows, index, device, context), rows.lengths[index]
+        columns = trunk.columns(values)
         for k in trunk.across:
             expected = tuple({-1: len(index), -2: int(n.max())}.get(s, s) for s in trunk.shapes[k][0])
             if tuple(values[k].shape) != expected: raise NoTrunk(f"{k[0]} gave {tuple(values[k].shape)} where {expected} was expected")
@@ -329,7 +338,7 @@ def cached(
     try:
         trunk = find_trunk(model, task, parts[0][0], name, device)
         found = Cached(task, trunk)
-        with faster(device):
+        with keeping(device), faster(device):
             prove(found, parts[0][0], name, device)
             reused = [place(found, *part, visits, device) for part in parts]
     except NoTrunk as why:
@@ -348,7 +357,17 @@ def place(task: Cached, rows, context, precision: str, visits: float, device) ->
     store = find(key, rows.lengths, order) if key else None
     reused = store is not None
     if not reused and visits >= 2:
-        note = f"{type(trunk.model).__name__}, {len(rows)} rows, {trunk.blocks()} blocks"
-        store = fill(trunk.columns(), rows.lengths, order, pieces(trunk, task.task, rows, order, device, context), key, note)
+        note, began = f"{type(trunk.model).__name__}, {len(rows)} rows, {trunk.blocks()} blocks", time.perf_counter()
+        columns = trunk.columns(below(trunk, task.task, rows, order[:2], device, context))
+        store = fill(columns, rows.lengths, order, pieces(trunk, task.task, rows, order, device, context), key, note)
+        if dearer(store, order, (time.perf_counter() - began) / len(order), device): return False
     if store is not None: task.stores[id(rows)] = store
     return reused
+
+# %% ../nbs/62_trunk.ipynb #516fd0f2
+def dearer(store, order, seconds: float, device) -> bool:
+    "Whether reading rows from a store takes longer than the `seconds` per row that it took to compute them."
+    some, began = order[:CANONICAL], time.perf_counter()
+    to_device(store.batch(some), device)
+    if torch.device(device).type == "cuda": torch.cuda.synchronize()
+    return time.perf_counter() - began > seconds * len(some)

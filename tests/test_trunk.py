@@ -1,5 +1,7 @@
 "The trunk on every kind of model: cut, computed once, entered at the boundary; and an entry for every kind of change."
 import re
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import timm
@@ -11,7 +13,8 @@ import ftkit as ft
 from ftkit.data.batching import Batches, Rows
 from ftkit.methods.core import set_modes
 from ftkit.store import cache
-from ftkit.trunk import Cached, NoTrunk, answers, cached, call_order, find_trunk, find_units, first_trained, frozen_tensors, key_of, prove, replaced, source
+from ftkit.kernels import faster
+from ftkit.trunk import CANONICAL, Cached, NoTrunk, answers, cached, call_order, canonical_order, find_trunk, find_units, first_trained, frozen_tensors, key_of, prove, replaced, source
 from ftkit.train import Learner
 
 
@@ -118,9 +121,9 @@ def test_lora_in_the_upper_blocks():
     assert all(torch.allclose(w, cache_it[n], rtol=1e-5, atol=1e-6) for n, w in whole.items())
 
 
-def attached_setting(method=ft.Freeze(top=1)):
+def attached_setting(method=ft.Freeze(top=1), name="bert"):
     "A tiny BERT with a method on it, a task, rows, what trains, and one forward pass."
-    model, task, rows = setting("bert")
+    model, task, rows = setting(name)
     params = list(method.attach(model).parameters().values())
     set_modes(model)
     return model, task, rows, params, lambda: task.forward(model, task.collate(rows, [0, 1, 2]))
@@ -168,11 +171,25 @@ def test_where_everything_trains_the_task_stays_as_it_is():
     with pytest.raises(ft.FtError, match="trains in every block"): cached(task, model, [(rows, torch.no_grad, "fp32")], insist=True)
 
 
-def test_a_dropout_used_below_and_above_is_no_trunk():
+def test_with_dropout_on_t5_keeps_its_encoder():
     model, task, rows = hf.T5ForSequenceClassification(hf.T5Config(**{**t5, "dropout_rate": 0.1})), T5Texts(), text_rows(last=1)
     ft.Freeze(top=1).attach(model)
     set_modes(model)
-    with pytest.raises(NoTrunk, match="the same twice"): find_trunk(model, task, rows)
+    trunk = find_trunk(model, task, rows)
+    assert trunk.blocks() == 3 and all("encoder" in u for u in trunk.units if ".block." in u)
+    assert cached(task, model, [(rows, nullcontext, "fp32")], insist=True).stores
+
+
+@pytest.mark.parametrize("name", ["bert", "timm resnet", "gpt2"])
+def test_what_is_kept_in_16_bits_is_what_autocast_computes(name):
+    def outputs(way):
+        model, task, rows, _, _ = attached_setting(ft.Freeze(top=1), name)
+        context = lambda: torch.autocast("cpu", torch.bfloat16)
+        if way: task = cached(task, model, [(rows, context, "bf16")], insist=True)
+        index = canonical_order(rows)[:CANONICAL]
+        with faster("cpu"), context(), torch.no_grad(): return task.forward(model.eval(), task.collate(rows, index))
+    plain, kept = outputs(False), outputs(True)
+    assert torch.allclose(plain.float(), kept.float(), atol=0.02 * plain.abs().max().item())
 
 
 def test_t5s_position_bias_crosses():

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 os.environ.update(FTKIT_QUIET="1", IN_TEST="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="true")
 DATA = Path(os.environ.get("FTKIT_DATA") or ROOT.parent / "shared" / "data")
+VALID = 400  # rows to validate on, at most
 MINI = ROOT / "ftkit" / "zoo" / "bert_mini"
 
 import numpy as np
@@ -26,7 +27,7 @@ import ftkit as ft
 def sst2(rows):
     "Real sentences, two labels; 3 to 75 tokens."
     read = lambda f: [dict(zip(("text", "label"), l.rstrip("\n").split("\t"))) for l in open(DATA / "sst2" / f"{f}.tsv", encoding="utf-8").readlines()[1:]]
-    return read("train")[:rows], read("dev")[:400]
+    return read("train")[:rows], read("dev")[:VALID]
 
 
 def varied(rows):
@@ -35,14 +36,14 @@ def varied(rows):
     for f in ("alpaca_gpt4_en", "lima", "llms_from_scratch", "dolly_sample"):
         found += [dict(text=" ".join((r["instruction"], r["input"], r["output"])), label=f) for r in map(json.loads, open(DATA / "instructions" / f"{f}.jsonl", encoding="utf-8"))]
     found = [found[i] for i in np.random.default_rng(0).permutation(len(found))]
-    return found[200:][:rows], found[:200]
+    return found[400:][:rows], found[:VALID]
 
 
 def pictures(rows):
     "Fashion-MNIST as colour pictures of 32 x 32, ten labels."
     z = np.load(DATA / "fashion_mnist" / "fashion_mnist.npz")
     make = lambda x, y, n: (np.pad(x[:n], ((0, 0), (2, 2), (2, 2)))[..., None].repeat(3, -1), y[:n].astype(np.int64))
-    return make(z["train_images"], z["train_labels"], rows), make(z["test_images"], z["test_labels"], 400)
+    return make(z["train_images"], z["train_labels"], rows), make(z["test_images"], z["test_labels"], VALID)
 
 
 # ---- the models: the bundled one, or an architecture with random weights in a folder, the same for all
@@ -64,6 +65,9 @@ class Work:
         size = dict(num_hidden_layers=self.layers, hidden_size=self.width, num_attention_heads=max(2, self.width // 64 if self.width > 192 else 6), intermediate_size=4 * self.width)
         if self.bundled: return t.AutoModelForSequenceClassification.from_pretrained(MINI, num_labels=labels, dtype=torch.float32)
         if self.kind == "text": return t.BertForSequenceClassification(t.BertConfig(vocab_size=8192, num_labels=labels, **size))
+        if self.kind == "image" and not self.width:
+            import timm
+            return Plain(timm.create_model("resnet18", num_classes=labels))
         if self.kind == "image": return t.ViTForImageClassification(t.ViTConfig(image_size=32, patch_size=4, num_labels=labels, hidden_dropout_prob=0.0, **size))
         return t.GPT2LMHeadModel(t.GPT2Config(vocab_size=8192, n_positions=512, n_layer=self.layers, n_embd=self.width, n_head=size["num_attention_heads"], bos_token_id=2, eos_token_id=2))
 
@@ -81,9 +85,17 @@ class Work:
 
 
 WORKS = {"sst2": Work(sst2, bundled=True), "varied": Work(varied), "sst2-512": Work(sst2), "sst2-12": Work(sst2, layers=12, width=256), "sst2-base": Work(sst2, layers=12, width=768), "varied-base": Work(varied, layers=12, width=768),
-         "pictures": Work(pictures, "image"), "pictures-base": Work(pictures, "image", layers=12, width=768), "causal": Work(varied, "causal"), "causal-base": Work(varied, "causal", layers=12, width=768)}
+         "pictures": Work(pictures, "image"), "pictures-12": Work(pictures, "image", layers=12, width=256), "resnet": Work(pictures, "image", width=0), "pictures-base": Work(pictures, "image", layers=12, width=768), "causal": Work(varied, "causal"), "causal-base": Work(varied, "causal", layers=12, width=768)}
 METHODS = {"full": ft.Full(), "lora": ft.LoRA(dropout=0.05), "head": ft.Head(), "top2": ft.Freeze(2), "top6": ft.Freeze(6)}
 RATES = {"full": 1e-4, "lora": 5e-4, "head": 1e-3, "top2": 1e-4, "top6": 1e-4}
+
+
+class Plain(torch.nn.Module):
+    "A model of pictures whose answer is called logits."
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+    def forward(self, pixel_values): return type("Out", (), {"logits": self.model(pixel_values)})
 
 
 # ---- this kit
@@ -115,6 +127,14 @@ class NextToken:
         targets = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)[:, 1:]
         return F.cross_entropy(out[:, :-1].reshape(-1, out.shape[-1]).float(), targets.reshape(-1), reduction="sum", ignore_index=-100), int(batch["attention_mask"][:, 1:].sum())
     def metrics(self): return MeanLoss(self)
+
+
+class Labels:
+    "Two labels for token rows, by a task of ten lines."
+    def collate(self, rows, index):
+        ids, mask = rows.rectangle(index)
+        return {"input_ids": ids, "attention_mask": mask}
+    def forward(self, model, batch): return model(**batch).logits
 
 
 class MeanLoss:
@@ -192,8 +212,8 @@ def trainer(a, work, train, valid, tutorial=False):
         collator = DataCollatorWithPadding(tokenizer) if work.kind == "text" else DataCollatorForLanguageModeling(tokenizer, mlm=False)
     model = PEER[a.method](work.model(len(names)), work)
     grouped = {} if tutorial else dict(bf16=a.precision == "bf16", warmup_steps=0.1, weight_decay=0.01, **({} if work.kind == "image" else {"train_sampling_strategy": "group_by_length"}))
-    limit = dict(max_steps=a.steps) if a.steps else dict(num_train_epochs=a.epochs)
-    args = TrainingArguments(output_dir="/tmp/ftkit-bench-trainer", **limit, per_device_train_batch_size=a.batch, per_device_eval_batch_size=64, learning_rate=RATES[a.method], eval_strategy="epoch" if not a.steps else "no",
+    length = dict(max_steps=a.steps) if a.steps else dict(num_train_epochs=a.epochs)
+    args = TrainingArguments(output_dir="/tmp/ftkit-bench-trainer", **length, per_device_train_batch_size=a.batch, per_device_eval_batch_size=64, learning_rate=RATES[a.method], eval_strategy="epoch" if not a.steps else "no",
                              save_strategy="no", report_to="none", disable_tqdm=True, dataloader_pin_memory=torch.cuda.is_available(), use_cpu=not torch.cuda.is_available(), remove_unused_columns=work.kind != "image",
                              prediction_loss_only=work.kind == "causal", **grouped)
     accuracy = (lambda p: {"accuracy": float((p.predictions.argmax(-1) == p.label_ids).mean())}) if work.kind != "causal" else None
@@ -269,10 +289,14 @@ def main():
     p.add_argument("--steps", type=int)
     p.add_argument("--rows", type=int, default=2000)
     p.add_argument("--batch", type=int, default=32)
+    p.add_argument("--rate", type=float, help="the learning rate, for the kit")
     p.add_argument("--cache", type=int, default=1, help="0 keeps the kit from caching what is frozen")
     a = p.parse_args()
     work = WORKS[a.work]
+    if a.rate: RATES[a.method] = a.rate
     train, valid = work.data(a.rows)
+    few = min(VALID, 40 if a.work.endswith("-base") else a.rows // 5)
+    valid = tuple(x[:few] for x in valid) if work.kind == "image" else valid[:few]
     if a.who == "kit" and work.kind == "text": work.folder(len({r["label"] for r in train}))
     import datasets, peft, transformers  # noqa: F401  their import is not counted, for nobody
     import ftkit.api, ftkit.data.splits, ftkit.tasks.text_classification, ftkit.trunk  # noqa: F401

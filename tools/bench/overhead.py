@@ -1,11 +1,11 @@
 """The learner's overhead over a bare PyTorch loop on the same batches: paired, alternating, in CPU time of this process.
 
-    python tools/bench.py [--pairs 20] [--steps 30]
+    python tools/bench --overhead [--pairs 20] [--steps 30]
 """
 import argparse, json, os, statistics, sys, time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 os.environ.update(FTKIT_QUIET="1", IN_TEST="1", HF_HUB_OFFLINE="1")
 
