@@ -95,8 +95,7 @@ class Learner:
     def on(self, event: str, function):
         "Call a function with the learner at an event; returns the learner."
         if event not in self.events: raise FtError(f"There is no event {event!r}; there are: {', '.join(EVENTS)}.")
-        self.events[event].append(function)
-        return self
+        self.events[event].append(function); return self
 
 # %% ../nbs/60_train.ipynb #b61f5d89
 def prepare(learner):
@@ -132,7 +131,6 @@ def make_optimizer(
     except ImportError: raise FtError('optimizer="adamw8bit" needs bitsandbytes: pip install bitsandbytes') from None
     return AdamW8bit(groups)
 
-# %% ../nbs/60_train.ipynb #845d1726
 def all_groups(learner) -> list:
     "Parameter groups: the method's, and what else is not frozen in any of the models."
     groups = learner.method.param_groups(learner.model, learner.lr, learner.weight_decay, learner.name) if learner.method else []
@@ -205,7 +203,6 @@ def gradients(learner, item) -> tuple:
         if not out_of_memory(e) or not hasattr(learner.batches, "halve"): raise
     return gradients(learner, smaller(learner))
 
-# %% ../nbs/60_train.ipynb #91f3eea8
 def out_of_memory(error: RuntimeError) -> bool:
     "Whether an error says that memory ran out."
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error) or "not enough memory" in str(error)
@@ -252,7 +249,6 @@ def not_a_number(learner, loss):
     raise FtError(f"The loss became {float(loss)} at step {learner.step_count + 1} of {learner.total} (the weights are those of the step before). "
                   f"Try a smaller learning rate (it is {learner.optimizer.param_groups[0]['peak']:.1e}), a longer warm-up, or clip=1.0, and look for empty or broken rows.")
 
-# %% ../nbs/60_train.ipynb #04bb1b6a
 def flush(learner):
     "Read the recorded losses from the device, all at once."
     for step, loss, norm, lr in learner.pending:
@@ -285,7 +281,6 @@ def due(learner) -> bool:
     "Whether a checkpoint is due after this step."
     return bool(learner.out and learner.save_every and learner.step_count % learner.save_every == 0)
 
-# %% ../nbs/60_train.ipynb #48ef0b9c
 def progress_bar(learner):
     "A bar that suits where it is shown, or none."
     from tqdm import TqdmWarning

@@ -4,7 +4,7 @@
 
 Prints one line of JSON. Imports and the reading of files are not counted; making the model, tokenising, training and one evaluation per epoch are.
 """
-import argparse, json, os, sys, time
+import argparse, json, os, sys, tempfile, time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ sys.path.insert(0, str(ROOT))
 os.environ.update(FTKIT_QUIET="1", IN_TEST="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="true")
 DATA = Path(os.environ.get("FTKIT_DATA") or ROOT.parent / "shared" / "data")
 VALID = 400  # rows to validate on, at most
+SCRATCH = Path(os.environ.get("FTKIT_BENCH") or Path(tempfile.gettempdir()) / "ftkit-bench")
 MINI = ROOT / "ftkit" / "zoo" / "bert_mini"
 
 import numpy as np
@@ -74,7 +75,7 @@ class Work:
     def folder(self, labels):
         "The same model as a folder that `finetune` opens."
         if self.bundled: return "bert-mini"
-        to = Path(os.environ.get("FTKIT_BENCH") or "/tmp/ftkit-bench") / f"bert-{self.layers}x{self.width}"
+        to = SCRATCH / f"bert-{self.layers}x{self.width}"
         if not (to / "model.safetensors").exists():
             import transformers as t
             tokenizer = t.AutoTokenizer.from_pretrained(MINI)
@@ -213,7 +214,7 @@ def trainer(a, work, train, valid, tutorial=False):
     model = PEER[a.method](work.model(len(names)), work)
     grouped = {} if tutorial else dict(bf16=a.precision == "bf16", warmup_steps=0.1, weight_decay=0.01, **({} if work.kind == "image" else {"train_sampling_strategy": "group_by_length"}))
     length = dict(max_steps=a.steps) if a.steps else dict(num_train_epochs=a.epochs)
-    args = TrainingArguments(output_dir="/tmp/ftkit-bench-trainer", **length, per_device_train_batch_size=a.batch, per_device_eval_batch_size=64, learning_rate=RATES[a.method], eval_strategy="epoch" if not a.steps else "no",
+    args = TrainingArguments(output_dir=str(SCRATCH / "trainer"), **length, per_device_train_batch_size=a.batch, per_device_eval_batch_size=64, learning_rate=RATES[a.method], eval_strategy="epoch" if not a.steps else "no",
                              save_strategy="no", report_to="none", disable_tqdm=True, dataloader_pin_memory=torch.cuda.is_available(), use_cpu=not torch.cuda.is_available(), remove_unused_columns=work.kind != "image",
                              prediction_loss_only=work.kind == "causal", **grouped)
     accuracy = (lambda p: {"accuracy": float((p.predictions.argmax(-1) == p.label_ids).mean())}) if work.kind != "causal" else None
