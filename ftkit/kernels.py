@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['fused', 'LONG', 'TRIM', 'PAD', 'MMAP_THRESHOLD', 'MMAP_MAX', 'KEEP', 'USUAL', 'depth', 'kept', 'scaled_mask',
-           'dropped', 'Dropped', 'dropout', 'Attended', 'attention', 'faster', 'onednn', 'onednn_error', 'gnu',
-           'release', 'keeping']
+           'dropped', 'Dropped', 'dropout', 'Attended', 'attention', 'faster', 'onednn', 'onednn_error',
+           'product_error', 'gnu', 'release', 'keeping']
 
 # %% ../nbs/55_kernels.ipynb #cbdb0b34
 import contextlib, ctypes, ctypes.util, functools, math
@@ -146,11 +146,12 @@ def onednn_error(n: int = 512) -> float:
     "The largest error of a product by oneDNN, as a multiple of the default library's."
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(n, n, generator=generator) for _ in range(2))
-    exact = a.double() @ b.double()
-    def error():
-        return float((a @ b - exact).abs().max())
-    usual = error()
-    with onednn(): return error() / usual
+    usual = product_error(a, b)
+    with onednn(): return product_error(a, b) / usual
+
+def product_error(a: torch.Tensor, b: torch.Tensor) -> float:
+    "The largest error of a product of matrices, against 64 bits."
+    return float((a @ b - a.double() @ b.double()).abs().max())
 
 # %% ../nbs/55_kernels.ipynb #5314e979
 @functools.cache
