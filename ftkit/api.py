@@ -19,7 +19,7 @@ from .checkpoints import load
 from .core import CHECKPOINTS, DATASETS, METHODS, TASKS, FtError, main_process, read_json, resolve, rng_state, say, seed_everything, set_rng_state, versions, write_json
 from .data.batching import Batches
 from .methods.core import attached, describe, from_description, method as make_method, set_modes
-from .probe import Way, autocast, probed
+from .probe import Way, autocast, ordinary, probed
 from .run import Memory, Run, evaluate_rows
 from .share import load_delta
 from .structure import anatomy
@@ -103,9 +103,8 @@ def device_of(spec: dict) -> torch.device:
 def way_for(spec: dict, model, task, rows, device) -> Way:
     "How this machine computes the model fastest, for a batch of ordinary length."
     set_modes(model, frozen_dropout=spec["learner"].get("frozen_dropout", False))
-    middle = np.argsort(rows.lengths, kind="stable")[max(0, (len(rows) - spec["batch_size"]) // 2):][:-(-spec["batch_size"] // spec["accumulate"])]
-    random = rng_state()
-    try: return probed(model, task, task.collate(rows, middle), spec["learner"].get("precision", "auto"), device)
+    random, some = rng_state(), ordinary(rows, -(-spec["batch_size"] // spec["accumulate"]))
+    try: return probed(model, task, task.collate(rows, some), spec["learner"].get("precision", "auto"), device)
     finally: set_rng_state(*random)
 
 # %% ../nbs/70_api.ipynb #7da3a5af

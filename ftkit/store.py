@@ -279,7 +279,7 @@ def fill(
     except BaseException:
         if writer: writer.drop()
         raise
-    longest = int(max(lengths, default=0))
+    longest = int(np.asarray(lengths)[order].max(initial=0))
     if writer: shelve(writer, longest)
     if not small: return find(key, lengths, order)  # ours, or that of a process which was first
     for n, c in columns.items(): c.flat, c.longest = np.concatenate(kept[n]), longest

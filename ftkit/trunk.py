@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['CANONICAL', 'call_order', 'first_trained', 'find_units', 'replaced', 'Boundary', 'compute', 'crossing', 'NoTrunk',
            'pattern', 'laid_out', 'Trunk', 'same', 'canonical_order', 'probe_rows', 'find_trunk', 'Cached', 'below',
-           'pieces', 'key_of', 'frozen_tensors', 'source', 'answers', 'prove', 'cached', 'place', 'dearer']
+           'pieces', 'key_of', 'weights_key', 'frozen_tensors', 'source', 'answers', 'prove', 'cached', 'place',
+           'dearer']
 
 # %% ../nbs/62_trunk.ipynb #bcbb85c5
 import contextlib, functools, hashlib, inspect, time
@@ -196,8 +197,10 @@ def canonical_order(rows):
     return np.argsort(rows.lengths, kind="stable")
 
 def probe_rows(rows):
-    "Four rows, from the shortest to the longest."
-    return canonical_order(rows)[np.unique(np.linspace(0, len(rows) - 1, 4).astype(int))]
+    "Three rows, from the shortest to the middle one, or further to one of another length."
+    order = canonical_order(rows)
+    last = max((len(order) - 1) // 2, int(np.argmax(rows.lengths[order] > rows.lengths[order[0]])), min(2, len(order) - 1))
+    return order[np.unique(np.linspace(0, last, 3).astype(int))]
 
 def find_trunk(
     model,  # with a method attached, its modes set
@@ -271,19 +274,26 @@ def key_of(
     rows,
     precision: str = "fp32",
     device="cpu",
+    weights: str = None,  # the key of the trunk's weights, where it is known
 ) -> str:
     "The content key of a trunk's answers for some rows; None where the rows cannot be told from others."
     if not hasattr(rows, "fingerprint"): return None
     h = hashlib.sha256()
     def add(*things):
         for t in things: h.update(repr(t).encode() + b"\0")
-    for n, t in frozen_tensors(trunk):
-        add(n, t.dtype, tuple(t.shape))
-        h.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    add(weights or weights_key(trunk))
     units, config = [trunk.model.get_submodule(u) for u in trunk.units], getattr(trunk.model, "config", None)
     add(trunk.units, trunk.stop, trunk.across, list(map(repr, units)), config and config.to_json_string(use_diff=False), getattr(config, "_attn_implementation", None))
     add(*(source(k) for k in dict.fromkeys(type(x) for m in units for x in m.modules())), source(type(task).collate), source(type(task).forward), source(pieces), source(attention))
     add(rows.fingerprint(), versions(), precision, torch.device(device).type, torch.get_num_threads(), torch.backends.cpu.get_cpu_capability(), torch.get_float32_matmul_precision(), CANONICAL)
+    return h.hexdigest()
+
+def weights_key(trunk: Trunk) -> str:
+    "The content key of all numbers below the boundary."
+    h = hashlib.sha256()
+    for n, t in frozen_tensors(trunk):
+        h.update(repr((n, t.dtype, tuple(t.shape))).encode())
+        h.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return h.hexdigest()
 
 def frozen_tensors(trunk: Trunk) -> list:
@@ -340,7 +350,8 @@ def cached(
         found = Cached(task, trunk)
         with keeping(device), faster(device):
             prove(found, parts[0][0], name, device)
-            reused = [place(found, *part, visits, device) for part in parts]
+            weights = weights_key(trunk)
+            reused = [place(found, *part, visits, device, weights) for part in parts]
     except NoTrunk as why:
         if insist: raise FtError(f"The trunk cannot be cached: {why}.") from why
         return task
@@ -350,10 +361,10 @@ def cached(
     say(f"trunk cached: {trunk.blocks()} of {len(anatomy(model).blocks)} blocks, {bytes_(size)}" + (", from an earlier run" if all(reused) else ""))
     return found
 
-def place(task: Cached, rows, context, precision: str, visits: float, device) -> bool:
+def place(task: Cached, rows, context, precision: str, visits: float, device, weights: str = None) -> bool:
     "Give a cached task the answers for some rows; whether they were there already."
     trunk, order = task.trunk, canonical_order(rows)
-    key = key_of(trunk, task.task, rows, precision, device)
+    key = key_of(trunk, task.task, rows, precision, device, weights)
     store = find(key, rows.lengths, order) if key else None
     reused = store is not None
     if not reused and visits >= 2:

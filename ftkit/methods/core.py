@@ -162,13 +162,14 @@ def set_modes(
 
 # %% ../../nbs/methods/10_core.ipynb #f387e77e
 def below(model: nn.Module, on: Attached) -> list:
-    "The modules before the first block in which anything trains, in order of definition."
+    "The modules before the first block in which anything trains, in order of definition, without their parts."
     ids = {id(p) for p in on.parameters().values()}
     names = list(dict(model.named_modules()))
     first = next((n for n, m in model.named_modules() if any(id(p) in ids for p in m.parameters(recurse=False))), None)
     if first is None: return []
     block = next((b for b in on.anatomy.blocks if first == b or first.startswith(b + ".")), first)
-    return [model.get_submodule(n) for n in names[:names.index(block)] if not block.startswith(n + ".") and n]
+    early = {n: None for n in names[:names.index(block)] if n and not block.startswith(n + ".")}
+    return [model.get_submodule(n) for n in early if n.rpartition(".")[0] not in early]
 
 # %% ../../nbs/methods/10_core.ipynb #9f5e35b2
 @contextmanager

@@ -20,13 +20,15 @@ PLAN = [
     ("pictures", ("full", "lora"), "--rows 600", SAME),
     ("causal", ("full", "lora"), "--rows 80", SAME),
     ("sst2-base", ("full", "lora"), "--rows 320 --steps 5", SAME),
-    ("varied-base", ("full", "lora"), "--rows 96 --steps 2", PLAIN),
+    ("varied-base", ("full", "lora"), "--rows 96 --steps 4 --batch 8", PLAIN),
     ("pictures-base", ("full", "lora"), "--rows 160 --steps 3", PLAIN),
-    ("causal-base", ("full", "lora"), "--rows 96 --steps 2", PLAIN),
+    ("causal-base", ("full", "lora"), "--rows 96 --steps 4 --batch 8", PLAIN),
     ("sst2-512", ("full",), "--rows 200", ("tutorial fp32", "kit fp32", "kit own")),
     ("sst2-12", ("head",), "--rows 500 --epochs 10", PLAIN),
     ("sst2-12", ("top2",), "--rows 500 --epochs 10", PLAIN),
     ("sst2-12", ("head", "top6"), "--rows 500 --epochs 1", PLAIN),
+    ("pictures-12", ("head",), "--rows 300 --epochs 3", PLAIN),
+    ("pictures-12", ("head",), "--rows 300 --epochs 3 --flip", PLAIN),
 ]
 
 
@@ -104,19 +106,19 @@ def jobs(repeats, only):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("part", nargs="?", default="jobs", choices=["jobs", "cache", "sweep", "peak", "overhead"])
+    p.add_argument("part", nargs="?", default="jobs", choices=["jobs", "cache", "sweep", "grid", "peak", "overhead"])
     p.add_argument("--repeats", type=int, default=5)
     p.add_argument("--rows", type=int, default=1000)
     p.add_argument("--epochs", default="3,10,30")
     p.add_argument("--only", default="", help="works, separated by commas")
     a = p.parse_args()
-    if a.part == "overhead": return subprocess.run([sys.executable, str(HERE / "overhead.py")], check=True)
     import torch
     from ftkit.core import versions, write_json
     sys.path.insert(0, str(HERE))
-    import cache, peak
-    parts = dict(jobs=lambda: jobs(a.repeats, set(filter(None, a.only.split(",")))), cache=lambda: dict(rows=cache.efficiency(a.rows, [int(e) for e in a.epochs.split(",")])),
-                 sweep=lambda: cache.sweep(a.rows), peak=lambda: peak.peak())
+    import cache, grid, overhead, peak
+    works = list(filter(None, a.only.split(",")))
+    parts = dict(jobs=lambda: jobs(a.repeats, set(works)), cache=lambda: dict(rows=cache.efficiency(a.rows, [int(e) for e in a.epochs.split(",")], works or ["sst2-12", "pictures-12", "resnet"])),
+                 sweep=lambda: cache.sweep(a.rows, *works[:1] or ["sst2-base"]), grid=lambda: dict(rows=grid.grid(works or ["sst2", "varied", "pictures", "sst2-base"])), peak=lambda: peak.peak(), overhead=lambda: dict(rows=overhead.rows()))
     found = parts[a.part]()
     write_json(ROOT / "bench" / f"{a.part}.json", found | dict(machine=dict(cpu=torch.backends.cpu.get_cpu_capability(), threads=torch.get_num_threads()), versions=versions()))
 

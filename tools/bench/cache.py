@@ -1,7 +1,7 @@
 """What the trunk's cache reaches of what the formula allows, and what twenty head-only runs cost.
 
-    python tools/bench cache [--rows 1000] [--epochs 3,10,30]
-    python tools/bench sweep [--rows 1000]
+    python tools/bench cache [--rows 1000] [--epochs 3,10,30] [--only sst2-12]
+    python tools/bench sweep [--rows 1000] [--only sst2-base]
 
 Each run is a process of its own. The limit is counted in operations: f below the boundary, a above it,
 (f + 3a) E without the cache and (f + 3a) + 3a (E - 1) with it.
@@ -28,11 +28,10 @@ def operations(work, method):
     from torch.utils.flop_counter import FlopCounterMode
     w = jobs.WORKS[work]
     train, _ = w.data(8)
-    model = w.model(2 if w.kind == "text" else 10)
+    names = jobs.names_of(w, train)
+    model, task, rows = w.model(len(names)), jobs.task_of(w, names), jobs.encode(w, train, names)
     jobs.METHODS[method].attach(model)
     set_modes(model)
-    rows = jobs.encode(w, train)
-    task = jobs.Pictures() if w.kind == "image" else jobs.Labels()
     trunk = find_trunk(model, task, rows)
     batch = task.collate(rows, range(8))
     counter = FlopCounterMode(display=False, depth=None)
@@ -47,29 +46,29 @@ def limit(below, above, epochs):
     return (below + 3 * above) * epochs / ((below + 3 * above) + 3 * above * (epochs - 1))
 
 
-def efficiency(rows, epochs, precision="fp32"):
+def efficiency(rows, epochs, works, precision="fp32"):
     "Seconds with and without the cache, beside the limit."
     found = []
-    for work in ("sst2-12", "pictures-12", "resnet"):
+    for work in works:
         for method in ("head", "top2"):
             below, above = operations(work, method)
             for e in epochs:
                 with tempfile.TemporaryDirectory() as home:
-                    warm = job(work, method, "kit", "--rows", 64, "--epochs", 1, "--precision", precision, "--cache", 0, home=home)  # the probe's answer is there for both
+                    probe = job(work, method, "kit", "--rows", rows, "--steps", 1, "--precision", precision, "--cache", 0, home=home)  # the probe's answer is there for both
                     off, on = (job(work, method, "kit", "--rows", rows, "--epochs", e, "--precision", precision, "--cache", c, home=home) for c in (0, 1))
                 allowed, reached = limit(below, above, e), off["seconds"] / on["seconds"]
-                found.append(dict(work=work, method=method, epochs=e, rows=rows, off=off["seconds"], on=on["seconds"], reached=reached, limit=allowed, share=reached / allowed, quality=(off["quality"], on["quality"]), way=warm["way"]))
+                found.append(dict(work=work, method=method, epochs=e, rows=rows, off=off["seconds"], on=on["seconds"], reached=reached, limit=allowed, share=reached / allowed, quality=(off["quality"], on["quality"]), way=probe["way"]))
                 print(f"{work:12s}{method:6s}E={e:<4d}{off['seconds']:7.1f} s {on['seconds']:7.1f} s   {reached:5.2f} of {allowed:5.2f}: {reached / allowed:.0%}", flush=True)
     return found
 
 
-def sweep(rows, runs=20):
+def sweep(rows, work, runs=20):
     "Twenty learning rates for one head, one process after the other, on one shelf."
     with tempfile.TemporaryDirectory() as home:
-        job("sst2-12", "head", "kit", "--rows", 64, "--epochs", 1, "--cache", 0, home=home)
-        without = job("sst2-12", "head", "kit", "--rows", rows, "--epochs", 1, "--cache", 0, home=home)
-        each = [job("sst2-12", "head", "kit", "--rows", rows, "--epochs", 3, "--rate", 10 ** (-4 + i / 8), home=home) for i in range(runs)]
+        job(work, "head", "kit", "--rows", rows, "--steps", 1, "--cache", 0, home=home)
+        without = job(work, "head", "kit", "--rows", rows, "--epochs", 1, "--cache", 0, home=home)
+        each = [job(work, "head", "kit", "--rows", rows, "--epochs", 3, "--rate", 10 ** (-4 + i / 8), home=home) for i in range(runs)]
     inside = [r["inside"] for r in each]
-    found = dict(runs=runs, one_epoch_without=without["inside"], seconds=inside, total=sum(inside), passes=sum(inside) / without["inside"], whole=[r["seconds"] for r in each])
+    found = dict(work=work, rows=rows, runs=runs, one_epoch_without=without["inside"], seconds=inside, total=sum(inside), passes=sum(inside) / without["inside"], whole=[r["seconds"] for r in each])
     print(f"{runs} runs of 3 epochs: {sum(inside):.1f} s of search, filling and training; one epoch without the cache {without['inside']:.1f} s: {found['passes']:.2f} passes; the first {inside[0]:.2f} s, the others {sum(inside[1:]) / (runs - 1):.2f} s each", flush=True)
     return found

@@ -103,7 +103,7 @@ class Plain(torch.nn.Module):
 
 class PictureRows:
     "Pictures decoded once, kept as bytes."
-    def __init__(self, pictures, labels): self.pictures, self.labels, self.lengths = torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels), np.ones(len(labels), np.int64)
+    def __init__(self, pictures, labels, flip=False): self.flip, self.pictures, self.labels, self.lengths = flip, torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels), np.ones(len(labels), np.int64)
     def __len__(self): return len(self.labels)
     def fingerprint(self): return ft.core.sha256(self.pictures.numpy().tobytes() + self.labels.numpy().tobytes())
 
@@ -111,7 +111,10 @@ class PictureRows:
 class Pictures:
     "Ten labels for pictures: a task of ten lines."
     name, metric, greater_is_better, classes = "image-classification", "accuracy", True, list(range(10))
-    def collate(self, rows, index): return {"pixel_values": rows.pictures[index].float().div_(127.5).sub_(1.0), "labels": rows.labels[index]}
+    def collate(self, rows, index):
+        x = rows.pictures[index].float().div_(127.5).sub_(1.0)
+        if rows.flip: x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(-1), x)
+        return {"pixel_values": x, "labels": rows.labels[index]}
     def forward(self, model, batch): return model(pixel_values=batch["pixel_values"]).logits
     def loss(self, out, batch): return F.cross_entropy(out.float(), batch["labels"], reduction="sum"), len(out)
     def metrics(self): return ft.tasks.text_classification.TextMetrics(self)
@@ -130,14 +133,6 @@ class NextToken:
     def metrics(self): return MeanLoss(self)
 
 
-class Labels:
-    "Two labels for token rows, by a task of ten lines."
-    def collate(self, rows, index):
-        ids, mask = rows.rectangle(index)
-        return {"input_ids": ids, "attention_mask": mask}
-    def forward(self, model, batch): return model(**batch).logits
-
-
 class MeanLoss:
     "Streams the mean loss."
     def __init__(self, task): self.task, self.sum, self.count = task, 0.0, 0
@@ -147,14 +142,27 @@ class MeanLoss:
     def compute(self): return {"loss": self.sum / self.count}
 
 
-def encode(work, part):
-    "Rows for the tasks of this file."
-    if work.kind == "image": return PictureRows(*part)
+def names_of(work, train) -> list:
+    "The classes of a work."
+    return sorted({r["label"] for r in train}) if work.kind == "text" else list(range(10))
+
+
+def task_of(work, names):
+    "The task: the registered one for text, else one of this file."
+    from ftkit.tasks.text_classification import TextClassification
+    return {"text": TextClassification(classes=names), "image": Pictures(), "causal": NextToken()}[work.kind]
+
+
+def encode(work, part, names, flip=False):
+    "Rows for these tasks; pictures flipped at random where that is wanted."
+    if work.kind == "image": return PictureRows(*part, flip)
     from transformers import AutoTokenizer
     from ftkit.tasks.text_classification import token_rows
     tokenizer = AutoTokenizer.from_pretrained(MINI)
     tokenizer.model_max_length = 512
-    return token_rows([r["text"] for r in part], tokenizer, 256)
+    rows = token_rows([r["text"] for r in part], tokenizer, 256)
+    if work.kind == "text": rows.columns["label"] = np.array([names.index(r["label"]) for r in part])
+    return rows
 
 
 def kit(a, work, train, valid):
@@ -172,17 +180,17 @@ def by_parts(a, work, train, valid):
     from dataclasses import asdict
     from ftkit.data.batching import Batches
     from ftkit.methods.core import set_modes
-    from ftkit.probe import autocast, probed
+    from ftkit.probe import autocast, ordinary, probed
     from ftkit.run import evaluate_rows
     from ftkit.train import Learner
     from ftkit.trunk import cached
     model, method, device = work.model(10), METHODS[a.method], torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    task, rows, held = Pictures() if work.kind == "image" else NextToken(), encode(work, train), encode(work, valid)
+    names = names_of(work, train)
+    task, rows, held = task_of(work, names), encode(work, train, names, a.flip), encode(work, valid, names)
     method.attach(model.to(device))
     set_modes(model)
     batches = Batches(rows, task.collate, a.batch)
-    middle = np.argsort(rows.lengths, kind="stable")[(len(rows) - a.batch) // 2:][:a.batch]
-    way = probed(model, task, task.collate(rows, middle), "auto" if a.precision == "own" else a.precision, device)
+    way = probed(model, task, task.collate(rows, ordinary(rows, a.batch)), "auto" if a.precision == "own" else a.precision, device)
     with way.used():
         if a.cache:
             task = cached(task, model, [(rows, lambda: autocast(way.precision, device), way.precision), (held, nullcontext, "fp32")], a.epochs, device=device)
@@ -200,16 +208,18 @@ def trainer(a, work, train, valid, tutorial=False):
     from transformers import AutoTokenizer, DataCollatorForLanguageModeling, DataCollatorWithPadding, Trainer, TrainingArguments, default_data_collator
     tokenizer = AutoTokenizer.from_pretrained(MINI)
     tokenizer.model_max_length = 512
-    names = sorted({r["label"] for r in train}) if work.kind == "text" else list(range(10))
+    names = names_of(work, train)
     if work.kind == "image":
-        def sets_of(part):
+        from torchvision.transforms.v2 import RandomHorizontalFlip
+        def sets_of(part, flip=False):
             found = Dataset.from_dict({"image": list(part[0]), "label": part[1]}, features=Features({"image": Image(), "label": Value("int64")}))
-            return found.with_transform(lambda rows: {"pixel_values": [torch.from_numpy(np.array(p.convert("RGB"))).permute(2, 0, 1).float().div_(127.5).sub_(1.0) for p in rows["image"]], "labels": rows["label"]})
+            changed = RandomHorizontalFlip(0.5 if flip else 0.0)
+            return found.with_transform(lambda rows: {"pixel_values": [torch.from_numpy(np.array(changed(p.convert("RGB")))).permute(2, 0, 1).float().div_(127.5).sub_(1.0) for p in rows["image"]], "labels": rows["label"]})
         collator = default_data_collator
     else:
         limit = 256 if work.data is varied or work.bundled else 512
         def tokens(rows): return tokenizer(rows["text"], truncation=True, max_length=limit, **({"padding": "max_length"} if tutorial else {})) | ({"labels": [names.index(l) for l in rows["label"]]} if work.kind == "text" else {})
-        def sets_of(part): return Dataset.from_list(part).map(tokens, batched=True, remove_columns=["text", "label"])
+        def sets_of(part, flip=False): return Dataset.from_list(part).map(tokens, batched=True, remove_columns=["text", "label"])
         collator = DataCollatorWithPadding(tokenizer) if work.kind == "text" else DataCollatorForLanguageModeling(tokenizer, mlm=False)
     model = PEER[a.method](work.model(len(names)), work)
     grouped = {} if tutorial else dict(bf16=a.precision == "bf16", warmup_steps=0.1, weight_decay=0.01, **({} if work.kind == "image" else {"train_sampling_strategy": "group_by_length"}))
@@ -218,7 +228,7 @@ def trainer(a, work, train, valid, tutorial=False):
                              save_strategy="no", report_to="none", disable_tqdm=True, dataloader_pin_memory=torch.cuda.is_available(), use_cpu=not torch.cuda.is_available(), remove_unused_columns=work.kind != "image",
                              prediction_loss_only=work.kind == "causal", **grouped)
     accuracy = (lambda p: {"accuracy": float((p.predictions.argmax(-1) == p.label_ids).mean())}) if work.kind != "causal" else None
-    t = Trainer(model, args, train_dataset=sets_of(train), eval_dataset=sets_of(valid), data_collator=collator, compute_metrics=accuracy)
+    t = Trainer(model, args, train_dataset=sets_of(train, a.flip), eval_dataset=sets_of(valid), data_collator=collator, compute_metrics=accuracy)
     t.train()
     if a.steps: t.evaluate()
     last = {k: v for l in t.state.log_history for k, v in l.items()}
@@ -245,16 +255,10 @@ def bare(a, work, train, valid):
     "What one would write by hand, with the batches of this kit."
     from ftkit.data.batching import Batches
     from ftkit.probe import autocast
-    from ftkit.tasks.text_classification import TextClassification, token_rows
     from ftkit.train import factor
-    from transformers import AutoTokenizer
-    names = sorted({r["label"] for r in train})
-    tokenizer, model, task, device = AutoTokenizer.from_pretrained(MINI), PEER[a.method](work.model(len(names)), work), TextClassification(classes=names), torch.device("cpu")
-    def rows_of(part):
-        rows = token_rows([r["text"] for r in part], tokenizer, 256)
-        rows.columns["label"] = np.array([names.index(r["label"]) for r in part])
-        return rows
-    rows, held = rows_of(train), rows_of(valid)
+    names = names_of(work, train)
+    model, task, device = PEER[a.method](work.model(len(names)), work), task_of(work, names), torch.device("cpu")
+    rows, held = encode(work, train, names), encode(work, valid, names)
     params = [p for p in model.parameters() if p.requires_grad]
     batches, optimizer = Batches(rows, task.collate, a.batch), torch.optim.AdamW(params, lr=RATES[a.method], weight_decay=0.01, fused=True)
     total, done = a.steps or a.epochs * len(batches), 0
@@ -290,6 +294,7 @@ def main():
     p.add_argument("--steps", type=int)
     p.add_argument("--rows", type=int, default=2000)
     p.add_argument("--batch", type=int, default=32)
+    p.add_argument("--flip", action="store_true", help="pictures are flipped at random")
     p.add_argument("--rate", type=float, help="the learning rate, for the kit")
     p.add_argument("--cache", type=int, default=1, help="0 keeps the kit from caching what is frozen")
     a = p.parse_args()

@@ -1,8 +1,11 @@
 """The learner's overhead over a bare PyTorch loop on the same batches: paired, alternating, in CPU time of this process.
 
-    python tools/bench --overhead [--pairs 20] [--steps 30]
+    python tools/bench overhead
+
+The bare loop is run as one would write it, and again with this kit's kernels, which shows what the loop alone costs.
 """
-import argparse, json, os, statistics, sys, time
+import os, statistics, sys, time
+from contextlib import nullcontext
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -11,9 +14,10 @@ os.environ.update(FTKIT_QUIET="1", IN_TEST="1", HF_HUB_OFFLINE="1")
 
 import torch
 import ftkit as ft
-from ftkit.core import seed_everything, versions, write_json
+from ftkit.core import seed_everything
 from ftkit.data.batching import Batches
 from ftkit.data.reviews import reviews
+from ftkit.kernels import faster, keeping
 from ftkit.methods.core import set_modes
 from ftkit.tasks.text_classification import TextClassification
 from ftkit.train import Learner, factor
@@ -29,7 +33,7 @@ def setting(method, steps):
     return ck.model, task, Batches(task.encode(data, ck.processor), task.collate, 32)
 
 
-def bare(method, steps):
+def bare(method, steps, kernels=False):
     "What one would write by hand: forward, loss, backward, clip, step."
     model, task, batches = setting(method, steps)
     groups = method.param_groups(model)
@@ -38,13 +42,14 @@ def bare(method, steps):
     params = [p for g in groups for p in g["params"]]
     set_modes(model)
     started = time.process_time()
-    for i, (batch,) in enumerate(batches):
-        loss, n = task.loss(task.forward(model, batch), batch)
-        (loss / n).backward()
-        torch.nn.utils.clip_grad_norm_(params, 1.0)
-        for g, peak in zip(optimizer.param_groups, peaks): g["lr"] = peak * factor(i, steps)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    with keeping("cpu") if kernels else nullcontext(), faster("cpu" if kernels else "meta"):
+        for i, (batch,) in enumerate(batches):
+            loss, n = task.loss(task.forward(model, batch), batch)
+            (loss / n).backward()
+            torch.nn.utils.clip_grad_norm_(params, 1.0)
+            for g, peak in zip(optimizer.param_groups, peaks): g["lr"] = peak * factor(i, steps)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
     return time.process_time() - started, model
 
 
@@ -57,26 +62,27 @@ def ours(method, steps):
     return time.process_time() - started, model
 
 
-def overhead(method, pairs, steps):
-    "The ratio of CPU times, pair by pair."
-    ratios = []
-    for i in range(pairs):
-        first, second = (ours, bare) if i % 2 else (bare, ours)
-        (a, m1), (b, m2) = first(method, steps), second(method, steps)
-        if i == 0: gap = max((x - y).abs().max().item() for x, y in zip(m1.parameters(), m2.parameters()))
-        ratios.append(a / b if i % 2 else b / a)
-    quarter = statistics.quantiles(ratios, n=4)
-    return dict(method=repr(method), median=statistics.median(ratios), low=quarter[0], high=quarter[2], pairs=pairs, steps=steps, largest_weight_difference=gap)
+LOOPS = {"learner": ours, "bare loop": bare, "bare loop, same kernels": lambda m, s: bare(m, s, kernels=True)}
 
 
-def main():
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--pairs", type=int, default=20)
-    p.add_argument("--steps", type=int, default=30)
-    a = p.parse_args()
-    rows = [overhead(m, a.pairs, a.steps) for m in (ft.Full(), ft.LoRA())]
-    for r in rows: print(f"{r['method']:<10} learner / bare loop, CPU time: median {r['median']:.3f} (quartiles {r['low']:.3f} to {r['high']:.3f}, {r['pairs']} pairs of {r['steps']} steps); weights differ by {r['largest_weight_difference']:.1e}")
-    write_json(ROOT / "bench" / "overhead.json", dict(rows=rows, threads=torch.get_num_threads(), versions=versions()))
+def overhead(method, rounds=20, steps=30):
+    "CPU time of the learner over that of each bare loop, round by round, and how far the weights end apart."
+    seconds, gaps = {name: [] for name in LOOPS}, {}
+    for i in range(rounds):
+        ends = {}
+        for name in list(LOOPS)[::-1 if i % 2 else 1]:
+            t, ends[name] = LOOPS[name](method, steps)
+            seconds[name].append(t)
+        for name in LOOPS: gaps[name] = max((x - y).abs().max().item() for x, y in zip(ends["learner"].parameters(), ends[name].parameters()))
+    found = []
+    for name in list(LOOPS)[1:]:
+        ratios = [a / b for a, b in zip(seconds["learner"], seconds[name])]
+        low, median, high = statistics.quantiles(ratios, n=4)
+        found.append(dict(method=repr(method), against=name, median=median, low=low, high=high, rounds=rounds, steps=steps, largest_weight_difference=gaps[name]))
+        print(f"{method!r:<10} learner / {name}, CPU time: median {median:.3f} (quartiles {low:.3f} to {high:.3f}, {rounds} rounds of {steps} steps); weights differ by {gaps[name]:.1e}", flush=True)
+    return found
 
 
-if __name__ == "__main__": main()
+def rows():
+    "Full fine-tuning and LoRA."
+    return [r for m in (ft.Full(), ft.LoRA()) for r in overhead(m)]
