@@ -178,6 +178,7 @@ def loop(learner, bar):
             update(learner, total / count, count, unit)
             learner.step_count += 1
             if learner.method: learner.method.after_step(learner.model, learner.step_count, learner.name)
+            learner.optimizer.zero_grad(set_to_none=True)
             learner.fire("after_step")
             bar.update()
             if due(learner): flush(learner); save_state(learner, learner.out)
@@ -229,7 +230,6 @@ def update(learner, loss, count, unit=1):
     for g in learner.optimizer.param_groups: g["lr"] = g["peak"] * scale
     learner.scaler.step(learner.optimizer)
     learner.scaler.update()
-    learner.optimizer.zero_grad(set_to_none=True)
     learner.pending.append((learner.step_count + 1, loss, norm, learner.optimizer.param_groups[0]["lr"]))
     learner.sizes["rows"] += float(count)
     if len(learner.pending) >= 50: flush(learner)
@@ -297,11 +297,13 @@ def progress_bar(learner):
 def recomputed(
     model,  # or None, for nothing
 ):
-    "For the length of a `with`, blocks keep their inputs only. Source: Chen et al. 2016, Sublinear Memory Cost."
+    "For the length of a `with`, blocks keep their inputs only, and no cache of keys. Source: Chen et al. 2016, Sublinear Memory Cost."
     from torch.utils.checkpoint import checkpoint
     blocks = [model.get_submodule(b) for b in anatomy(model).blocks] if model is not None else []
     before = [b.__dict__.get("forward") for b in blocks]
-    for b in blocks: b.forward = (lambda forward: lambda *a, **k: checkpoint(forward, *a, use_reentrant=False, **k) if torch.is_grad_enabled() else forward(*a, **k))(b.forward)
+    def bare(x): return None if type(x).__name__.endswith("Cache") else x  # a cache would be filled twice
+    def saving(forward): return lambda *a, **k: checkpoint(forward, *map(bare, a), use_reentrant=False, **{n: bare(x) for n, x in k.items()}) if torch.is_grad_enabled() else forward(*a, **k)
+    for b in blocks: b.forward = saving(b.forward)
     try: yield
     finally:
         for b, f in zip(blocks, before):

@@ -20,5 +20,5 @@ class BitFit(Method):
         "All biases outside the head, and the new head. Raises `FtError` on a model without biases."
         lr = self.lr or scaled(1e-3, anatomy)
         biases = {n: lr for n, _ in anatomy.model.named_parameters() if n.endswith("bias") and not anatomy.in_head(n)}
-        if not biases: raise FtError(f"{type(anatomy.model).__name__} has no biases, so BitFit has nothing to train; tune its norms or use LoRA instead.")
+        if not biases: raise FtError(f"{type(anatomy.model).__name__} has no biases, so BitFit has nothing to train; take NormTuning() or LoRA() instead.")
         return Plan(lr, {**biases, **head_plan(anatomy, lr)})

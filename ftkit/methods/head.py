@@ -20,5 +20,6 @@ class Head(Method):
         "The whole head, also where it came pretrained. Raises `FtError` on a model without a head."
         lr = self.lr or scaled(1e-3, anatomy)
         train = head_plan(anatomy, lr, whole=True)
+        if not train and anatomy.head: raise FtError(f"The head of {type(anatomy.model).__name__} is its table of embeddings ({anatomy.head[0]} is tied to it), so it cannot train alone; take Freeze(top=1), or load the checkpoint with a task that brings a head.")
         if not train: raise FtError(f"{type(anatomy.model).__name__} has no head, so Head has nothing to train; load the checkpoint with a task, which brings one.")
         return Plan(lr, train)

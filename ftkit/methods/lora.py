@@ -9,8 +9,7 @@ __all__ = ['LoRA']
 from dataclasses import dataclass
 from ..core import FtError
 from .core import Method, Plan, head_plan, scaled
-from .tuners import Tuner
-from ..structure import select
+from .tuners import Tuner, matrices
 
 # %% ../../nbs/methods/30_lora.ipynb #e397701b
 @dataclass(frozen=True, repr=False)
@@ -22,6 +21,8 @@ class LoRA(Method):
     on: str = None  # selector: roles or path patterns; None takes every matrix in the blocks, or every convolution
     blocks: tuple = None  # block indices, or None for all
     lr: float = None  # None takes 4e-4 at width 768, scaled to the model's width
+    rs: bool = False  # scale by alpha / sqrt(r), so that the update does not shrink as r grows (Kalajdzievski 2023, rsLoRA)
+    plus: float = 1.0  # how many times faster B learns than A (Hayou et al. 2024, LoRA+, proposes 16)
 
     def __post_init__(self):
         if self.r < 1: raise FtError(f"LoRA needs a rank of at least 1, not r={self.r}.")
@@ -30,8 +31,6 @@ class LoRA(Method):
     def plan(self, anatomy):
         "The new head trains; A and B are added beside every selected module."
         lr = self.lr or scaled(4e-4, anatomy)
-        on = self.on or ("linear" if "ffn" in anatomy.roles else "conv")
-        targets = tuple(select(anatomy, on, self.blocks))
-        options = dict(r=self.r, lora_alpha=self.alpha, lora_dropout=self.dropout, bias="none")
-        if any(type(anatomy.module(t)).__name__ == "Conv1D" for t in targets): options["fan_in_fan_out"] = True
-        return Plan(lr, head_plan(anatomy, lr), [Tuner("LoraConfig", tuple(options.items()), targets, lr)])
+        targets, options = matrices(anatomy, self.on, self.blocks, self.r)
+        options = (("r", self.r), ("lora_alpha", self.alpha), ("lora_dropout", self.dropout), ("bias", "none"), ("use_rslora", self.rs), *options)
+        return Plan(lr, head_plan(anatomy, lr), [Tuner("LoraConfig", options, targets, lr, (("lora_B", self.plus),))])
