@@ -207,7 +207,7 @@ def below(model: nn.Module, on: Attached) -> list:
 
 def host_of(path: str) -> str:
     "The module on which something added hangs; any other module itself."
-    return re.split(r"\.?ft_", path, maxsplit=1)[0]
+    return re.split(r"(?:^|\.)ft_", path, maxsplit=1)[0]
 
 # %% ../../nbs/methods/10_core.ipynb #9f5e35b2
 @contextmanager

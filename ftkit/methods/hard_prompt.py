@@ -63,7 +63,7 @@ def spoken(
     name: str = "default",
 ):
     "The words of a hard prompt: token numbers, or text."
-    found = [h for h in attached(model, name).handles if isinstance(h.injection, Spoken)]
+    found = [h for h in attached(model, name).handles if getattr(h.injection, "kind", "") == Spoken.kind]
     if not found: raise FtError(f"No hard prompt is attached to this {type(model).__name__} under the name {name!r}.")
     tokens = found[0].added()[0].tokens().tolist()
     return processor.decode(tokens) if processor else tokens

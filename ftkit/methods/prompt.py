@@ -174,7 +174,7 @@ def reader(model: nn.Module) -> str:
     if not hasattr(model, "base_model"): return None
     host = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
     known = inspect.signature(type(host).forward).parameters
-    if host is model or not {"input_ids", "inputs_embeds"} <= set(known): return None
+    if not {"input_ids", "inputs_embeds"} <= set(known): return None
     return next(n for n, m in model.named_modules() if m is host)
 
 def stacks(anatomy) -> list:

@@ -26,6 +26,7 @@ class Mask:
         params = dict(model.named_parameters())
         return Masked(self, model, name, {n: params[n] for n in self.params}, min(self.look, steps or 0) if self.by == "fisher" else 0)
 
+# %% ../../nbs/methods/70_sparse.ipynb #912cb50d
 class Masked(Handle):
     "A mask on a model: it lets few gradients through."
     def __init__(self, injection, model, name, params, look):

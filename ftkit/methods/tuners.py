@@ -33,12 +33,11 @@ class Tuner:
 
     def add(self, model, name: str, steps: int):
         "Wrap the targets, in place."
-        config = self.config(steps)
         from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
         active, flags = {n: list(m.active_adapters) for n, m in tuner_layers(model)}, {n: p.requires_grad for n, p in model.named_parameters()}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            bent = straighten(model, self.targets) if self.kind in LINEAR_ONLY else {}
+            config, bent = self.config(steps), straighten(model, self.targets) if self.kind in LINEAR_ONLY else {}
             try: tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](model, config, name)
             except (ValueError, TypeError, NotImplementedError) as e: raise undone(self, model, name, bent, e) from e
         if self.kind == "LoraConfig":
@@ -53,6 +52,7 @@ class Tuner:
         "The class of what comes back."
         return Added
 
+# %% ../../nbs/methods/28_tuners.ipynb #d67c6395
 def undone(injection: Tuner, model, name: str, bent: dict, error: Exception) -> FtError:
     "Take away what a tuner left behind when it failed half way, and say why it did."
     for path in injection.targets:
