@@ -52,8 +52,9 @@ class LowRankLinear(Linear):
         "Outputs for x, (…, width)."
         names = [n for n in self.active_adapters if n in self.lora_A]
         plain = len(names) == 1 and not (args or kwargs or self.disable_adapters or self.merged or self.lora_variant or self.lora_bias[names[0]])
-        if not plain or not x.is_floating_point(): return super().forward(x, *args, **kwargs)
-        base, name, p = self.get_base_layer(), names[0], getattr(self.lora_dropout[names[0]], "p", 0.0)
+        base = self.get_base_layer()
+        if not plain or not x.is_floating_point() or base._forward_hooks or base._forward_pre_hooks: return super().forward(x, *args, **kwargs)
+        name, p = names[0], getattr(self.lora_dropout[names[0]], "p", 0.0)
         weight = base.weight.t() if self.fan_in_fan_out else base.weight
         return LowRank.apply(x, weight, base.bias, self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name], round(p * 2**16) / 2**16 if self.training else 0.0)
 

@@ -29,15 +29,18 @@ class Tuner:
         "The peft configuration."
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of 4-bit kernels that a CPU does not need
         import peft
-        return getattr(peft, self.kind)(target_modules=list(self.targets), **{k: list(v) if isinstance(v, tuple) else v for k, v in self.options})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return getattr(peft, self.kind)(target_modules=list(self.targets), **{k: list(v) if isinstance(v, tuple) else v for k, v in self.options})
 
     def add(self, model, name: str, steps: int):
         "Wrap the targets, in place."
+        config = self.config(steps)
         from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
         active, flags = {n: list(m.active_adapters) for n, m in tuner_layers(model)}, {n: p.requires_grad for n, p in model.named_parameters()}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            config, bent = self.config(steps), straighten(model, self.targets) if self.kind in LINEAR_ONLY else {}
+            bent = straighten(model, self.targets) if self.kind in LINEAR_ONLY else {}
             try: tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](model, config, name)
             except (ValueError, TypeError, NotImplementedError) as e: raise undone(self, model, name, bent, e) from e
         if self.kind == "LoraConfig":
