@@ -61,13 +61,13 @@ class AdaLoRA(Method):
     dropout: float = 0.0  # on the input of the update
     on: str = None  # selector: roles or path patterns; None takes every matrix in the blocks
     blocks: tuple = None  # block indices, or None for all
-    lr: float = None  # None takes 1e-3 at width 768, scaled to the model's width
+    lr: float = None  # None takes 5e-3 at width 768, scaled to the model's width
 
     def __post_init__(self):
         if not 0 < self.r < self.start: raise FtError(f"AdaLoRA prunes from start={self.start} to r={self.r}; r must be smaller, and at least 1.")
 
     def plan(self, anatomy):
         "The new head trains; A, E and B are added at every selected module."
-        lr = self.lr or scaled(1e-3, anatomy)
+        lr = self.lr or scaled(5e-3, anatomy)
         targets, options = matrices(anatomy, self.on, self.blocks, self.start)
         return Plan(lr, head_plan(anatomy, lr), [Allocator("AdaLoraConfig", (*options, ("target_r", self.r), ("init_r", self.start), ("lora_alpha", self.alpha), ("lora_dropout", self.dropout)), targets, lr)])

@@ -99,7 +99,7 @@ class Prefix(Method):
     size: int = 16  # rows
     reparam: bool = False  # let the rows come out of a small network while training
     blocks: tuple = None  # block indices, or None for all
-    lr: float = None  # None takes 1e-2 at width 768, scaled to the model's width
+    lr: float = None  # None takes 5e-4 at width 768, scaled to the model's width
     starts_at_base = False
     merges = False
 
@@ -108,7 +108,7 @@ class Prefix(Method):
 
     def plan(self, anatomy):
         "The new head trains; every attention gets a prefix. Raises `FtError` where attention cannot be reached."
-        lr = self.lr or scaled(1e-2, anatomy)
+        lr = self.lr or scaled(5e-4, anatomy)
         hosts = attentions(anatomy, self.blocks)
         return Plan(lr, head_plan(anatomy, lr), [PrefixInsert(hosts, lr, self.size, key_width(anatomy.module(hosts[0])) if self.reparam else None)])
 

@@ -143,7 +143,7 @@ def room(
 class Prompt(Method):
     "Learned rows before the input; nothing else but a new head trains. Source: Lester et al. 2021, Prompt Tuning."
     size: int = 16  # rows
-    lr: float = None  # None takes 2e-2 at width 768, scaled to the model's width
+    lr: float = None  # None takes 5e-3 at width 768, scaled to the model's width
     encoder = None
     deep = False
     starts_at_base = False
@@ -154,7 +154,7 @@ class Prompt(Method):
 
     def plan(self, anatomy):
         "The new head trains, and rows before the words or inside every stack of blocks. Raises `FtError` for models without a sequence."
-        lr = self.lr or scaled(2e-2, anatomy)
+        lr = self.lr or scaled(5e-3, anatomy)
         return Plan(lr, head_plan(anatomy, lr), prompts(anatomy, lr, self.size, self.encoder, self.deep))
 
 def prompts(anatomy, lr: float, size: int, encoder: str = None, deep: bool = False) -> list:

@@ -18,7 +18,7 @@ class PTuning(Method):
     "A prompt that a small network produces. Source: Liu et al. 2021, GPT Understands, Too (P-tuning v1)."
     size: int = 16  # rows
     encoder: str = "lstm"  # "lstm" (with an MLP behind it) or "mlp"
-    lr: float = None  # None takes 1e-3 at width 768, scaled to the model's width
+    lr: float = None  # None takes 5e-4 at width 768, scaled to the model's width
     starts_at_base = False
     merges = False
 
@@ -28,7 +28,7 @@ class PTuning(Method):
 
     def plan(self, anatomy):
         "The new head, the rows and the network trains."
-        lr = self.lr or scaled(1e-3, anatomy)
+        lr = self.lr or scaled(5e-4, anatomy)
         return Plan(lr, head_plan(anatomy, lr), prompts(anatomy, lr, self.size, self.encoder))
 
 # %% ../../nbs/methods/66_ptuning.ipynb #3147b128
