@@ -13,6 +13,7 @@ _WHERE = {
     "lab": "compare Comparison",
     "core": "FtError",
     "share": "save_delta load_delta",
+    "many": "Deltas",
     "store": "cache",
     "train": "Learner",
     "run": "Run",
@@ -25,8 +26,10 @@ _WHERE = {
     "methods.bitfit": "BitFit",
     "methods.norm_tuning": "NormTuning",
     "methods.sparse": "Sparse",
+    "methods.diff_pruning": "DiffPruning",
     "methods.lora": "LoRA",
     "methods.dora": "DoRA",
+    "methods.qlora": "QLoRA",
     "methods.adalora": "AdaLoRA",
     "methods.loha": "LoHa",
     "methods.lokr": "LoKr",
@@ -38,9 +41,10 @@ _WHERE = {
     "methods.visual_prompt": "VisualPrompt",
     "methods.ptuning": "PTuning PTuningV2",
     "methods.hard_prompt": "HardPrompt",
+    "methods.hybrid": "MAM UniPELT",
 }
 _NAMES = {name: module for module, names in _WHERE.items() for name in names.split()}
-_ROOMS = ("core show structure kernels data tasks checkpoints methods share store probe state train trunk run api lab testing teach cli").split()
+_ROOMS = ("core show structure kernels data tasks checkpoints methods share many store probe state train trunk run api lab testing teach cli").split()
 _LATER = ("recommend estimate diagnose evaluate export").split()
 
 __all__ = [*_NAMES, *_LATER]

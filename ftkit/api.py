@@ -54,9 +54,11 @@ method = make_method
 def read_data(spec: dict, data, valid, keep_leaks=False, clean=False):
     "Clean, split data for a specification; what was inferred is written into it."
     from ftkit.data.splits import prepare
-    found = prepare(data, valid, columns=spec["columns"], clean=clean, seed=spec["seed"], keep_leaks=keep_leaks)
+    roles = tuple(resolve("task", spec["task"])().columns)
+    found = prepare(data, valid, columns=spec["columns"], roles=roles, clean=clean, seed=spec["seed"], keep_leaks=keep_leaks)
     spec.update(columns=found.columns, classes=[str(c) for c in found.classes], data_hash=found.fingerprint, rows=len(found.train), valid_rows=len(found.valid) if found.valid is not None else 0)
-    say(f"{len(found.train)} rows to train on, {spec['valid_rows']} to validate; {len(spec['classes'])} classes: {', '.join(spec['classes'][:8])}{' …' if len(spec['classes']) > 8 else ''}")
+    kinds = f"; {len(spec['classes'])} classes: {', '.join(spec['classes'][:8])}{' …' if len(spec['classes']) > 8 else ''}" if spec["classes"] else ""
+    say(f"{len(found.train)} rows to train on, {spec['valid_rows']} to validate{kinds}")
     return found
 
 # %% ../nbs/70_api.ipynb #40c85224
@@ -132,7 +134,7 @@ def run_of(spec: dict, learner: Learner, ck, task, peak: int) -> Run:
     on = attached(ck.model)
     total = sum(p.numel() for p in ck.model.parameters())
     kept = learner.best["metrics"] if learner.best and learner.keep == "best" and not learner.interrupted else last_metrics(learner)
-    resources = dict(seconds=learner.seconds, peak_memory=peak, trainable=sum(p.numel() for p in on.parameters().values()), total=total,
+    resources = dict(seconds=learner.seconds, peak_memory=peak, trainable=on.size(), total=total,
                      rows_per_second=learner.sizes["rows"] / max(1e-9, learner.seconds), device=str(learner.device), precision=learner.precision,
                      **{k: v for k, v in spec["way"].items() if k != "precision"}, processes=learner.world, interrupted=learner.interrupted)
     return Run(ck.model, ck.processor, task, learner.method, spec, kept, resources, learner.history)
@@ -154,6 +156,7 @@ def finetune(
     columns: dict = None,  # role -> column name; None finds them
     text: str = None,  # shorthand for columns={"text": …}
     label: str = None,  # shorthand for columns={"label": …}
+    target: str = None,  # shorthand for columns={"target": …}, of tasks that write
     valid=0.2,  # a share of the rows, a source of its own, or None
     pretrained: bool = True,  # False starts the same architecture from random weights
     epochs: int = 3,
@@ -164,14 +167,14 @@ def finetune(
     max_length: int = None,  # longest text in tokens
     lr: float = None,  # None takes the method's own
     seed: int = 0,
-    clean: bool = False,  # drop rows with an empty text or label
+    clean: bool = False,  # drop rows with an empty column
     keep_leaks: bool = False,  # keep training texts that also stand in validation
     cache: bool = None,  # compute what is frozen once per row: True insists, False never does, None does it where it is safe and pays
     out=None,  # folder for checkpoints; `resume(out)` goes on from them
     **learner,  # passed to the Learner: keep, patience, save_every, schedule, warmup, optimizer, checkpointing, compile, …; precision, which the probe chooses unless given
 ) -> Run:
     "Fine-tune a checkpoint on data. Raises `FtError` for whatever can be known to be wrong before training."
-    spec = dict(checkpoint=str(checkpoint), task=task, method=describe(make_method(method)), columns={**(columns or {}), **{k: v for k, v in (("text", text), ("label", label)) if v}},
+    spec = dict(checkpoint=str(checkpoint), task=task, method=describe(make_method(method)), columns={**(columns or {}), **{k: v for k, v in (("text", text), ("label", label), ("target", target)) if v}},
                 pretrained=pretrained, epochs=epochs, steps=steps, batch_size=batch_size, batch_tokens=batch_tokens, accumulate=accumulate, max_length=max_length, lr=lr, seed=seed, cache=cache,
                 learner=learner, versions=versions(), source=data if isinstance(data, str) else type(data).__name__)
     known_options(learner)

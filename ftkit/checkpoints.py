@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['ZOO', 'Checkpoint', 'locate', 'fingerprint', 'read_weights', 'quiet', 'first_line', 'read_config', 'load',
-           'labels_of', 'head_names', 'read_processor', 'pad_with']
+           'labels_of', 'head_names', 'read_processor', 'pad_with', 'outside_blocks']
 
 # %% ../nbs/40_checkpoints.ipynb #6f673b16
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 import torch
 from .core import CHECKPOINTS, FtError, resolve, say, sha256, unknown
-from .structure import Anatomy, anatomy, size
+from .structure import Anatomy, anatomy, over_vocabulary, size
 
 # %% ../nbs/40_checkpoints.ipynb #ca92f90b
 ZOO = Path(__file__).parent / "zoo" if "__file__" in globals() else Path("../ftkit/zoo").resolve()
@@ -77,6 +78,8 @@ def read_weights(auto, where: str, config, source: str, **kw) -> tuple:
         raise FtError(f"The weights in {where} are damaged ({e}); the file was probably cut short. Copy or download it again.") from e
     except (OSError, ValueError) as e:
         raise FtError(f"Could not load the weights of {where}: {first_line(e)}") from e
+    for m in model.modules():
+        if hasattr(m, "support_avx512bf16_for_cpu"): m.support_avx512bf16_for_cpu = False  # else bitsandbytes repacks 4-bit weights in place when it answers
     wrong = [m[0] if isinstance(m, (list, tuple)) else m for m in info.get("mismatched_keys", [])]
     return model, sorted({*info["missing_keys"], *wrong})
 
@@ -127,8 +130,11 @@ def load(
     source, where = locate(name)
     head = getattr(resolve("task", task) if isinstance(task, str) else task, "head", "AutoModel")
     names = list(classes or [f"LABEL_{i}" for i in range(num_labels or 0)])
-    config = read_config(where, source, **labels_of(names))
+    config = read_config(where, source, **labels_of(names), **({} if head.endswith("LM") else {"use_cache": False}))  # keys and values are kept for writing only
     auto = getattr(transformers, head)
+    if "quantization_config" in kw:
+        if not pretrained: raise FtError("A quantised base is made from pretrained weights, and pretrained=False has none; take LoRA() there.")
+        with torch.device("meta"), quiet(): kw["quantization_config"].llm_int8_skip_modules = outside_blocks(auto.from_config(config, trust_remote_code=False))
     if pretrained: model, new = read_weights(auto, where, config, source, dtype=torch.float32, **kw)
     else: model, new = auto.from_config(config, trust_remote_code=False, **kw).float(), []
     model._ft_new = tuple(new or head_names(model))
@@ -145,9 +151,9 @@ def labels_of(names: list) -> dict:
 
 # %% ../nbs/40_checkpoints.ipynb #b6d6c33a
 def head_names(model) -> list:
-    "Parameters of the head of a model that came whole or was built from scratch."
-    a = anatomy(model, new=())
-    return [n for n, _ in model.named_parameters() if a.in_head(n)]
+    "Parameters of the head of a model that came whole or was built from scratch; a head over the vocabulary is no new one."
+    mine = [h for h in anatomy(model, new=()).head if not over_vocabulary(model, h)]
+    return [n for n, _ in model.named_parameters() if any(n == h or n.startswith(h + ".") for h in mine)]
 
 # %% ../nbs/40_checkpoints.ipynb #0e1534f6
 def read_processor(where: str, source: str):
@@ -161,3 +167,10 @@ def pad_with(model, tokenizer):
     "Give tokenizer and model the same padding token, where the checkpoint has none."
     if tokenizer.pad_token_id is None: tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if getattr(model.config, "pad_token_id", None) is None: model.config.pad_token_id = tokenizer.pad_token_id
+
+# %% ../nbs/40_checkpoints.ipynb #890db111
+def outside_blocks(model) -> list:
+    "Patterns for the matrices that stand in no block."
+    from transformers.pytorch_utils import Conv1D
+    cut = anatomy(model)
+    return [re.escape(n) + "$" for n, m in model.named_modules() if isinstance(m, (torch.nn.Linear, Conv1D)) and cut.block_of(n) is None]

@@ -173,9 +173,11 @@ METHODS = {
     "bitfit": Entry("ftkit.methods.bitfit:BitFit", "only biases and the head train"),
     "norm_tuning": Entry("ftkit.methods.norm_tuning:NormTuning", "only the norms and the head train"),
     "sparse": Entry("ftkit.methods.sparse:Sparse", "few chosen numbers of every matrix train"),
+    "diff_pruning": Entry("ftkit.methods.diff_pruning:DiffPruning", "a learned sparse update"),
     "lora": Entry("ftkit.methods.lora:LoRA", "low-rank updates beside chosen projections"),
     "dora": Entry("ftkit.methods.dora:DoRA", "LoRA on the direction of the weights, and their sizes"),
     "adalora": Entry("ftkit.methods.adalora:AdaLoRA", "low-rank updates, pruned to a budget"),
+    "qlora": Entry("ftkit.methods.qlora:QLoRA", "LoRA on a base that is kept in four bits"),
     "loha": Entry("ftkit.methods.loha:LoHa", "updates that are Hadamard products"),
     "lokr": Entry("ftkit.methods.lokr:LoKr", "updates that are Kronecker products"),
     "ia3": Entry("ftkit.methods.ia3:IA3", "keys, values and inner features are scaled"),
@@ -186,13 +188,21 @@ METHODS = {
     "visual_prompt": Entry("ftkit.methods.visual_prompt:VisualPrompt", "learned patches, or a learned frame around pictures"),
     "ptuning": Entry("ftkit.methods.ptuning:PTuning", "a prompt that a small network produces"),
     "ptuning_v2": Entry("ftkit.methods.ptuning:PTuningV2", "prompts in every layer, as keys and values"),
+    "mam": Entry("ftkit.methods.hybrid:MAM", "a short prefix and parallel adapters"),
+    "unipelt": Entry("ftkit.methods.hybrid:UniPELT", "LoRA, a prefix and adapters"),
     "hard_prompt": Entry("ftkit.methods.hard_prompt:HardPrompt", "words of the vocabulary, found by gradients"),
 }
+
+# %% ../nbs/10_core.ipynb #89162083
 TASKS = {
     "text-classification": Entry("ftkit.tasks.text_classification:TextClassification", "one label per text", "text"),
+    "text-generation": Entry("ftkit.tasks.text_generation:TextGeneration", "texts, written on", "text"),
+    "text2text-generation": Entry("ftkit.tasks.text2text_generation:Text2TextGeneration", "a text in answer to a text", "text"),
 }
 CHECKPOINTS = {
     "bert-mini": Entry("bert_mini", "BERT encoder, really pretrained on English text", "bert"),
+    "gpt-mini": Entry("gpt_mini", "GPT-2 decoder, really pretrained on English text", "gpt"),
+    "t5-mini": Entry("t5_mini", "T5 encoder-decoder, really pretrained on English text", "t5"),
 }
 DATASETS = {
     "reviews": Entry("ftkit.data.reviews:reviews", "generated reviews, two labels, graded in difficulty", "text"),

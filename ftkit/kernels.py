@@ -74,7 +74,7 @@ class Attended(torch.autograd.Function):
     def forward(ctx, q, k, v, mask, scale, p):
         with torch.autocast(q.device.type, enabled=False):
             scores = (q * scale) @ k.transpose(-1, -2).to(q.dtype)
-            if mask is not None: scores = scores.masked_fill_(~mask, -math.inf) if mask.dtype == torch.bool else scores.add_(mask)
+            if mask is not None: scores = scores.masked_fill_(~mask, torch.finfo(scores.dtype).min) if mask.dtype == torch.bool else scores.add_(mask)
             weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(v.dtype)
             chosen = kept(weights.shape, p, q.device) if p else None
             ctx.scale, ctx.p, ctx.like = scale, p, mask.shape if mask is not None else None

@@ -77,7 +77,8 @@ def block_inputs(
     run,  # () -> a forward pass of the model
 ) -> tuple:
     "The positional and named inputs with which a forward pass calls a block."
-    def catch(module, args, kwargs): raise Caught(args, kwargs)
+    def bare(x): return None if type(x).__name__.endswith("Cache") else x  # a cache would grow with every step
+    def catch(module, args, kwargs): raise Caught(tuple(map(bare, args)), {n: bare(x) for n, x in kwargs.items()})
     hook = model.get_submodule(block).register_forward_pre_hook(catch, with_kwargs=True)
     try:
         with torch.no_grad(): run()

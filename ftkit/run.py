@@ -102,6 +102,8 @@ class Run:
     def pipeline(self):
         "A transformers pipeline with the tuned model."
         from transformers import pipeline
+        from transformers.pipelines import PIPELINE_REGISTRY
+        if self.task.name not in PIPELINE_REGISTRY.get_supported_tasks(): raise FtError(f"transformers has no pipeline for {self.task.name}; use run.predict.")
         return pipeline(self.task.name, model=self.model, tokenizer=self.processor, device=self.device)
     def table(self) -> list:
         "The run in one row."

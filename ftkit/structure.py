@@ -118,8 +118,9 @@ class Anatomy:
     new_head: list  # the part of the head that knows nothing yet
 
     def module(self, path: str) -> nn.Module:
-        "The module at a path."
-        return self.model.get_submodule(path)
+        "The module at a path; where a tuner has wrapped it, what is inside."
+        found = self.model.get_submodule(path)
+        return found.get_base_layer() if hasattr(found, "get_base_layer") else found
 
     def block_of(self, path: str):
         "The index of the block that holds a module or parameter, or None."
@@ -204,7 +205,7 @@ def select(
     for part in [p.strip() for p in on.split(",") if p.strip()]:
         if part == "linear": hits = [p for r in ("query", "key", "value", "output", "ffn") for p in anatomy.roles.get(r, [])]
         else: hits = anatomy.roles.get(part) or [p for p in paths if fnmatch.fnmatch(p, part) or p.endswith("." + part)]
-        hits = [p for p in hits if blocks is None or anatomy.block_of(p) in blocks]
+        hits = [p for p in dict.fromkeys(hits) if blocks is None or anatomy.block_of(p) in blocks]
         if not hits: missed.append(part)
         found += [h for h in hits if h not in found]
     if missed or not found: raise FtError(no_match(anatomy, on, missed, blocks))

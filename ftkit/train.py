@@ -269,8 +269,8 @@ def end_epoch(learner, bar):
         bar.set_postfix({learner.metric: f"{found.get(learner.metric, float('nan')):.3f}"})
         score = found.get(learner.metric)
         if score is None: raise FtError(f"Validation gave no {learner.metric!r}; it gave: {', '.join(found)}.")
-        better = learner.best is None or (score > learner.best["score"] if learner.greater_is_better else score < learner.best["score"])
-        if better: learner.best, learner.since_best = dict(score=score, step=learner.step_count, metrics=found, values=get_values(learner)), 0
+        rank = bool(learner.method is None or learner.method.ready(learner.model, learner.name)), score if learner.greater_is_better else -score
+        if learner.best is None or rank > tuple(learner.best["rank"]): learner.best, learner.since_best = dict(rank=rank, score=score, step=learner.step_count, metrics=found, values=get_values(learner)), 0
         else: learner.since_best += 1
         if learner.patience is not None and learner.since_best >= learner.patience: learner.stop = True
     learner.fire("after_epoch")

@@ -83,19 +83,20 @@ def label_ids(
 # %% ../../nbs/data/20_cleaning.ipynb #70c2cf36
 def empty_rows(
     ds: Dataset,
-    columns: dict,  # {"text": column, "label": column}
+    columns: dict,  # role -> column
 ) -> dict:  # role -> row numbers
-    "Rows whose text or label is empty. Raises `FtError` where the text is not text."
-    texts = ds[columns["text"]][:]
-    if odd := next(((t, r) for t, r in zip(texts, ds[ROW]) if t is not None and t == t and not isinstance(t, str)), None):
-        raise FtError(f"Column {columns['text']!r} holds {type(odd[0]).__name__} values, not text (row {odd[1]}: {str(odd[0])[:30]}); name the text's column with text=….")
-    empty = {"text": [r for t, r in zip(texts, ds[ROW]) if not isinstance(t, str) or not tidy(t)]}
-    if columns.get("label"): empty["label"] = [r for n, r in zip(_labels(ds, columns["label"]), ds[ROW]) if not n]
+    "Rows whose text, target or label is empty. Raises `FtError` where a text is not text."
+    empty = {}
+    for role, column in columns.items():
+        values = _labels(ds, column) if role == "label" else ds[column][:]
+        if odd := next(((t, r) for t, r in zip(values, ds[ROW]) if t is not None and t == t and not isinstance(t, str)), None):
+            raise FtError(f"Column {column!r} holds {type(odd[0]).__name__} values, not text (row {odd[1]}: {str(odd[0])[:30]}); name the {role}'s column with {role}=….")
+        empty[role] = [r for t, r in zip(values, ds[ROW]) if not isinstance(t, str) or not tidy(t)]
     return empty
 
 def validate(
     ds: Dataset,
-    columns: dict,  # {"text": column, "label": column}
+    columns: dict,  # role -> column
     clean: bool = False,  # empty rows may stand, because they will be dropped
     name: str = "the data",  # for messages
 ) -> dict:  # as `empty_rows`
@@ -109,31 +110,32 @@ def validate(
 # %% ../../nbs/data/20_cleaning.ipynb #4872ae46
 def clean(
     ds: Dataset,
-    columns: dict,  # {"text": column, "label": column}
+    columns: dict,  # role -> column
     name: str = "the data",  # for messages
 ) -> tuple[Dataset, dict]:  # the clean rows, and what was done: dropped (row numbers), changed (how many)
-    "Tidy every text and drop rows without text or label. Raises `FtError` where nothing is left."
+    "Tidy every text and drop rows with an empty column. Raises `FtError` where nothing is left."
     empty, text = validate(ds, columns, clean=True), columns["text"]
     gone = {r for rows in empty.values() for r in rows}
     dropped = [r for r in ds[ROW] if r in gone]
     kept = ds.select([i for i, r in enumerate(ds[ROW]) if r not in gone]) if gone else ds
-    if not len(kept): raise FtError(f"Every one of the {len(ds)} rows in {name} has an empty text or label.")
+    if not len(kept): raise FtError(f"Every one of the {len(ds)} rows in {name} has an empty {' or '.join(columns)}.")
     before = list(kept[text])
     after = [tidy(t) for t in before]
     changed = sum(a != b for a, b in zip(after, before))
     if changed: kept = Dataset.from_dict({c: after if c == text else kept[c] for c in kept.column_names}, features=kept.features)
-    if dropped: say(f"{name}: {len(dropped)} with empty text or label dropped ({some(dropped)})")
+    if dropped: say(f"{name}: {len(dropped)} with empty {' or '.join(columns)} dropped ({some(dropped)})")
     return kept, dict(dropped=dropped, changed=changed)
 
 # %% ../../nbs/data/20_cleaning.ipynb #7ed9ad29
 def deduplicate(
     ds: Dataset,
-    columns: dict,  # {"text": column, "label": column}
+    columns: dict,  # role -> column
     name: str = "the data",  # for messages
 ) -> tuple[Dataset, dict]:  # without repeats; {"duplicates": [(row, kept row)], "conflicts": [(row, kept row)]}
     "Keep the first of each text, compared without case and spacing; report repeats and contradictions."
     first, keep, duplicates, conflicts = {}, [], [], []
-    labels = _labels(ds, columns["label"]) if columns.get("label") else [""] * len(ds)
+    other = next((r for r in columns if r != "text"), None)
+    labels = (_labels(ds, columns[other]) if other == "label" else ds[columns[other]][:]) if other else [""] * len(ds)
     for i, (text, label, row) in enumerate(zip(ds[columns["text"]][:], labels, ds[ROW][:])):
         at, kept_row, kept_label = first.setdefault(normal(text), (i, row, label))
         if at == i: keep.append(i)
@@ -141,7 +143,7 @@ def deduplicate(
             duplicates.append((row, kept_row))
             if kept_label != label: conflicts.append((row, kept_row))
     if duplicates: say(f"{name}: {len(duplicates)} repeated, the first of each text kept ({some(r for r, _ in duplicates)} dropped)")
-    if conflicts: say(f"{name}: {len(conflicts)} with another label than the row that was kept ({pairs(conflicts)})")
+    if conflicts: say(f"{name}: {len(conflicts)} with another {other} than the row that was kept ({pairs(conflicts)})")
     return (ds.select(keep) if duplicates else ds), dict(duplicates=duplicates, conflicts=conflicts)
 
 # %% ../../nbs/data/20_cleaning.ipynb #11ef2170

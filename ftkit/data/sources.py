@@ -261,7 +261,8 @@ def read(
 
 # %% ../../nbs/data/10_sources.ipynb #0819d99b
 _NAMES = {"text": "text sentence review body content comment message document title tweet question utterance".split(),
-          "label": "label labels target class category sentiment stars rating score y answer".split()}
+          "label": "label labels target class category sentiment stars rating score y answer".split(),
+          "target": "target output answer response summary translation completion reply label".split()}
 
 def _pick_column(ds, role, fits, taken):
     "The one column for a role, by name, else by what it holds."
@@ -284,20 +285,20 @@ def _require(ds, role, column):
 # %% ../../nbs/data/10_sources.ipynb #39db8585
 def infer_columns(
     dataset: Dataset,  # as `read` gives it
-    text: str | None = None,  # the text's column; None finds it
-    label: str | None = None,  # the label's column; None finds it
-) -> dict:  # {"text": column, "label": column}
-    "Find the columns of a text classification, and say what was inferred. Raises `FtError` where a column is missing or two would do."
+    roles: tuple = ("text", "label"),  # what a task asks for; "target" is a text to be written
+    **given,  # role -> column; what is not given, or None, is found
+) -> dict:  # role -> column
+    "Find the columns of a task, and say what was inferred. Raises `FtError` where a column is missing or two would do."
     head = dataset.select(range(min(len(dataset), 1000))).to_pandas()
     texts = {c: [v for v in head[c] if isinstance(v, str)] for c in head}
     few = lambda c: head[c].map(str).nunique() <= max(2, min(50, len(head) // 2))
     is_text = lambda c: len(texts[c]) > len(head) / 2 and sum(map(len, texts[c])) / len(texts[c]) > 12 and not (few(c) and len(head) > 20)
     is_label = lambda c: few(c) and all(isinstance(v, str) or float(v).is_integer() for v in head[c].dropna() if not isinstance(v, (list, dict))) and not is_text(c)
-    given = dict(text=text, label=label)
-    for role, column in given.items():
-        if column is not None: _require(dataset, role, column)
-    text = text or _pick_column(dataset, "text", is_text, {label})
-    label = label or _pick_column(dataset, "label", is_label, {text})
-    if text == label: raise FtError(f"The text and the label are both the column {text!r}; name two different ones.")
-    if None in given.values(): say(f"columns: text is {text!r}, label is {label!r}" + ("" if not any(given.values()) else " (one of them given)"))
-    return dict(text=text, label=label)
+    found = {r: c for r, c in given.items() if c is not None}
+    if strange := [r for r in found if r not in roles]: raise FtError(f"This task has no {strange[0]} column; it reads {' and '.join(roles)}.")
+    for role, column in found.items(): _require(dataset, role, column)
+    if missing := [r for r in roles if r not in found]:
+        for role in missing: found[role] = _pick_column(dataset, role, is_label if role == "label" else is_text, set(found.values()))
+        say("columns: " + ", ".join(f"{r} is {found[r]!r}" for r in roles) + (" (one of them given)" if len(missing) < len(roles) else ""))
+    if len(set(found.values())) < len(roles): raise FtError(f"The {' and the '.join(roles)} are both the column {found[roles[0]]!r}; name two different ones.")
+    return {r: found[r] for r in roles}

@@ -87,7 +87,8 @@ class Data:
     def __repr__(self):
         held = f", valid {len(self.valid):,}" if self.valid is not None else ", nothing held back"
         names = ", ".join(self.classes[:6]) + (" …" if len(self.classes) > 6 else "")
-        return f"Data(train {len(self.train):,} rows{held}; {len(self.classes)} classes: {names}; fingerprint {self.fingerprint[:12]})"
+        kinds = f"; {len(self.classes)} classes: {names}" if self.classes else ""
+        return f"Data(train {len(self.train):,} rows{held}{kinds}; fingerprint {self.fingerprint[:12]})"
 
 def fingerprint(
     *parts: Dataset | None,  # in order
@@ -134,7 +135,8 @@ def prepare(
     valid: Any = .2,  # a share, a source, or None
     text: str | None = None,  # the text's column; None finds it
     label: str | None = None,  # the label's column; None finds it
-    columns: dict | None = None,  # both at once: {"text": …, "label": …}
+    columns: dict | None = None,  # role -> column, all at once: {"text": …, "label": …}
+    roles: tuple = ("text", "label"),  # what the task asks for
     clean: bool = False,  # tidy texts, and drop rows without text or label
     seed: int = 0,  # of the split
     groups: str | None = None,  # rows with the same value here stay on one side
@@ -145,14 +147,15 @@ def prepare(
 ) -> Data:
     "From a source to clean parts: read, clean, deduplicate, split, check for leaks, augment. Raises `FtError` before anything expensive."
     held, (train, valid) = valid, _parts(source, valid, encoding=encoding, delimiter=delimiter)
-    columns = sources.infer_columns(train, **({"text": text, "label": label} | (columns or {})))
+    columns = sources.infer_columns(train, roles, **({r: c for r, c in (("text", text), ("label", label)) if c} | (columns or {})))
+    label = columns.get("label")
     train, done = _tidied(train, columns, clean, _called(source, "the data"))
     report = {"train": done}
     if isinstance(valid, Dataset):
         for role, column in columns.items(): sources._require(valid, f"{role} in the validation data", column)
         valid, report["valid"] = _tidied(valid, columns, clean, _called(held, "the validation data"))
-    cleaning.check_classes(train, columns["label"])
-    train, valid = split(train, valid, columns["label"], seed, groups)
+    if label: cleaning.check_classes(train, label)
+    train, valid = split(train, valid, label, seed, groups)
     report["leaks"] = leaks = leakage(train, valid, columns["text"]) if valid is not None else []
     if leaks:
         say(f"leakage: {len(leaks)} in both parts, {'kept' if keep_leaks else 'taken out of training'} (rows of training and validation: {cleaning.pairs(leaks)})")
@@ -160,7 +163,7 @@ def prepare(
         gone = {a for a, _ in leaks}
         train = train.select([i for i, r in enumerate(train[sources.ROW]) if r not in gone])
         if not len(train): raise FtError("Every training text is in the validation part too; these are the same rows, so give other ones, or a share.")
-    classes = cleaning.check_classes(train, columns["label"], valid)
+    classes = cleaning.check_classes(train, label, valid) if label else []
     if augment:
         train = augment(train)
         if not isinstance(train, Dataset) or not set(columns.values()) <= set(train.column_names): raise FtError(f"augment must return a Dataset that has the columns {', '.join(columns.values())}.")

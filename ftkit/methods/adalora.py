@@ -21,7 +21,7 @@ class Allocator(Tuner):
         return type(self).__base__.config(AdaOptions(self, dict(total_step=steps, tinit=steps // 10, tfinal=steps // 3, deltaT=max(1, steps // 100))))
 
     def add(self, model, name, steps=None):
-        if steps is None: raise FtError("AdaLoRA prunes by a schedule and must know how many steps there will be: attach(model, steps=...), and call after_step(model, step) after every optimiser step, before zero_grad.")
+        if steps is None: raise FtError("AdaLoRA prunes by a schedule and must know how many steps there will be: attach(model, steps=...), and follow(model, optimizer), or after_step(model, step) after every optimiser step, before zero_grad.")
         return super().add(model, name, steps)
 
     def handle(self): return Pruning
@@ -37,6 +37,12 @@ class Pruning(Added):
         "Prune to the budget of this step. Raises `FtError` where the gradients are gone."
         if any(p.grad is None for p in self.parameters().values()): raise FtError("AdaLoRA reads the gradients of the step: call after_step before zero_grad.")
         self.tuner.update_and_allocate(step)
+        self.step = step
+
+    def ready(self):
+        "Whether the ranks have fallen to the budget."
+        config = self.tuner.peft_config[self.name]
+        return getattr(self, "step", config.total_step) >= config.total_step - config.tfinal
 
     def extra_loss(self):
         "How far A and B are from orthogonal, on average."

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['Plan', 'scaled', 'head_plan', 'Attached', 'canonical', 'Handle', 'apply', 'base_print', 'attached', 'param_groups',
-           'set_modes', 'below', 'host_of', 'off', 'need_copy', 'put', 'merge', 'detach', 'Method', 'parts', 'Sum',
-           'method', 'sum_of', 'describe', 'from_description']
+           'set_modes', 'below', 'host_of', 'off', 'need_copy', 'put', 'merge', 'detach', 'follow', 'Method', 'parts',
+           'Sum', 'method', 'sum_of', 'describe', 'from_description']
 
 # %% ../../nbs/methods/10_core.ipynb #298ac23e
-import dataclasses, re
+import dataclasses, inspect, itertools, re
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 import torch
@@ -26,6 +26,7 @@ class Plan:
     buffers: bool = False  # whether BatchNorm statistics move
     parts: list = field(default_factory=list)  # the plans of a sum's parts
     still: tuple = ()  # names of parameters without weight decay
+    moves: tuple = ()  # names of base weights that are rewritten when it is put on
 
 # %% ../../nbs/methods/10_core.ipynb #f22e20c9
 def scaled(
@@ -59,6 +60,7 @@ class Attached:
     modes: dict = field(repr=False)  # train or eval, before
     kept: dict = field(repr=False)  # copies of what trains, or None
     buffers: dict = field(repr=False)  # copies of buffers that move, or None
+    moved: dict = field(default_factory=dict, repr=False)  # parameters of the base that were rewritten, by canonical name
     base: str = ""  # fingerprint of the base
     merged: bool = False
 
@@ -74,9 +76,14 @@ class Attached:
         from ftkit.structure import picture
         return picture(self.anatomy)._repr_html_()
 
+    def size(self) -> int:
+        "How many numbers train."
+        counts = {n: p.numel() for n, p in self.parameters().items()}
+        for h in self.handles: counts |= h.counts()
+        return sum(counts.values())
+
     def __repr__(self):
-        total = sum(p.numel() for p in self.anatomy.model.parameters())
-        n = sum(p.numel() for p in self.parameters().values())
+        total, n = sum(p.numel() for p in self.anatomy.model.parameters()), self.size()
         return f"{self.method!r}: {n:,} of {total:,} parameters train ({n / total:.2%}), {sum(p.numel() for p in self.added().values()):,} of them added"
 
 # %% ../../nbs/methods/10_core.ipynb #8cfd6949
@@ -87,28 +94,21 @@ def canonical(name: str) -> str:
 # %% ../../nbs/methods/10_core.ipynb #bb031227
 class Handle:
     "Something that an injection put on a model."
-    def parameters(self) -> dict:
-        "The added parameters, by name."
-        return {}
-    def rates(self) -> dict:
-        "Their learning rates."
-        return {n: self.injection.lr for n in self.parameters()}
-    def off(self):
-        "A context in which it is not heard."
-        return nullcontext()
+    def parameters(self) -> dict: return {}  # that were added, by name
+    def rates(self) -> dict: return {n: self.injection.lr for n in self.parameters()}  # their learning rates
+    def off(self): return nullcontext()  # a context in which it is not heard
     def merge(self): "Fold it into the base weights."
     def remove(self): "Take it away."
     def at(self, step: int): "Become what holds after so many steps: at the start, and when a run is resumed."
     def after_step(self, step: int):
         "What follows an optimiser step, before the gradients are forgotten."
         self.at(step)
+    def ready(self) -> bool: return True  # whether it is what it promised to become; before, no state is worth keeping as the best
     def extra_loss(self): "What it adds to the loss, or None."
-    def packed(self, values: dict) -> dict:
-        "The base's trained values, by name, as they are stored."
-        return values
-    def unpacked(self, values: dict) -> dict:
-        "And back."
-        return values
+    def counts(self) -> dict: return {}  # how many numbers move in parameters of which not all do, by name
+    def stored(self) -> dict: return {f"added:{n}": p for n, p in self.parameters().items()}  # what of it is written to disk
+    def packed(self, values: dict) -> dict: return values  # the base's trained values, by name, as they are stored
+    def unpacked(self, values: dict) -> dict: return values  # and back
 
 # %% ../../nbs/methods/10_core.ipynb #e397d8cc
 def apply(
@@ -129,10 +129,10 @@ def apply(
     base = base_print(model)
     flags = {canonical(n): p.requires_grad for n, p in params.items()}
     modes = {n: m.training for n, m in model.named_modules()}
-    copies = keep == "cpu" or all(cut.in_head(n) for n in plan.train)
-    kept = {n: params[n].detach().to("cpu", copy=True) for n in plan.train} if copies else None
+    copies = keep == "cpu" or all(cut.in_head(n) for n in (*plan.train, *plan.moves))
+    kept = {n: params[n].detach().to("cpu", copy=True) for n in (*plan.train, *plan.moves)} if copies else None
     buffers = {n: b.detach().to("cpu", copy=True) for n, b in model.named_buffers()} if plan.buffers and copies else None
-    trained = {n: params[n] for n in plan.train}
+    trained, moved = {n: params[n] for n in plan.train}, {n: params[n] for n in plan.moves}
     for p in params.values(): p.requires_grad_(False)
     handles = []
     try:
@@ -142,7 +142,7 @@ def apply(
         for n, p in model.named_parameters(): p.requires_grad_(flags[canonical(n)])
         raise
     for p in [*trained.values(), *(p for h in handles for p in h.parameters().values())]: p.requires_grad_(True)
-    taken[name] = Attached(method, plan, cut, trained, handles, flags, modes, kept, buffers, base)
+    taken[name] = Attached(method, plan, cut, trained, handles, flags, modes, kept, buffers, moved, base)
     for h in handles: h.at(0)
     return taken[name]
 
@@ -218,12 +218,13 @@ def off(
     "The base model's behaviour, for the length of a `with`. Raises `FtError` where base weights moved and no copy was kept."
     on = attached(model, name)
     need_copy(on, "switched off")
-    now = {n: p.detach().clone() for n, p in on.trained.items()}
+    own = {**on.trained, **on.moved}
+    now = {n: p.detach().clone() for n, p in own.items()}
     with ExitStack() as stack:
         for h in on.handles: stack.enter_context(h.off())
-        put(on.trained, on.kept)
+        put(own, on.kept)
         try: yield model
-        finally: put(on.trained, now)
+        finally: put(own, now)
 
 # %% ../../nbs/methods/10_core.ipynb #da6d7aa2
 def need_copy(on: Attached, verb: str):
@@ -259,7 +260,7 @@ def detach(
     last = list(model._ft)[-1]
     if last != name: raise FtError(f"{model._ft[last].method!r} was attached after {on.method!r}, under the name {last!r}; detach that first.")
     for h in reversed(on.handles): h.remove()
-    put(on.trained, on.kept)
+    put({**on.trained, **on.moved}, on.kept)
     put(dict(model.named_buffers()), on.buffers)
     for n, p in model.named_parameters():
         p.requires_grad_(on.flags.get(canonical(n), p.requires_grad))
@@ -267,6 +268,19 @@ def detach(
     for n, m in model.named_modules(): m.training = on.modes.get(n, m.training)
     del model._ft[name]
     return model
+
+# %% ../../nbs/methods/10_core.ipynb #e683e067
+def follow(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    name: str = "default",
+):
+    "Do what the attached method does after each step, whenever this optimiser has made one; returns torch's handle."
+    on, steps = attached(model, name), itertools.count(1)
+    def after(*_):
+        step = next(steps)
+        for h in on.handles: h.after_step(step)
+    return optimizer.register_step_post_hook(after)
 
 # %% ../../nbs/methods/10_core.ipynb #ec37e6a6
 class Method:
@@ -295,6 +309,14 @@ class Method:
     def after_step(self, model, step: int, name="default"):
         "What the method does after an optimiser step; most do nothing."
         for h in attached(model, name).handles: h.after_step(step)
+
+    def ready(self, model, name="default") -> bool:
+        "Whether all that was added has become what it promised, e.g. pruned to its budget."
+        return all(h.ready() for h in attached(model, name).handles)
+
+    def follow(self, model, optimizer, name="default"):
+        "Let `after_step` ride on an optimiser, for loops of your own; returns a handle whose `remove` ends it."
+        return follow(model, optimizer, name)
 
     def extra_loss(self, model, name="default"):
         "What the method adds to the loss, or None; most add nothing."
@@ -334,7 +356,12 @@ class Sum(Method):
         for p in plans:
             for n, r in p.train.items(): train[n] = max(r, train.get(n, 0.0))
         inject = sorted((i for p in plans for i in p.inject), key=repr)
-        return Plan(max(p.lr for p in plans), train, inject, any(p.buffers for p in plans), plans, tuple(n for p in plans for n in p.still))
+        still, moves = (tuple(n for p in plans for n in getattr(p, what)) for what in ("still", "moves"))
+        return Plan(max(p.lr for p in plans), train, inject, any(p.buffers for p in plans), plans, still, moves)
+
+    def loading(self):
+        "What its parts must know before the weights are read."
+        return {k: v for p in self.parts for k, v in p.loading().items()}
 
     def __repr__(self): return " + ".join(map(repr, self.parts))
 
@@ -347,7 +374,7 @@ def method(
     if isinstance(name, Method): return dataclasses.replace(name, **options) if options else name
     if "+" in str(name): return sum_of([method(n.strip()) for n in str(name).split("+")])
     kind = resolve("method", name)
-    known = {f.name for f in dataclasses.fields(kind)}
+    known = set(inspect.signature(kind).parameters)
     for o in options:
         if o not in known: raise unknown(f"option of {kind.__name__}", o, known)
     return kind(**options)

@@ -51,6 +51,8 @@ class Masked(Handle):
     def at(self, step):
         if self.places is None and step >= self.look: self.places = self.chosen()
 
+    def counts(self): return {n: max(1, round(self.injection.share * p.numel())) for n, p in self.params.items()}
+
     def remove(self):
         for h in self.hooks: h.remove()
 

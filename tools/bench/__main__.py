@@ -1,7 +1,7 @@
 """Speed of whole jobs, side by side: every row in processes of its own, alternating, several times; medians, quartiles and peak memory.
 
     python tools/bench [jobs] [--repeats 5] [--only sst2,varied]
-    python tools/bench cache | sweep | peak | overhead
+    python tools/bench cache | sweep | grid | peak | overhead | methods
 
 Writes bench/PART.json, and for jobs the table bench/jobs.md and the picture bench/jobs.png.
 """
@@ -106,19 +106,19 @@ def jobs(repeats, only):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("part", nargs="?", default="jobs", choices=["jobs", "cache", "sweep", "grid", "peak", "overhead"])
+    p.add_argument("part", nargs="?", default="jobs", choices=["jobs", "cache", "sweep", "grid", "peak", "overhead", "methods"])
     p.add_argument("--repeats", type=int, default=5)
-    p.add_argument("--rows", type=int, default=1000)
+    p.add_argument("--rows", type=int, help="rows to work on, where a part does not have its own number")
     p.add_argument("--epochs", default="3,10,30")
     p.add_argument("--only", default="", help="works, separated by commas")
     a = p.parse_args()
     import torch
     from ftkit.core import versions, write_json
     sys.path.insert(0, str(HERE))
-    import cache, grid, overhead, peak
+    import cache, grid, methods, overhead, peak
     works = list(filter(None, a.only.split(",")))
-    parts = dict(jobs=lambda: jobs(a.repeats, set(works)), cache=lambda: dict(rows=cache.efficiency(a.rows, [int(e) for e in a.epochs.split(",")], works or ["sst2-12", "pictures-12", "resnet"])),
-                 sweep=lambda: cache.sweep(a.rows, *works[:1] or ["sst2-base"]), grid=lambda: dict(rows=grid.grid(works or ["sst2", "varied", "pictures", "sst2-base"])), peak=lambda: peak.peak(), overhead=lambda: dict(rows=overhead.rows()))
+    parts = dict(jobs=lambda: jobs(a.repeats, set(works)), cache=lambda: dict(rows=cache.efficiency(a.rows, [int(e) for e in a.epochs.split(",")], works)),
+                 sweep=lambda: cache.sweep(a.rows or 4000, *works[:1] or ["sst2-base"]), grid=lambda: dict(rows=grid.grid(works or ["sst2", "varied", "pictures", "sst2-base"])), peak=lambda: peak.peak(), overhead=lambda: dict(rows=overhead.rows()), methods=lambda: methods.methods(a.repeats, works))
     found = parts[a.part]()
     write_json(ROOT / "bench" / f"{a.part}.json", found | dict(machine=dict(cpu=torch.backends.cpu.get_cpu_capability(), threads=torch.get_num_threads()), versions=versions()))
 

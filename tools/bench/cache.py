@@ -1,6 +1,6 @@
 """What the trunk's cache reaches of what the formula allows, and what twenty head-only runs cost.
 
-    python tools/bench cache [--rows 1000] [--epochs 3,10,30] [--only sst2-12]
+    python tools/bench cache [--rows 600] [--epochs 3,10,30] [--only sst2-base]
     python tools/bench sweep [--rows 1000] [--only sst2-base]
 
 Each run is a process of its own. The limit is counted in operations: f below the boundary, a above it,
@@ -11,6 +11,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+
+
+ROWS = {"sst2-base": 600, "pictures-base": 200, "resnet50": 600}  # full-size models of text, pictures, and pictures by convolution
 
 
 def job(*args, home):
@@ -47,9 +50,10 @@ def limit(below, above, epochs):
 
 
 def efficiency(rows, epochs, works, precision="fp32"):
-    "Seconds with and without the cache, beside the limit."
-    found = []
-    for work in works:
+    "Seconds with and without the cache, beside the limit; rows are those of each work unless given."
+    found, given = [], rows
+    for work in works or ROWS:
+        rows = given or ROWS.get(work, 600)
         for method in ("head", "top2"):
             below, above = operations(work, method)
             for e in epochs:

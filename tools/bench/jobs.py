@@ -47,6 +47,11 @@ def pictures(rows):
     return make(z["train_images"], z["train_labels"], rows), make(z["test_images"], z["test_labels"], VALID)
 
 
+def wide_pictures(rows):
+    "The same pictures, three times as wide and high."
+    return tuple((x.repeat(3, 1).repeat(3, 2), y) for x, y in pictures(rows))
+
+
 # ---- the models: the bundled one, or an architecture with random weights in a folder, the same for all
 
 @dataclass
@@ -68,7 +73,7 @@ class Work:
         if self.kind == "text": return t.BertForSequenceClassification(t.BertConfig(vocab_size=8192, num_labels=labels, **size))
         if self.kind == "image" and not self.width:
             import timm
-            return Plain(timm.create_model("resnet18", num_classes=labels))
+            return Plain(timm.create_model("resnet50", num_classes=labels))
         if self.kind == "image": return t.ViTForImageClassification(t.ViTConfig(image_size=32, patch_size=4, num_labels=labels, hidden_dropout_prob=0.0, **size))
         return t.GPT2LMHeadModel(t.GPT2Config(vocab_size=8192, n_positions=512, n_layer=self.layers, n_embd=self.width, n_head=size["num_attention_heads"], bos_token_id=2, eos_token_id=2))
 
@@ -86,7 +91,7 @@ class Work:
 
 
 WORKS = {"sst2": Work(sst2, bundled=True), "varied": Work(varied), "sst2-512": Work(sst2), "sst2-12": Work(sst2, layers=12, width=256), "sst2-base": Work(sst2, layers=12, width=768), "varied-base": Work(varied, layers=12, width=768),
-         "pictures": Work(pictures, "image"), "pictures-12": Work(pictures, "image", layers=12, width=256), "resnet": Work(pictures, "image", width=0), "pictures-base": Work(pictures, "image", layers=12, width=768), "causal": Work(varied, "causal"), "causal-base": Work(varied, "causal", layers=12, width=768)}
+         "pictures": Work(pictures, "image"), "pictures-12": Work(pictures, "image", layers=12, width=256), "resnet50": Work(wide_pictures, "image", width=0), "pictures-base": Work(pictures, "image", layers=12, width=768), "causal": Work(varied, "causal"), "causal-base": Work(varied, "causal", layers=12, width=768)}
 METHODS = {"full": ft.Full(), "lora": ft.LoRA(dropout=0.05), "head": ft.Head(), "top2": ft.Freeze(2), "top6": ft.Freeze(6)}
 RATES = {"full": 1e-4, "lora": 5e-4, "head": 1e-3, "top2": 1e-4, "top6": 1e-4}
 
