@@ -53,7 +53,10 @@ class HardPrompt(Method):
     def plan(self, anatomy):
         "The new head trains, and the choice of words. Raises `FtError` for models that do not read words."
         lr = self.lr or scaled(5e-2, anatomy)
-        if reader(anatomy.model) is None: raise FtError(f"{type(anatomy.model).__name__} {'pools its words inside, where a prompt would stand in the way' if anatomy.roles.get('embed') and 'query' in anatomy.roles and hasattr(anatomy.model, 'text_model') else 'does not read words'}, so there is no hard prompt; take Prompt() or VisualPrompt() instead.")
+        if reader(anatomy.model) is None:
+            pools = hasattr(anatomy.model, "text_model") and "embed" in anatomy.roles and "query" in anatomy.roles
+            why = "pools its words inside, where a prompt would stand in the way" if pools else "does not read words"
+            raise FtError(f"{type(anatomy.model).__name__} {why}, so there is no hard prompt; take Prompt() or VisualPrompt() instead.")
         place = prompts(anatomy, lr, self.size)[0]
         return Plan(lr, head_plan(anatomy, lr), [Spoken(place.targets, lr, self.size, None, place.at)])
 
