@@ -132,9 +132,8 @@ def learner_for(spec: dict, ck, task, train, valid, **options) -> Learner:
 def run_of(spec: dict, learner: Learner, ck, task, peak: int) -> Run:
     "What a fit leaves."
     on = attached(ck.model)
-    total = sum(p.numel() for p in ck.model.parameters())
     kept = learner.best["metrics"] if learner.best and learner.keep == "best" and not learner.interrupted else last_metrics(learner)
-    resources = dict(seconds=learner.seconds, peak_memory=peak, trainable=on.size(), total=total,
+    resources = dict(seconds=learner.seconds, peak_memory=peak, trainable=on.size(), total=on.total(),
                      rows_per_second=learner.sizes["rows"] / max(1e-9, learner.seconds), device=str(learner.device), precision=learner.precision,
                      **{k: v for k, v in spec["way"].items() if k != "precision"}, processes=learner.world, interrupted=learner.interrupted)
     return Run(ck.model, ck.processor, task, learner.method, spec, kept, resources, learner.history)

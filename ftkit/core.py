@@ -197,10 +197,12 @@ METHODS = {
 TASKS = {
     "text-classification": Entry("ftkit.tasks.text_classification:TextClassification", "one label per text", "text"),
     "text-generation": Entry("ftkit.tasks.text_generation:TextGeneration", "texts, written on", "text"),
+    "text2text-generation": Entry("ftkit.tasks.text2text_generation:Text2TextGeneration", "a text in answer to a text", "text"),
 }
 CHECKPOINTS = {
     "bert-mini": Entry("bert_mini", "BERT encoder, really pretrained on English text", "bert"),
     "gpt-mini": Entry("gpt_mini", "GPT-2 decoder, really pretrained on English text", "gpt"),
+    "t5-mini": Entry("t5_mini", "T5 encoder-decoder, really pretrained on English text", "t5"),
 }
 DATASETS = {
     "reviews": Entry("ftkit.data.reviews:reviews", "generated reviews, two labels, graded in difficulty", "text"),

@@ -7,7 +7,7 @@ __all__ = ['Comparison', 'averaged', 'measure', 'silence', 'compare', 'picture',
 
 # %% ../nbs/72_lab.ipynb #762b2d50
 import os, statistics, tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 import pandas as pd
@@ -43,7 +43,7 @@ class Comparison:
 def averaged(name: str, rows: list, metric: str) -> dict:
     "One method's seeds as one row."
     mean = lambda k: statistics.fmean(r[k] for r in rows)
-    spread = statistics.stdev([r[metric] for r in rows]) if len(rows) > 1 else 0.0
+    spread = statistics.stdev([r[metric] for r in rows]) if len(rows) > 1 else float("nan")
     return {"method": name, metric: mean(metric), "spread": spread, "trainable %": mean("trainable %"), "seconds": mean("seconds"), "peak memory": mean("peak memory"), "delta size": mean("delta size")}
 
 # %% ../nbs/72_lab.ipynb #b997ec2c
@@ -77,6 +77,7 @@ def compare(
     chosen = [make_method(m) for m in methods]
     seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     runs = []
+    with silence(True), suppress(FtError): finetune(checkpoint, data, "lora", **{**options, "steps": 1, "out": None})  # so that the first row does not pay for what is loaded once
     for m in chosen:
         for s in seeds:
             with silence(bool(runs)): run = finetune(checkpoint, data, m, seed=s, **options)

@@ -8,9 +8,10 @@ __all__ = ['heard', 'by_rows', 'only_here', 'head_by_rows', 'with_values', 'Delt
 
 # %% ../nbs/52_many.ipynb #f50cb109
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 import torch
 from torch.func import functional_call
-from .core import FtError
+from .core import FtError, read_json
 from .methods.core import attached, canonical, put
 from .methods.inserts import Inserted
 from .methods.tuners import Added, names_on, speak, tuner_layers
@@ -78,11 +79,14 @@ class Deltas:
         model,  # a fresh base, with a head of the right size
         folders: dict,  # name -> what `save_delta` wrote
     ):
-        self.model, self.values = model.eval(), {}
+        self.model, self.values, self.classes = model.eval(), {}, {}
         for name, folder in folders.items():
             on = load_delta(model, folder, name, keep="cpu")
-            if on.plan.buffers: raise FtError(f"{on.method!r} moves statistics of the base, which deltas cannot share; load it alone.")
+            if on.plan.buffers or on.plan.moves:
+                on.method.detach(model, name)
+                raise FtError(f"{on.method!r} rewrites {'statistics' if on.plan.buffers else 'weights'} of the base, which deltas cannot share; load it alone.")
             self.values[name] = {n: p.detach().clone() for n, p in on.trained.items()}
+            self.classes[name] = read_json(folder / "ftkit.json")["classes"] if (folder := Path(folder)).joinpath("ftkit.json").exists() else None
             put(on.trained, on.kept)
         heard(model, [])
 
@@ -105,7 +109,8 @@ class Deltas:
     @contextmanager
     def rows(self, names: list):
         "The model with one delta for each row of a batch, for the length of a `with`. Raises `FtError` for methods that need the whole batch."
-        groups = {n: torch.tensor([i for i, m in enumerate(names) if m == n]) for n in dict.fromkeys(self.known(names))}
+        device = next(self.model.parameters()).device
+        groups = {n: torch.tensor([i for i, m in enumerate(names) if m == n], device=device) for n in dict.fromkeys(self.known(names))}
         for name in groups: mixable(attached(self.model, name))
         heard(self.model, list(groups))
         try:
@@ -156,8 +161,11 @@ def merged(
     model, names = deltas.model, deltas.known(weights)
     layers, methods = tuner_layers(model), {n: attached(model, n) for n in names}
     for n, on in methods.items():
-        if not all(isinstance(h, Added) for h in on.handles) or any(not hasattr(layer, "get_delta_weight") for _, layer in layers if n in names_on(layer)):
-            raise FtError(f"{on.method!r} is no update of matrices, so it has no weighted sum; LoRA, LoHa and LoKr have.")
+        mine = [layer for _, layer in layers if n in names_on(layer)]
+        plain = on.method.merges and mine and all(isinstance(h, Added) for h in on.handles) and all(map(on.anatomy.in_head, on.trained))
+        if not plain or any(not hasattr(layer, "get_delta_weight") or getattr(layer, "use_dora", {}).get(n) for layer in mine):
+            raise FtError(f"{on.method!r} is no plain update of matrices, so it has no weighted sum; LoRA, LoHa and LoKr have.")
+    if len({tuple(c) for n in names if (c := deltas.classes[n])}) > 1: raise FtError(f"The deltas {', '.join(names)} answer with other classes, so their heads have no average; merge deltas of one task.")
     with torch.no_grad():
         for _, layer in layers:
             for n in names:

@@ -30,8 +30,8 @@ def composite(
 
 # %% ../nbs/30_structure.ipynb #464a2ab0
 def size(module: nn.Module) -> int:
-    "Parameters of a module, its children included."
-    return sum(p.numel() for p in module.parameters())
+    "Parameters of a module, its children included; two in each byte where bitsandbytes keeps them in four bits."
+    return sum(p.numel() * (2 if type(p).__name__ == "Params4bit" else 1) for p in module.parameters())
 
 # %% ../nbs/30_structure.ipynb #e8235ab2
 def repeated(

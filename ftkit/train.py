@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from .core import FtError, main_process, say
 from .kernels import faster, keeping
-from .methods.core import set_modes
+from .methods.core import attached, set_modes
 from .probe import autocast, pick_precision
 from .state import get_values, load_state, put_values, save_state
 from .structure import anatomy
@@ -70,7 +70,7 @@ class Learner:
     weight_decay: float = 0.01
     clip: float = 1.0  # largest gradient norm; None for no limit
     precision: str = "fp32"  # "fp32", "bf16", "fp16", or "auto"
-    optimizer: str = "adamw"  # or "adamw8bit", whose state takes a quarter of the memory
+    optimizer: str = "adamw"  # or "adamw8bit", whose state takes a quarter of the memory, or "adafactor", whose lr is a share of each weight's size
     checkpointing: bool = False  # compute each block's activations again in the backward pass instead of keeping them
     compile: bool = False  # compile the first model, after a few steps as it is
     validate: object = None  # (learner) -> dict of metrics, after every epoch
@@ -121,12 +121,13 @@ def prepare(learner):
 
 # %% ../nbs/60_train.ipynb #f938b181
 def make_optimizer(
-    name: str,  # "adamw" or "adamw8bit"
+    name: str,  # "adamw", "adamw8bit" or "adafactor"
     groups: list,  # parameter groups
 ):
-    "The optimiser. Source: Loshchilov and Hutter 2019; Dettmers et al. 2022, 8-bit Optimizers, by bitsandbytes."
+    "The optimiser. Source: Loshchilov and Hutter 2019; Shazeer and Stern 2018, Adafactor; Dettmers et al. 2022, 8-bit Optimizers, by bitsandbytes."
     if name == "adamw": return torch.optim.AdamW(groups, fused=True)
-    if name != "adamw8bit": raise FtError(f"There is no optimizer {name!r}; there are: adamw, adamw8bit.")
+    if name == "adafactor": return torch.optim.Adafactor(groups, foreach=True)
+    if name != "adamw8bit": raise FtError(f"There is no optimizer {name!r}; there are: adamw, adamw8bit, adafactor.")
     try: from bitsandbytes.optim import AdamW8bit
     except ImportError: raise FtError('optimizer="adamw8bit" needs bitsandbytes: pip install bitsandbytes') from None
     return AdamW8bit(groups)
@@ -150,7 +151,9 @@ def modes(learner):
 def fit(learner):
     "Run the loop to its end, to a stop, or to an interrupt; the model stays usable in every case."
     started = time.perf_counter()
-    if not learner.step_count: learner.fire("before_fit")
+    if not learner.step_count:
+        learner.fire("before_fit")
+        if learner.method: [h.at(0) for h in attached(learner.model, learner.name).handles]
     bar = progress_bar(learner)
     try:
         with keeping(learner.device), faster("meta" if learner.compile else learner.device), recomputed(learner.model if learner.checkpointing else None): loop(learner, bar)

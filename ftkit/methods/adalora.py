@@ -36,8 +36,20 @@ class Pruning(Added):
     def after_step(self, step):
         "Prune to the budget of this step. Raises `FtError` where the gradients are gone."
         if any(p.grad is None for p in self.parameters().values()): raise FtError("AdaLoRA reads the gradients of the step: call after_step before zero_grad.")
+        for p in self.parameters().values(): torch.nan_to_num_(p.grad, 0.0, 0.0, 0.0)  # of a step that fp16 left out; the averages would keep them for ever
         self.tuner.update_and_allocate(step)
         self.step = step
+
+    def state(self):
+        "How important each number has been so far, and what was pruned."
+        a, config = self.tuner.rankallocator, self.tuner.peft_config[self.name]
+        return {"importance": dict(a.exp_avg_ipt), "fluctuation": dict(a.exp_avg_unc), "pattern": config.rank_pattern}
+
+    def resume(self, state, step):
+        a, device = self.tuner.rankallocator, next(iter(self.parameters().values())).device
+        a.exp_avg_ipt, a.exp_avg_unc = ({n: t.to(device) for n, t in state[k].items()} for k in ("importance", "fluctuation"))
+        a.ipt, self.step = dict(a.exp_avg_ipt), step
+        self.tuner.peft_config[self.name].rank_pattern = state["pattern"]
 
     def ready(self):
         "Whether the ranks have fallen to the budget."

@@ -37,13 +37,14 @@ class Bottleneck(nn.Module):
 class Serial(Insert):
     "A bottleneck behind modules: it sees what they put out."
     size: int = 16
+    scale: float = 1.0  # of what it adds
     kind: ClassVar[str] = "adapter"
 
     def make(self, host, path):
         conv = next((m for m in reversed(list(host.modules())) if isinstance(m, nn.Conv2d)), None)
         return Bottleneck(conv.out_channels, self.size, conv=True) if conv else Bottleneck(width_of(host)[1], self.size)
 
-    def after(self, added, host, args, kwargs, output): return output + added(output)
+    def after(self, added, host, args, kwargs, output): return output + self.scale * added(output)
 
 def width_of(host: nn.Module) -> tuple:
     "Features a matrix takes in and puts out; for anything else, the length of its first norm or matrix."
@@ -57,6 +58,7 @@ def width_of(host: nn.Module) -> tuple:
 class Parallel(Insert):
     "A bottleneck beside a part of the model: it sees what went in and adds to what comes out."
     size: int = 16
+    scale: float = 1.0  # of what it adds
     sources: tuple = ()  # module paths whose input it sees, one for each target; none for the targets' own
     kind: ClassVar[str] = "adapter"
 
@@ -66,7 +68,7 @@ class Parallel(Insert):
         if isinstance(host, nn.Conv2d): return Bottleneck(host.in_channels, self.size, conv=True, stride=host.stride, out=host.out_channels)
         return Bottleneck(width_of(host)[1], self.size)
 
-    def after(self, added, host, args, kwargs, output): return output + added(added.__dict__.pop("heard", None) if self.sources else args[0])
+    def after(self, added, host, args, kwargs, output): return output + self.scale * added(added.__dict__.pop("heard", None) if self.sources else args[0])
 
 # %% ../../nbs/methods/50_adapter.ipynb #dddb21af
 @dataclass(frozen=True, repr=False)
@@ -74,6 +76,7 @@ class Adapter(Method):
     "A bottleneck in every block. Source: Houlsby et al. 2019; Pfeiffer et al. 2021; He et al. 2022; Rebuffi et al. 2018."
     size: int = 16  # width of the bottleneck
     form: str = "houlsby"  # "houlsby" behind attention and feed-forward, "pfeiffer" behind feed-forward only, "parallel" beside it
+    scale: float = 1.0  # of what a bottleneck adds
     blocks: tuple = None  # block indices, or None for all
     lr: float = None  # None takes 1e-3 at width 768, scaled to the model's width
     merges = False
@@ -94,10 +97,10 @@ class Adapter(Method):
         inner = [f or e for f, e in zip(of("ffn"), of("expert"))]
         if any(inner):
             first, last = tuple(f[0] for f in inner if f), tuple(f[-1] for f in inner if f)
-            if self.form == "parallel": return Parallel(last, lr, self.size, first)
-            return Serial((*last, *(p for ps in of("output") for p in ps)) if self.form == "houlsby" else last, lr, self.size)
+            if self.form == "parallel": return Parallel(last, lr, self.size, self.scale, first)
+            return Serial((*last, *(p for ps in of("output") for p in ps)) if self.form == "houlsby" else last, lr, self.size, self.scale)
         filters = tuple(p for ps in of("conv") for p in ps if max(anatomy.module(p).kernel_size) > 1)
         if not filters: raise FtError(f"The blocks of {type(anatomy.model).__name__} have neither feed-forward layers nor convolutions, so there is no place for an adapter; take LoRA(on=...) instead.")
-        return Parallel(filters, lr, self.size) if self.form == "parallel" else Serial(tuple(anatomy.blocks[i] for i in chosen), lr, self.size)
+        return Parallel(filters, lr, self.size, self.scale) if self.form == "parallel" else Serial(tuple(anatomy.blocks[i] for i in chosen), lr, self.size, self.scale)
 
 FORMS = ("houlsby", "pfeiffer", "parallel")

@@ -8,13 +8,14 @@ __all__ = ['Plan', 'scaled', 'head_plan', 'Attached', 'canonical', 'Handle', 'ap
            'Sum', 'method', 'sum_of', 'describe', 'from_description']
 
 # %% ../../nbs/methods/10_core.ipynb #298ac23e
-import dataclasses, inspect, itertools, re
+import dataclasses, functools, inspect, itertools, operator, re
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 import torch
 from torch import nn
 from ..core import FtError, METHODS, resolve, unknown
-from ..structure import Anatomy, anatomy
+from ..structure import Anatomy, anatomy, picture, size
 
 # %% ../../nbs/methods/10_core.ipynb #e9cb81cc
 @dataclass
@@ -33,7 +34,8 @@ def scaled(
     lr: float,  # what suits a width of 768
     anatomy: Anatomy,
 ) -> float:
-    "A learning rate for this model's width. Compare Yang et al. 2022, Tensor Programs V."
+    "A learning rate for this model's width; T5 and its kin want twice that. Compare Yang et al. 2022, Tensor Programs V; transformers' page on T5."
+    if "t5" in getattr(getattr(anatomy.model, "config", None), "model_type", ""): lr = 2 * lr
     if not anatomy.width or "query" not in anatomy.roles: return lr
     return lr * min(8.0, max(0.25, (768 / anatomy.width) ** 1.5))
 
@@ -64,26 +66,26 @@ class Attached:
     base: str = ""  # fingerprint of the base
     merged: bool = False
 
-    def added(self) -> dict:
-        "Parameters that were added, by name."
-        return {n: p for h in self.handles for n, p in h.parameters().items()}
+    def added(self) -> dict: return {n: p for h in self.handles for n, p in h.parameters().items()}  # parameters that were added, by name
+    def parameters(self) -> dict: return {**self.trained, **self.added()}  # all that trains, by name
 
-    def parameters(self) -> dict:
-        "All that trains, by name."
-        return {**self.trained, **self.added()}
+    def counts(self) -> dict:
+        "How many numbers of each parameter train."
+        found = {n: p.numel() for n, p in self.parameters().items()}
+        for h in self.handles: found |= h.counts()
+        return found
 
-    def _repr_html_(self):
-        from ftkit.structure import picture
-        return picture(self.anatomy)._repr_html_()
+    def size(self) -> int: return sum(self.counts().values())  # how many numbers train
 
-    def size(self) -> int:
-        "How many numbers train."
-        counts = {n: p.numel() for n, p in self.parameters().items()}
-        for h in self.handles: counts |= h.counts()
-        return sum(counts.values())
+    def total(self) -> int:
+        "How many numbers there are: those of the base, and of what was added those that train."
+        counts = self.counts()
+        return size(self.anatomy.model) + sum(counts[n] - p.numel() for n, p in self.added().items())
+
+    def _repr_html_(self): return picture(self.anatomy)._repr_html_()
 
     def __repr__(self):
-        total, n = sum(p.numel() for p in self.anatomy.model.parameters()), self.size()
+        total, n = self.total(), self.size()
         return f"{self.method!r}: {n:,} of {total:,} parameters train ({n / total:.2%}), {sum(p.numel() for p in self.added().values()):,} of them added"
 
 # %% ../../nbs/methods/10_core.ipynb #8cfd6949
@@ -100,9 +102,10 @@ class Handle:
     def merge(self): "Fold it into the base weights."
     def remove(self): "Take it away."
     def at(self, step: int): "Become what holds after so many steps: at the start, and when a run is resumed."
-    def after_step(self, step: int):
-        "What follows an optimiser step, before the gradients are forgotten."
-        self.at(step)
+    def after_step(self, step: int): self.at(step)  # what follows an optimiser step, before the gradients are forgotten
+    def state(self) -> dict: return {}  # beside its parameters, what a stopped run needs to go on: tensors, dicts of them, and JSON
+    def resume(self, state: dict, step: int): self.at(step)  # go on from there
+    def still(self) -> set: return set()  # names of its parameters that weight decay would pull away from where they begin
     def ready(self) -> bool: return True  # whether it is what it promised to become; before, no state is worth keeping as the best
     def extra_loss(self): "What it adds to the loss, or None."
     def counts(self) -> dict: return {}  # how many numbers move in parameters of which not all do, by name
@@ -174,9 +177,9 @@ def param_groups(
     on = attached(model, name)
     scale = 1.0 if lr is None else lr / on.plan.lr
     rates = {**on.plan.train, **{n: r for h in on.handles for n, r in h.rates().items()}}
-    groups = {}
+    groups, still = {}, {*on.plan.still, *(n for h in on.handles for n in h.still())}
     for n, p in on.parameters().items():
-        key = (rates[n] * scale, weight_decay if p.ndim > 1 and n not in on.plan.still else 0.0)
+        key = (rates[n] * scale, weight_decay if p.ndim > 1 and n not in still else 0.0)
         groups.setdefault(key, []).append(p)
     return [dict(params=ps, lr=r, weight_decay=d) for (r, d), ps in groups.items()]
 
@@ -262,9 +265,7 @@ def detach(
     for h in reversed(on.handles): h.remove()
     put({**on.trained, **on.moved}, on.kept)
     put(dict(model.named_buffers()), on.buffers)
-    for n, p in model.named_parameters():
-        p.requires_grad_(on.flags.get(canonical(n), p.requires_grad))
-        p.grad = None
+    for n, p in model.named_parameters(): p.requires_grad_(on.flags.get(canonical(n), p.requires_grad)).grad = None
     for n, m in model.named_modules(): m.training = on.modes.get(n, m.training)
     del model._ft[name]
     return model
@@ -275,12 +276,16 @@ def follow(
     optimizer: torch.optim.Optimizer,
     name: str = "default",
 ):
-    "Do what the attached method does after each step, whenever this optimiser has made one; returns torch's handle."
+    "Do what the attached method does before and after each step, whenever this optimiser makes one; returns a handle whose `remove` ends it."
     on, steps = attached(model, name), itertools.count(1)
+    def before(*_):
+        with torch.enable_grad():
+            if (extra := on.method.extra_loss(model, name)) is not None: extra.backward()
     def after(*_):
         step = next(steps)
         for h in on.handles: h.after_step(step)
-    return optimizer.register_step_post_hook(after)
+    hooks = optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)
+    return SimpleNamespace(remove=lambda: [h.remove() for h in hooks])
 
 # %% ../../nbs/methods/10_core.ipynb #ec37e6a6
 class Method:
@@ -310,12 +315,10 @@ class Method:
         "What the method does after an optimiser step; most do nothing."
         for h in attached(model, name).handles: h.after_step(step)
 
-    def ready(self, model, name="default") -> bool:
-        "Whether all that was added has become what it promised, e.g. pruned to its budget."
-        return all(h.ready() for h in attached(model, name).handles)
+    def ready(self, model, name="default") -> bool: return all(h.ready() for h in attached(model, name).handles)  # e.g. pruned to the budget
 
     def follow(self, model, optimizer, name="default"):
-        "Let `after_step` ride on an optimiser, for loops of your own; returns a handle whose `remove` ends it."
+        "Let `extra_loss` and `after_step` ride on an optimiser, for loops of your own; returns a handle whose `remove` ends it."
         return follow(model, optimizer, name)
 
     def extra_loss(self, model, name="default"):
@@ -375,16 +378,13 @@ def method(
     if "+" in str(name): return sum_of([method(n.strip()) for n in str(name).split("+")])
     kind = resolve("method", name)
     known = set(inspect.signature(kind).parameters)
-    for o in options:
-        if o not in known: raise unknown(f"option of {kind.__name__}", o, known)
+    for o in [o for o in options if o not in known]: raise unknown(f"option of {kind.__name__}", o, known)
     return kind(**options)
 
 # %% ../../nbs/methods/10_core.ipynb #51aba52e
 def sum_of(methods: list) -> Method:
     "The sum of a list of methods."
-    first, *rest = methods
-    for m in rest: first = first + m
-    return first
+    return functools.reduce(operator.add, methods)
 
 # %% ../../nbs/methods/10_core.ipynb #edbbaf6b
 def describe(m) -> dict:
@@ -396,5 +396,4 @@ def describe(m) -> dict:
 # %% ../../nbs/methods/10_core.ipynb #5e4827f3
 def from_description(d: dict) -> Method:
     "The method that `describe` described."
-    if "parts" in d: return sum_of([from_description(p) for p in d["parts"]])
-    return method(d["name"], **d["options"])
+    return sum_of([from_description(p) for p in d["parts"]]) if "parts" in d else method(d["name"], **d["options"])

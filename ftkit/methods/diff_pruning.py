@@ -43,7 +43,8 @@ class Gates(nn.Module):
 class Gated(Insert):
     "Gated updates of matrices."
     share: float = 0.005  # of all numbers, that stay open
-    price: float = 1.0  # of all gates being open
+    price: float = 5e-7  # of each gate that is open
+    cut: float = 0.6  # share of the steps after which gates are settled
     kind: ClassVar[str] = "diff"
 
     def make(self, host, path):
@@ -54,19 +55,20 @@ class Gated(Insert):
     def after(self, added, host, args, kwargs, output): host.__dict__.pop("weight", None)
 
     def add(self, model, name, steps=None):
+        if steps is None: raise FtError("Diff pruning settles its gates by a schedule and must know how many steps there will be: attach(model, steps=...), and follow(model, optimizer), or after_step(model, step) after every optimiser step.")
         handle = super().add(model, name, steps)
-        return GatedUpdate(self, model, name, handle.hosts, round(0.6 * steps) if steps else None)
+        return GatedUpdate(self, model, name, handle.hosts, round(self.cut * steps) if steps else None)
 
 # %% ../../nbs/methods/72_diff_pruning.ipynb #9a699cb4
 @torch.no_grad()
 def choose(gates: list, share: float):
-    "Open the largest numbers, within the budget, and shut the rest."
-    sizes = torch.cat([(torch.sigmoid(g.log_alpha) * g.delta).abs().flatten() for g in gates])
-    least = sizes.topk(max(1, round(share * sizes.numel()))).values[-1]
-    for g in gates:
-        stay = (torch.sigmoid(g.log_alpha) * g.delta).abs() >= least
-        g.delta.mul_(g.eval().gate())
-        g.log_alpha.copy_(torch.where(stay, 10.0, -10.0))
+    "Open the gates of the largest updates, within the budget, and shut the rest."
+    updates = [settled(g) for g in gates]
+    sizes = torch.cat([u.abs().flatten() for u in updates])
+    stay = torch.zeros_like(sizes, dtype=torch.bool).index_fill_(0, sizes.topk(max(1, round(share * sizes.numel()))).indices, True)
+    for g, u, here in zip(gates, updates, stay.split([u.numel() for u in updates])):
+        g.delta.copy_(u)
+        g.log_alpha.copy_(torch.where(here.view_as(u), 10.0, -10.0))
 
 @torch.no_grad()
 def settled(gate: Gates) -> torch.Tensor:
@@ -120,7 +122,7 @@ class GatedUpdate(Inserted):
         "The price of what is open, while the gates learn."
         if not self.learning(): return None
         gates = self.added()
-        return self.injection.price * sum(g.open().sum() for g in gates) / sum(g.log_alpha.numel() for g in gates)
+        return self.injection.price * sum(g.open().sum() for g in gates)
 
     def updates(self) -> dict:
         "What is added to each matrix, by path."
@@ -146,7 +148,8 @@ class GatedUpdate(Inserted):
 class DiffPruning(Method):
     "A learned sparse update of every chosen matrix. Source: Guo et al. 2020, diff pruning; Louizos et al. 2017, L0 gates."
     share: float = 0.005  # of the numbers, that stay open
-    price: float = 1.0  # of all gates being open, in the loss
+    price: float = 5e-7  # of each gate that is open, in the loss
+    cut: float = 0.6  # share of the steps after which the largest are kept and the rest shut
     on: str = None  # selector: roles or path patterns; None takes every matrix in the blocks, or every convolution
     lr: float = None  # None takes 5e-4 at width 768, scaled to the model's width
 
@@ -159,4 +162,4 @@ class DiffPruning(Method):
         paths = select(anatomy, self.on or ("linear" if "ffn" in anatomy.roles else "conv"))
         paths = tuple(p for p in paths if "weight" in anatomy.module(p)._parameters)
         if not paths: raise FtError(f"{self!r} finds no matrix in {type(anatomy.model).__name__}; name modules with on=...")
-        return Plan(lr, head_plan(anatomy, lr), [Gated(paths, lr, self.share, self.price)])
+        return Plan(lr, head_plan(anatomy, lr), [Gated(paths, lr, self.share, self.price, self.cut)])

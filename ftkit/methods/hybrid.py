@@ -15,10 +15,11 @@ from .prefix import Prefix
 def MAM(
     prefix: int = 8,  # rows of the prefix
     adapter: int = 32,  # width of the parallel adapters
+    scale: float = 4.0,  # of what the adapters add
     lr: float = None,  # of both; None takes each one's own
 ) -> Sum:
     "A short prefix and parallel adapters. Source: He et al. 2021."
-    return Prefix(size=prefix, lr=lr) + Adapter(size=adapter, form="parallel", lr=lr)
+    return Prefix(size=prefix, lr=lr) + Adapter(size=adapter, form="parallel", scale=scale, lr=lr)
 
 def UniPELT(
     r: int = 8,  # rank of LoRA on queries and values

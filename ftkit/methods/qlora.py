@@ -21,8 +21,8 @@ def four_bits(
     if importlib.util.find_spec("bitsandbytes") is None: raise FtError("QLoRA keeps the base in four bits and needs bitsandbytes: pip install bitsandbytes")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of 4-bit kernels that a CPU does not need
     from transformers import BitsAndBytesConfig
-    modern = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
-    return {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=kind, bnb_4bit_use_double_quant=double, bnb_4bit_compute_dtype=torch.bfloat16 if modern else torch.float32)}
+    wide = torch.float16 if torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0) else torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    return {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=kind, bnb_4bit_use_double_quant=double, bnb_4bit_compute_dtype=wide)}
 
 # %% ../../nbs/methods/35_qlora.ipynb #3abff869
 @dataclass(frozen=True)

@@ -24,7 +24,9 @@ class Mask:
 
     def add(self, model, name, steps):
         params = dict(model.named_parameters())
-        return Masked(self, model, name, {n: params[n] for n in self.params}, min(self.look, steps or 0) if self.by == "fisher" else 0)
+        if self.by == "fisher" and steps is None: raise FtError('Sparse(by="fisher") looks at gradients first and must know how many steps there will be: attach(model, steps=...), and follow(model, optimizer), or after_step(model, step) after every optimiser step; or take by="magnitude".')
+        if self.by == "fisher" and 0 < steps <= self.look: raise FtError(f'Sparse looks at the gradients of {self.look} steps, and there are only {steps}; take look={max(1, steps // 4)}, or by="magnitude".')
+        return Masked(self, model, name, {n: params[n] for n in self.params}, self.look if self.by == "fisher" and steps else 0)
 
 # %% ../../nbs/methods/70_sparse.ipynb #912cb50d
 class Masked(Handle):
@@ -48,7 +50,14 @@ class Masked(Handle):
             return torch.zeros_like(grad)
         return torch.zeros_like(grad).flatten().index_copy_(0, self.places[n], grad.flatten()[self.places[n]]).view_as(grad)
 
+    def state(self): return {"places": self.places} if self.places is not None else {"sums": self.sums}
+
+    def resume(self, state, step):
+        self.places, self.sums = ({n: t.to(self.params[n].device) for n, t in state[k].items()} if k in state else None for k in ("places", "sums"))
+        self.at(step)
+
     def at(self, step):
+        if self.places is None and step == 0: self.sums = {n: torch.zeros_like(p) for n, p in self.params.items()}  # a probe may have looked before
         if self.places is None and step >= self.look: self.places = self.chosen()
 
     def counts(self): return {n: max(1, round(self.injection.share * p.numel())) for n, p in self.params.items()}

@@ -139,6 +139,7 @@ class Added(Handle):
         mark, prefix = f".{self.name}", self.tuner.prefix
         own = {f"{path}.{n}": p for path, layer in self.layers() for n, p in layer.named_parameters()}
         return {n: p for n, p in own.items() if prefix in n and (n.endswith(mark) or f"{mark}." in n)}
+    def still(self) -> set: return {n for n in self.parameters() if "ia3_l" in n or "lora_magnitude_vector" in n}  # scales, which begin at one or at a norm
     def rates(self) -> dict:
         "Their learning rates."
         return {n: self.injection.lr * next((f for part, f in self.injection.faster if part in n), 1.0) for n in self.parameters()}
