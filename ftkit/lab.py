@@ -117,6 +117,8 @@ def tradeoff(
         ax.errorbar([r[x] for r in rows], [r[y] for r in rows], yerr=[r[error] for r in rows] if error else None, fmt="o", ms=5, color="#0b62a8", ecolor="#b9c3cc", elinewidth=1)
         if baseline is not None: ax.axhline(baseline, color="#d1495b", ls="--", lw=1.3)
         ax.set(xscale="log", xlabel=x, ylabel=f"{y}" + (f" (dashed: {number(baseline)})" if baseline is not None else ""))
+        ax.xaxis.set_major_formatter(lambda v, _: number(v))
+        ax.xaxis.set_minor_formatter("")
         ax.margins(0.12)
         fig.draw_without_rendering()
         for name, (a, b), (dx, dy) in zip(names, [(r[x], r[y]) for r in rows], roomy(ax, rows, names, x, y)): ax.annotate(name, (a, b), (dx, dy), textcoords="offset points", fontsize=7.5)

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['tidy', 'normal', 'label_name', 'label_names', 'some', 'pairs', 'label_ids', 'empty_rows', 'validate', 'clean',
-           'deduplicate', 'check_classes', 'unknown_rate', 'check_unknown']
+           'contents', 'deduplicate', 'check_classes', 'unknown_rate', 'check_unknown']
 
 # %% ../../nbs/data/20_cleaning.ipynb #7b9881fe
 import unicodedata, warnings
 from collections import Counter
 from datasets import ClassLabel, Dataset
 from ..core import FtError, say
+from .pictures import KEY
 from .sources import ROW
 
 # %% ../../nbs/data/20_cleaning.ipynb #96e7e014
@@ -88,6 +89,7 @@ def empty_rows(
     "Rows whose text, target or label is empty. Raises `FtError` where a text is not text."
     empty = {}
     for role, column in columns.items():
+        if role == "image": continue  # looked at by `pictures.checked`
         values = _labels(ds, column) if role == "label" else ds[column][:]
         if odd := next(((t, r) for t, r in zip(values, ds[ROW]) if t is not None and t == t and not isinstance(t, str)), None):
             raise FtError(f"Column {column!r} holds {type(odd[0]).__name__} values, not text (row {odd[1]}: {str(odd[0])[:30]}); name the {role}'s column with {role}=….")
@@ -114,12 +116,12 @@ def clean(
     name: str = "the data",  # for messages
 ) -> tuple[Dataset, dict]:  # the clean rows, and what was done: dropped (row numbers), changed (how many)
     "Tidy every text and drop rows with an empty column. Raises `FtError` where nothing is left."
-    empty, text = validate(ds, columns, clean=True), columns["text"]
+    empty, text = validate(ds, columns, clean=True), columns.get("text")
     gone = {r for rows in empty.values() for r in rows}
     dropped = [r for r in ds[ROW] if r in gone]
     kept = ds.select([i for i, r in enumerate(ds[ROW]) if r not in gone]) if gone else ds
     if not len(kept): raise FtError(f"Every one of the {len(ds)} rows in {name} has an empty {' or '.join(columns)}.")
-    before = list(kept[text])
+    before = list(kept[text]) if text else []
     after = [tidy(t) for t in before]
     changed = sum(a != b for a, b in zip(after, before))
     if changed: kept = Dataset.from_dict({c: after if c == text else kept[c] for c in kept.column_names}, features=kept.features)
@@ -127,22 +129,29 @@ def clean(
     return kept, dict(dropped=dropped, changed=changed)
 
 # %% ../../nbs/data/20_cleaning.ipynb #7ed9ad29
+def contents(
+    ds: Dataset,
+    column: str,  # of texts; pictures are known by their key
+) -> list:
+    "What two rows are compared by: a text without case and spacing, or the hash of a picture."
+    return ds[KEY][:] if KEY in ds.column_names else [normal(t) for t in ds[column][:]]
+
 def deduplicate(
     ds: Dataset,
     columns: dict,  # role -> column
     name: str = "the data",  # for messages
 ) -> tuple[Dataset, dict]:  # without repeats; {"duplicates": [(row, kept row)], "conflicts": [(row, kept row)]}
-    "Keep the first of each text, compared without case and spacing; report repeats and contradictions."
+    "Keep the first of each text or picture; report repeats and contradictions."
     first, keep, duplicates, conflicts = {}, [], [], []
-    other = next((r for r in columns if r != "text"), None)
+    what, other = next(iter(columns)), next((r for r in columns if r not in ("text", "image")), None)
     labels = (_labels(ds, columns[other]) if other == "label" else ds[columns[other]][:]) if other else [""] * len(ds)
-    for i, (text, label, row) in enumerate(zip(ds[columns["text"]][:], labels, ds[ROW][:])):
-        at, kept_row, kept_label = first.setdefault(normal(text), (i, row, label))
+    for i, (content, label, row) in enumerate(zip(contents(ds, columns[what]), labels, ds[ROW][:])):
+        at, kept_row, kept_label = first.setdefault(content, (i, row, label))
         if at == i: keep.append(i)
         else:
             duplicates.append((row, kept_row))
             if kept_label != label: conflicts.append((row, kept_row))
-    if duplicates: say(f"{name}: {len(duplicates)} repeated, the first of each text kept ({some(r for r, _ in duplicates)} dropped)")
+    if duplicates: say(f"{name}: {len(duplicates)} repeated, the first of each {what} kept ({some(r for r, _ in duplicates)} dropped)")
     if conflicts: say(f"{name}: {len(conflicts)} with another {other} than the row that was kept ({pairs(conflicts)})")
     return (ds.select(keep) if duplicates else ds), dict(duplicates=duplicates, conflicts=conflicts)
 

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['HEIC', 'SUFFIXES', 'PARTS', 'JUNK', 'IMAGE', 'KEY', 'plain', 'opened', 'strange', 'of_array', 'tidy_folder',
-           'pictures_in', 'of_classes', 'beside', 'of_folder', 'unpacked', 'stored', 'of_values', 'of_torch',
-           'looked_at', 'in_threads', 'checked', 'Geometry', 'geometry', 'decoded', 'PictureRows', 'picture_rows']
+           'pictures_in', 'any_in', 'of_classes', 'beside', 'of_folder', 'unpacked', 'stored', 'of_values', 'pictured',
+           'kept', 'of_torch', 'looked_at', 'in_threads', 'checked', 'Geometry', 'geometry', 'decoded', 'PictureRows',
+           'picture_rows']
 
 # %% ../../nbs/data/60_pictures.ipynb #11da3cf8
 import hashlib, io, os, shutil, zipfile
@@ -99,6 +100,10 @@ def pictures_in(path: Path) -> list:
     "All picture files below a folder, in order."
     return [p for p in tidy_folder(path, False) if p.suffix.lower() in SUFFIXES] + [p for d in tidy_folder(path, True) for p in pictures_in(d)]
 
+def any_in(path: Path) -> bool:
+    "Whether a folder, or one in it, holds a picture."
+    return any(p.suffix.lower() in SUFFIXES for p in path.rglob("*"))
+
 def of_classes(path: Path) -> Dataset:
     "A folder of class folders as rows. Raises `FtError` where there are not two, and for classes without a picture."
     named = tidy_folder(path, True)
@@ -172,6 +177,16 @@ def of_values(
     if classes: features["label"] = ClassLabel(names=list(map(str, classes)))
     elif labels is not None: features["label"] = Dataset.from_dict({"label": labels}).features["label"]
     return Dataset.from_dict(columns, features=Features(features))
+
+def pictured(values) -> bool:
+    "Whether a column's values are pictures in memory."
+    first = next((v for v in values if v is not None), None)
+    return isinstance(first, Image.Image) or getattr(first, "ndim", 0) >= 2
+
+def kept(ds: Dataset, columns: list) -> Dataset:
+    "The rows with some columns as pictures that are not decoded."
+    for c in columns: ds = ds if ds.features[c] == IMAGE else ds.cast_column(c, IMAGE)
+    return ds
 
 def of_torch(data) -> Dataset:
     "A data set of (picture, label) pairs, as torchvision has them, as rows."

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import urlsplit
-import datasets, pandas as pd, pyarrow as pa, pyarrow.parquet as pq
+import datasets, numpy as np, pandas as pd, pyarrow as pa, pyarrow.parquet as pq, torch
 from datasets import Dataset, DatasetDict
 from ..core import DATASETS, FtError, resolve, say
+from . import pictures
 
 # %% ../../nbs/data/10_sources.ipynb #9b246d09
 _COMMON = set("的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过发后作里用道行所然家种事成方多经么去法学如都同现当没动面起看定天分还进好小部其些主样理心她本前开但因只从想实很太非常喜欢差棒再买东西店质量服务味房电影书")
@@ -144,16 +145,17 @@ def _table(columns, name, rows=None) -> Dataset:
     for key, values in columns.items():
         for value, row in zip(values, rows):
             if isinstance(value, str) and len(value) > HUGE: raise FtError(f"{name}, row {row}: {key!r} has {len(value):,} characters, more than {HUGE:,}; is it one text?")
-        try: arrays[key] = pa.array(values, from_pandas=True)
+        try: arrays[key] = pa.array([pictures.stored(v) for v in values] if pictures.pictured(values) else values, from_pandas=True)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
             first = next((r for v, r in zip(values, rows) if v is not None and type(v) is not type(next(x for x in values if x is not None))), rows[0])
             raise FtError(f"{name}: column {key!r} mixes kinds of values (first at row {first}); make it all text or all numbers.") from None
     arrays.setdefault(ROW, pa.array(rows, pa.int64()))
-    return Dataset(pa.table(arrays))
+    return pictures.kept(Dataset(pa.table(arrays)), [k for k, v in columns.items() if pictures.pictured(v)])
 
 def _numbered(ds: Dataset, name) -> Dataset:
     "A dataset that has row numbers already, or gets positions; numbers that repeat (joined tables) are replaced."
     if not len(ds): raise FtError(f"{name} has no rows.")
+    ds = pictures.kept(ds, [c for c, f in ds.features.items() if isinstance(f, datasets.Image)])
     if ROW in ds.column_names:
         if len(set(ds[ROW])) == len(ds): return ds
         ds = ds.remove_columns(ROW)
@@ -189,7 +191,7 @@ def read_file(
     if kind in (".jsonl", ".ndjson"): columns, rows = _read_jsonl(text, str(path))
     elif kind == ".json": columns, rows = _read_json(text, str(path))
     else: columns, rows = _read_delimited(text, str(path), delimiter or _DELIMITERS[kind])
-    return _table(columns, str(path), rows)
+    return pictures.beside(_table(columns, str(path), rows), path.parent)
 
 # %% ../../nbs/data/10_sources.ipynb #e1a57af3
 def _hub_answers() -> bool:
@@ -219,7 +221,8 @@ def _from_folder(path: Path, **options):
     "A folder of train/valid/test files, or one written by `save_to_disk`."
     if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file(): return datasets.load_from_disk(str(path))
     files = {p.name.split(".")[0]: p for p in sorted(path.iterdir()) if p.name.split(".")[0] in _PARTS and p.name.removesuffix(".gz").endswith(_EXTENSIONS)}
-    if not files: raise FtError(f"The folder {path} holds no train, valid or test file ({', '.join(_EXTENSIONS)}); name one of its files instead.")
+    if not files and pictures.any_in(path): return pictures.of_folder(path, lambda p: read_file(p, **options))
+    if not files: raise FtError(f"The folder {path} holds neither pictures nor a train, valid or test file ({', '.join(_EXTENSIONS)}); name one of its files instead.")
     return {part: read_file(p, **options) for part, p in files.items()}
 
 # %% ../../nbs/data/10_sources.ipynb #8fbb9f22
@@ -230,14 +233,16 @@ def _open(source, **options):
     if isinstance(source, pd.DataFrame): return _table(source.to_dict("list"), "the DataFrame"), "the DataFrame"
     if isinstance(source, (list, tuple)) and source: return _table(_objects(source, "the list", [f"row {i}" for i in range(len(source))]), "the list"), "the list"
     if isinstance(source, Mapping) and source:
-        if all(isinstance(v, (list, tuple, pd.Series)) and not (len(v) and isinstance(v[0], Mapping)) for v in source.values()): return _table(_even(source, "the dict"), "the dict"), "the dict"
+        if all(isinstance(v, (list, tuple, pd.Series, np.ndarray, torch.Tensor)) and not (len(v) and isinstance(v[0], Mapping)) for v in source.values()): return _table(_even(source, "the dict"), "the dict"), "the dict"
         return {part: _open(v, **options)[0] for part, v in source.items()}, "the dict of splits"
+    if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, (str, Mapping)) and len(source) and isinstance(source[0], tuple): return pictures.of_torch(source), type(source).__name__
     if not isinstance(source, (str, os.PathLike)) or not str(source).strip():
         raise FtError(f"{type(source).__name__} {str(source)[:40]!r} is no source; give a file, a bundled name, a DataFrame, a Dataset, a list of dicts or a dict of lists with rows in it.")
     name, path = str(source), Path(source).expanduser()
     if name in DATASETS:
         say(f"{name}: bundled data")
         return resolve("dataset", name)(), name
+    if path.is_file() and path.suffix.lower() == ".zip": path = pictures.unpacked(path)
     if path.is_dir(): return _from_folder(path, **options), name
     looks_local = path.exists() or isinstance(source, os.PathLike) or re.search(r"\.[A-Za-z]{2,7}$", name) or name.startswith((".", "~", os.sep)) or "\\" in name or name.count("/") > 1
     return (read_file(path, **options) if looks_local else _from_hub(name, sorted(DATASETS))), name
@@ -260,7 +265,8 @@ def read(
     return parts[split]
 
 # %% ../../nbs/data/10_sources.ipynb #0819d99b
-_NAMES = {"text": "text sentence review body content comment message document title tweet question utterance".split(),
+_NAMES = {"image": "image img picture photo file path filename file_name".split(),
+          "text": "text sentence review body content comment message document title tweet question utterance".split(),
           "label": "label labels target class category sentiment stars rating score y answer".split(),
           "target": "target output answer response summary translation completion reply label".split()}
 
@@ -289,16 +295,17 @@ def infer_columns(
     **given,  # role -> column; what is not given, or None, is found
 ) -> dict:  # role -> column
     "Find the columns of a task, and say what was inferred. Raises `FtError` where a column is missing or two would do."
-    head = dataset.select(range(min(len(dataset), 1000))).to_pandas()
+    shown = [c for c, f in dataset.features.items() if isinstance(f, datasets.Image)]
+    head = dataset.remove_columns(shown).select(range(min(len(dataset), 1000))).to_pandas()
     texts = {c: [v for v in head[c] if isinstance(v, str)] for c in head}
     few = lambda c: head[c].map(str).nunique() <= max(2, min(50, len(head) // 2))
-    is_text = lambda c: len(texts[c]) > len(head) / 2 and sum(map(len, texts[c])) / len(texts[c]) > 12 and not (few(c) and len(head) > 20)
-    is_label = lambda c: few(c) and all(isinstance(v, str) or float(v).is_integer() for v in head[c].dropna() if not isinstance(v, (list, dict))) and not is_text(c)
+    is_text = lambda c: c in texts and len(texts[c]) > len(head) / 2 and sum(map(len, texts[c])) / len(texts[c]) > 12 and not (few(c) and len(head) > 20)
+    is_label = lambda c: c in texts and few(c) and all(isinstance(v, str) or float(v).is_integer() for v in head[c].dropna() if not isinstance(v, (list, dict))) and not is_text(c)
     found = {r: c for r, c in given.items() if c is not None}
     if strange := [r for r in found if r not in roles]: raise FtError(f"This task has no {strange[0]} column; it reads {' and '.join(roles)}.")
     for role, column in found.items(): _require(dataset, role, column)
     if missing := [r for r in roles if r not in found]:
-        for role in missing: found[role] = _pick_column(dataset, role, is_label if role == "label" else is_text, set(found.values()))
+        for role in missing: found[role] = _pick_column(dataset, role, {"label": is_label, "image": shown.__contains__}.get(role, is_text), set(found.values()))
         say("columns: " + ", ".join(f"{r} is {found[r]!r}" for r in roles) + (" (one of them given)" if len(missing) < len(roles) else ""))
     if len(set(found.values())) < len(roles): raise FtError(f"The {' and the '.join(roles)} are both the column {found[roles[0]]!r}; name two different ones.")
     return {r: found[r] for r in roles}

@@ -14,7 +14,8 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 from sklearn.model_selection import StratifiedGroupKFold
 from ..core import FtError, say
-from . import cleaning, sources
+from . import cleaning, pictures, sources
+from .pictures import KEY
 
 # %% ../../nbs/data/30_splits.ipynb #38d476a3
 def _shares(
@@ -65,13 +66,13 @@ def split(
 def leakage(
     train: Dataset,
     valid: Dataset,
-    text: str,  # the text's column, in both
+    text: str,  # the column of texts or pictures, in both
 ) -> list[tuple[int, int]]:  # (row in train, row in valid)
-    "Rows whose text, compared without case and spacing, is in both parts."
+    "Rows whose text, compared without case and spacing, or whose picture is in both parts."
     held = defaultdict(list)
     rows = lambda ds: ds[sources.ROW][:] if sources.ROW in ds.column_names else range(len(ds))
-    for t, row in zip(valid[text][:], rows(valid)): held[cleaning.normal(t)].append(row)
-    return [(row, other) for t, row in zip(train[text][:], rows(train)) for other in held.get(cleaning.normal(t), ())]
+    for content, row in zip(cleaning.contents(valid, text), rows(valid)): held[content].append(row)
+    return [(row, other) for content, row in zip(cleaning.contents(train, text), rows(train)) for other in held.get(content, ())]
 
 # %% ../../nbs/data/30_splits.ipynb #d08a7f69
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def fingerprint(
     "The SHA-256 of the content of some parts, the same in every process."
     digest = hashlib.sha256()
     for part in parts:
-        for row in zip(*(part[c][:] for _, c in sorted(columns.items()))) if part is not None else ():
+        for row in zip(*(part[KEY if r == "image" else c][:] for r, c in sorted(columns.items()))) if part is not None else ():
             digest.update(json.dumps(row, ensure_ascii=False, default=str).encode() + b"\n")
         digest.update(b"\0")
     return digest.hexdigest()
@@ -124,10 +125,12 @@ def _called(source, otherwise): return str(source) if isinstance(source, (str, o
 
 def _tidied(ds, columns, clean, name):
     "One part after cleaning and deduplication, and the report."
+    unread = []
+    if "image" in columns: ds, unread = pictures.checked(ds, columns["image"], clean, name)
     if clean: ds, done = cleaning.clean(ds, columns, name)
     else: done = dict(dropped=[], changed=0, empty=cleaning.validate(ds, columns, name=name))
     ds, twice = cleaning.deduplicate(ds, columns, name)
-    return ds, done | twice
+    return ds, done | twice | ({"unread": unread} if "image" in columns else {})
 
 # %% ../../nbs/data/30_splits.ipynb #f67cbe4e
 def prepare(
@@ -156,7 +159,7 @@ def prepare(
         valid, report["valid"] = _tidied(valid, columns, clean, _called(held, "the validation data"))
     if label: cleaning.check_classes(train, label)
     train, valid = split(train, valid, label, seed, groups)
-    report["leaks"] = leaks = leakage(train, valid, columns["text"]) if valid is not None else []
+    report["leaks"] = leaks = leakage(train, valid, columns[roles[0]]) if valid is not None else []
     if leaks:
         say(f"leakage: {len(leaks)} in both parts, {'kept' if keep_leaks else 'taken out of training'} (rows of training and validation: {cleaning.pairs(leaks)})")
     if leaks and not keep_leaks:

@@ -280,7 +280,7 @@ def follow(
     on, steps = attached(model, name), itertools.count(1)
     def before(*_):
         with torch.enable_grad():
-            if (extra := on.method.extra_loss(model, name)) is not None: extra.backward()
+            if extra := [x for h in on.handles if (x := h.extra_loss()) is not None]: sum(extra).backward()
     def after(*_):
         step = next(steps)
         for h in on.handles: h.after_step(step)

@@ -82,12 +82,15 @@ def named(host: nn.Module, args: tuple, kwargs: dict) -> dict:
 def fits(host: nn.Module, length: int, size: int):
     "Refuse a prompt that leaves no room. Raises `FtError`."
     limit = context(host)
+    if limit and size >= limit: raise FtError(f"A prompt of {size} rows leaves no room for a text in the context of {type(host).__name__}, {limit}; take fewer rows.")
     if limit and length > limit: raise FtError(f"A prompt of {size} rows and texts of {length - size} tokens are longer than the context of {type(host).__name__}, {limit}; shorten the texts with max_length={limit - size}, or the prompt.")
 
 def context(host: nn.Module) -> int:
     "How many positions a model has, or 0 where they do not end."
     config = getattr(host, "config", None)
-    return 0 if "t5" in getattr(config, "model_type", "") else getattr(config, "max_position_embeddings", 0) or 0
+    limit = 0 if "t5" in getattr(config, "model_type", "") else getattr(config, "max_position_embeddings", 0) or 0
+    table = next((m for n, m in host.named_modules() if n.endswith("position_embeddings") and isinstance(m, nn.Embedding)), None)
+    return limit - (table.padding_idx + 1) if limit and table is not None and table.padding_idx is not None else limit  # RoBERTa counts from behind its padding
 
 # %% ../../nbs/methods/60_prompt.ipynb #1221dba0
 @dataclass(frozen=True)

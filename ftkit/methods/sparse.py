@@ -83,7 +83,7 @@ class Masked(Handle):
 # %% ../../nbs/methods/70_sparse.ipynb #cf916e4a
 @dataclass(frozen=True, repr=False)
 class Sparse(Method):
-    "Few numbers of every chosen matrix train. Source: Sung et al. 2021, FISH masks; Ansell et al. 2022."
+    "Few numbers of every chosen matrix train. Source: Sung et al. 2021, FISH masks."
     share: float = 0.005  # of the numbers of each matrix
     by: str = "fisher"  # "fisher" looks at the first gradients, "magnitude" takes the largest weights
     look: int = 8  # steps over which Fisher information is collected
@@ -92,6 +92,7 @@ class Sparse(Method):
 
     def __post_init__(self):
         if not 0 < self.share <= 1: raise FtError(f"The share of numbers that move must lie in (0, 1], not {self.share}.")
+        if self.look < 1: raise FtError(f"Sparse looks at the gradients of at least one step, not {self.look}.")
         if self.by not in ("fisher", "magnitude"): raise FtError(f"There is no choice by {self.by!r}; there are: fisher, magnitude.")
 
     def plan(self, anatomy):
