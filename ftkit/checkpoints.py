@@ -73,7 +73,7 @@ def read_weights(auto, where: str, config, source: str, **kw) -> tuple:
     from safetensors import SafetensorError
     try:
         with quiet(): model, info = auto.from_pretrained(where, config=config, use_safetensors=True, trust_remote_code=False,
-                                           output_loading_info=True, local_files_only=source != "hub", **kw)
+                                           output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=source != "hub", **kw)
     except (SafetensorError, EOFError) as e:
         raise FtError(f"The weights in {where} are damaged ({e}); the file was probably cut short. Copy or download it again.") from e
     except (OSError, ValueError) as e:
@@ -81,6 +81,8 @@ def read_weights(auto, where: str, config, source: str, **kw) -> tuple:
     for m in model.modules():
         if hasattr(m, "support_avx512bf16_for_cpu"): m.support_avx512bf16_for_cpu = False  # else bitsandbytes repacks 4-bit weights in place when it answers
     wrong = [m[0] if isinstance(m, (list, tuple)) else m for m in info.get("mismatched_keys", [])]
+    if strange := [n for n in wrong if not anatomy(model, new=()).in_head(n)]: raise FtError(f"The weights in {where} do not fit their own configuration: {strange[0]} has another shape. One of the two files was changed.")
+    if wrong: say(f"{Path(where).name}: its head is for another number of classes; a new one is drawn")
     return model, sorted({*info["missing_keys"], *wrong})
 
 # %% ../nbs/40_checkpoints.ipynb #1ecf8ea8

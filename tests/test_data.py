@@ -91,7 +91,7 @@ def test_parts(write, tmp_path):
     assert isinstance(both, DatasetDict) and list(both) == ["train", "valid"] and read(tmp_path / "d", split="valid")["text"][:] == ["poor"]
     assert list(read({"train": TABLE, "test": pd.DataFrame(TABLE)})) == ["train", "test"]
     refuses(lambda: read(tmp_path / "d", split="dev"), "dev", "train, valid")
-    refuses(lambda: read(write("e/readme.txt", "x").parent), "holds no train")
+    refuses(lambda: read(write("e/readme.txt", "x").parent), "holds neither pictures nor a train")
 
 
 CHINESE = "这个酒店的服务很好，房间也很大，我们非常喜欢。"

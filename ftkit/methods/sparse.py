@@ -54,7 +54,6 @@ class Masked(Handle):
 
     def resume(self, state, step):
         self.places, self.sums = ({n: t.to(self.params[n].device) for n, t in state[k].items()} if k in state else None for k in ("places", "sums"))
-        self.at(step)
 
     def at(self, step):
         if self.places is None and step == 0: self.sums = {n: torch.zeros_like(p) for n, p in self.params.items()}  # a probe may have looked before
