@@ -223,6 +223,16 @@ def test_classes_in_a_stable_order():
     assert cleaning.empty_rows(unlabelled, dict(text="text", label="y")) == dict(text=[], label=[1])
 
 
+def test_labels_that_are_numbers_with_names_reach_the_model():
+    "As data sets of the hub have them, and as a table with an empty cell makes them: decimals."
+    import ftkit as ft
+    words = [f"{'fine' if i % 2 else 'dull'} film number {i}" for i in range(24)]
+    named = Dataset.from_dict({"text": words, "label": [i % 2 for i in range(24)]}, features=Features(text=Value("string"), label=ClassLabel(names=["bad", "good"])))
+    for data, classes in ((named, ["bad", "good"]), ({"text": words, "label": [float(i % 2) for i in range(24)]}, ["0", "1"])):
+        run = ft.finetune("bert-mini", data, "head", steps=2)
+        assert run.task.classes == classes and 0 <= run.metrics["accuracy"] <= 1
+
+
 def test_classes_that_cannot_be_learned():
     refuses(lambda: splits.prepare({"text": list("abcd"), "label": [1] * 4}), "'1'", "two classes")
     refuses(lambda: splits.prepare(TABLE, valid={"text": ["new"], "label": [7]}), "'7' (row 0)", "'0', '1'")

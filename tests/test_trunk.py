@@ -279,3 +279,21 @@ def test_thirty_kinds_of_change_thirty_misses(monkeypatch):
     keys["versions"] = entry()
     assert same == again and same not in keys.values()
     assert len(keys) >= 30 and len(set(keys.values())) == len(keys)
+
+
+def test_pictures_that_nobody_reads_again_are_not_made_into_decimals_again(monkeypatch, tmp_path):
+    "From the boundary on the pictures are blank, and the outcome is the same."
+    monkeypatch.setenv("FTKIT_HOME", str(tmp_path))
+    from ftkit.data import pictures
+    class Decimals(Pictures):
+        def collate(self, rows, index): return {"x": rows.pixels(rows.pictures[np.asarray(index)]), "labels": rows.column("label", index)}
+    torch.manual_seed(0)
+    model, r = timm.create_model("resnet18", num_classes=3), np.random.default_rng(0)
+    rows = pictures.PictureRows(torch.from_numpy(r.integers(0, 255, (20, 3, 64, 64), dtype=np.uint8)), {"label": r.integers(0, 3, 20)})
+    ft.Head().attach(model)
+    set_modes(model)
+    task = Decimals()
+    found = cached(task, model, [(rows, nullcontext, "fp32")], insist=True)
+    whole = task.forward(model.eval(), task.collate(rows, [3, 1, 7]))
+    monkeypatch.setattr(pictures.PictureRows, "pixels", lambda *a: pytest.fail("made again"))
+    assert torch.allclose(found.forward(model, found.collate(rows, [3, 1, 7])), whole, rtol=1e-4, atol=1e-5)

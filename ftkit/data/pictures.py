@@ -6,7 +6,7 @@
 __all__ = ['HEIC', 'SUFFIXES', 'PARTS', 'JUNK', 'IMAGE', 'KEY', 'plain', 'opened', 'strange', 'of_array', 'tidy_folder',
            'pictures_in', 'any_in', 'of_classes', 'beside', 'of_folder', 'unpacked', 'stored', 'of_values', 'pictured',
            'kept', 'of_torch', 'looked_at', 'in_threads', 'checked', 'Geometry', 'geometry', 'decoded', 'PictureRows',
-           'picture_rows']
+           'Hollow', 'picture_rows']
 
 # %% ../../nbs/data/60_pictures.ipynb #11da3cf8
 import hashlib, io, os, shutil, zipfile
@@ -262,21 +262,44 @@ def decoded(
     if picture.size == (stored, stored): return np.asarray(picture)
     return np.asarray(ImageOps.fit(picture, (stored, stored), filter))
 
+# %% ../../nbs/data/60_pictures.ipynb #c12ed738
 class PictureRows:
     "Pictures of one size as bytes, with other columns beside them."
     def __init__(self,
         pictures: torch.Tensor,  # (rows, 1 or 3, height, width), uint8
         columns: dict = None,  # name -> array with one entry per row
-    ): self.pictures, self.columns, self.lengths = pictures, dict(columns or {}), np.ones(len(pictures), np.int64)
+        geometry: Geometry = None,  # as the checkpoint wants them
+    ): self.pictures, self.columns, self.lengths, self.geometry = pictures, dict(columns or {}), np.ones(len(pictures), np.int64), geometry or Geometry(pictures.shape[-1])
 
     def __len__(self): return len(self.pictures)
     def column(self, name: str, index): return torch.as_tensor(self.columns[name][np.asarray(index)])
 
+    def pixels(self, pictures: torch.Tensor) -> torch.Tensor:
+        "The middle of some pictures in bytes as a model reads it: decimals of mean 0 and deviation 1, in its channels."
+        g = self.geometry
+        cut, mean, std = (pictures.shape[-1] - g.side) // 2, *(torch.tensor(v).view(-1, 1, 1) for v in (g.mean, g.std))
+        x = pictures[..., cut:cut + g.side, cut:cut + g.side].float() / 255
+        return ((x if len(mean) >= x.shape[1] else x.mean(1, keepdim=True)) - mean) / std
+
+    def hollow(self):
+        "The same rows with blank pictures, for a model of which only the upper part is computed."
+        return Hollow(torch.zeros((), dtype=torch.uint8).expand(self.pictures.shape), self.columns, self.geometry)
+
+    def drawn(self, pixels: torch.Tensor) -> torch.Tensor:
+        "What `pixels` gave as decimals from 0 to 1 again."
+        mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (self.geometry.mean, self.geometry.std))
+        return (pixels * std + mean).clamp(0, 1)
+
     def fingerprint(self) -> str:
-        "A hash of all pictures and columns."
-        h = hashlib.sha256(repr(tuple(self.pictures.shape)).encode())
+        "A hash of all pictures and columns, and of how they become decimals."
+        h = hashlib.sha256(repr((tuple(self.pictures.shape), self.geometry.side, self.geometry.mean, self.geometry.std)).encode())
         for x in (self.pictures.numpy(), *(self.columns[k] for k in sorted(self.columns))): h.update(np.ascontiguousarray(x).view(np.uint8).reshape(-1))
         return h.hexdigest()
+
+# %% ../../nbs/data/60_pictures.ipynb #b3717946
+class Hollow(PictureRows):
+    "Rows whose pictures nobody looks at; their decimals take no time and no memory."
+    def pixels(self, pictures): return torch.zeros(()).expand(len(pictures), len(self.geometry.mean), self.geometry.side, self.geometry.side)
 
 def picture_rows(
     values,  # pictures in any form
@@ -288,4 +311,4 @@ def picture_rows(
     grey = all(a.ndim == 2 for a in arrays)
     out = torch.empty(len(arrays), 1 if grey else 3, geometry.stored, geometry.stored, dtype=torch.uint8)
     for i, a in enumerate(arrays): out[i] = torch.tensor(a[None] if a.ndim == 2 else np.moveaxis(a, -1, 0))
-    return PictureRows(out, columns)
+    return PictureRows(out, columns, geometry)

@@ -12,18 +12,21 @@ import torch
 from torch.nn import functional as F
 from ..core import FtError
 from ..data.batching import Rows
+from ..data.cleaning import label_name
 from .core import ClassMetrics, token_rows
 
 # %% ../../nbs/tasks/20_text_classification.ipynb #e88b11ca
 def label_numbers(
     labels,  # label values
     classes: list,  # class names, in the order of the logits
+    feature=None,  # the column's feature, where it gives numbers names
 ) -> np.ndarray:  # (rows,), int64
     "Label numbers from label values. Raises `FtError` for a value that is no class."
     place = {str(c): i for i, c in enumerate(classes)}
-    unseen = sorted({str(l) for l in labels} - set(place))
+    names = [label_name(l, feature) for l in labels]
+    unseen = sorted(set(names) - set(place))
     if unseen: raise FtError(f"The label {unseen[0]!r} is not among the classes the model learns: {', '.join(map(str, classes))}.")
-    return np.array([place[str(l)] for l in labels], np.int64)
+    return np.array([place[n] for n in names], np.int64)
 
 # %% ../../nbs/tasks/20_text_classification.ipynb #bcd79763
 def likeliest(
@@ -50,7 +53,7 @@ class TextClassification:
         "Token ids and label numbers, from a datasets.Dataset or a plain list of texts."
         table = hasattr(data, "column_names")
         rows = token_rows(list(data[self.columns["text"]]) if table else [str(t) for t in data], processor, self.max_length)
-        if table and self.columns["label"] in data.column_names: rows.columns["label"] = label_numbers(data[self.columns["label"]], self.classes)
+        if table and (label := self.columns["label"]) in data.column_names: rows.columns["label"] = label_numbers(data[label][:], self.classes, data.features[label])
         return rows
 
     def collate(self, rows: Rows, index) -> dict:

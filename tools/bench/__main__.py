@@ -104,6 +104,13 @@ def jobs(repeats, only):
     return dict(means=means, rows=rows, runs=old + runs)
 
 
+def kept(part, works) -> list:
+    "With some works only, the rows of the others, as they were measured before."
+    from ftkit.core import read_json
+    file = ROOT / "bench" / f"{part}.json"
+    return [r for r in read_json(file)["rows"] if r["work"] not in works] if works and file.exists() else []
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("part", nargs="?", default="jobs", choices=["jobs", "cache", "sweep", "grid", "peak", "overhead", "methods"])
@@ -117,7 +124,7 @@ def main():
     sys.path.insert(0, str(HERE))
     import cache, grid, methods, overhead, peak
     works = list(filter(None, a.only.split(",")))
-    parts = dict(jobs=lambda: jobs(a.repeats, set(works)), cache=lambda: dict(rows=cache.efficiency(a.rows, [int(e) for e in a.epochs.split(",")], works)),
+    parts = dict(jobs=lambda: jobs(a.repeats, set(works)), cache=lambda: dict(rows=kept("cache", works) + cache.efficiency(a.rows, [int(e) for e in a.epochs.split(",")], works)),
                  sweep=lambda: cache.sweep(a.rows or 4000, *works[:1] or ["sst2-base"]), grid=lambda: dict(rows=grid.grid(works or ["sst2", "varied", "pictures", "sst2-base"])), peak=lambda: peak.peak(), overhead=lambda: dict(rows=overhead.rows()), methods=lambda: methods.methods(a.repeats, works))
     found = parts[a.part]()
     write_json(ROOT / "bench" / f"{a.part}.json", found | dict(machine=dict(cpu=torch.backends.cpu.get_cpu_capability(), threads=torch.get_num_threads()), versions=versions()))

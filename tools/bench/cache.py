@@ -14,7 +14,7 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 
 # Full-size models of text, pictures, and pictures by convolution; rows for a head alone, whose fixed costs weigh more, and for two blocks.
-ROWS = {"sst2-base": (1200, 400), "pictures-base": (400, 120), "resnet50": (2400, 600)}
+ROWS = {"sst2-base": (1200, 400), "pictures-base": (800, 120), "resnet50": (2000, 600)}
 
 
 def job(*args, home):

@@ -106,20 +106,19 @@ class Plain(torch.nn.Module):
 
 # ---- this kit
 
-class PictureRows:
+def picture_rows(pictures, labels):
     "Pictures decoded once, kept as bytes."
-    def __init__(self, pictures, labels, flip=False): self.flip, self.pictures, self.labels, self.lengths = flip, torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels), np.ones(len(labels), np.int64)
-    def __len__(self): return len(self.labels)
-    def fingerprint(self): return ft.core.sha256(self.pictures.numpy().tobytes() + self.labels.numpy().tobytes())
+    from ftkit.data.pictures import Geometry, PictureRows
+    return PictureRows(torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), {"label": labels}, Geometry(pictures.shape[1]))
 
 
 class Pictures:
     "Ten labels for pictures: a task of ten lines."
     name, metric, greater_is_better, classes = "image-classification", "accuracy", True, list(range(10))
     def collate(self, rows, index):
-        x = rows.pictures[index].float().div_(127.5).sub_(1.0)
-        if rows.flip: x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(-1), x)
-        return {"pixel_values": x, "labels": rows.labels[index]}
+        x = rows.pixels(rows.pictures[index])
+        if getattr(rows, "flip", False): x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(-1), x)
+        return {"pixel_values": x, "labels": rows.column("label", index)}
     def forward(self, model, batch): return model(pixel_values=batch["pixel_values"]).logits
     def loss(self, out, batch): return F.cross_entropy(out.float(), batch["labels"], reduction="sum"), len(out)
     def metrics(self): return ft.tasks.text_classification.TextMetrics(self)
@@ -158,9 +157,9 @@ def task_of(work, names):
     return {"text": TextClassification(classes=names), "image": Pictures(), "causal": NextToken()}[work.kind]
 
 
-def encode(work, part, names, flip=False):
-    "Rows for these tasks; pictures flipped at random where that is wanted."
-    if work.kind == "image": return PictureRows(*part, flip)
+def encode(work, part, names):
+    "Rows for these tasks."
+    if work.kind == "image": return picture_rows(*part)
     from transformers import AutoTokenizer
     from ftkit.tasks.text_classification import token_rows
     tokenizer = AutoTokenizer.from_pretrained(MINI)
@@ -191,7 +190,8 @@ def by_parts(a, work, train, valid):
     from ftkit.trunk import cached
     model, method, device = work.model(10), METHODS[a.method], torch.device("cuda" if torch.cuda.is_available() else "cpu")
     names = names_of(work, train)
-    task, rows, held = task_of(work, names), encode(work, train, names, a.flip), encode(work, valid, names)
+    task, rows, held = task_of(work, names), encode(work, train, names), encode(work, valid, names)
+    rows.flip = a.flip
     method.attach(model.to(device))
     set_modes(model)
     batches = Batches(rows, task.collate, a.batch)
