@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CANONICAL', 'call_order', 'first_trained', 'find_units', 'replaced', 'Boundary', 'compute', 'crossing', 'NoTrunk',
-           'pattern', 'laid_out', 'Trunk', 'same', 'canonical_order', 'probe_rows', 'find_trunk', 'Cached', 'below',
-           'pieces', 'key_of', 'weights_key', 'frozen_tensors', 'source', 'answers', 'prove', 'cached', 'place',
-           'dearer']
+           'pattern', 'laid_out', 'Trunk', 'same', 'canonical_order', 'trained', 'probe_rows', 'find_trunk', 'Cached',
+           'below', 'pieces', 'key_of', 'weights_key', 'frozen_tensors', 'source', 'answers', 'prove', 'cached',
+           'place', 'dearer']
 
 # %% ../nbs/62_trunk.ipynb #bcbb85c5
 import contextlib, functools, hashlib, inspect, time
@@ -196,6 +196,10 @@ def canonical_order(rows):
     "Row numbers by length."
     return np.argsort(rows.lengths, kind="stable")
 
+def trained(model, name: str = "default") -> list:
+    "What trains now: parameters of a delta that are free."
+    return [p for p in attached(model, name).parameters().values() if p.requires_grad]
+
 def probe_rows(rows):
     "Three rows, from the shortest to the middle one, or further to one of another length."
     order = canonical_order(rows)
@@ -216,7 +220,7 @@ def find_trunk(
     longest = tuple(int(rows.lengths[p].max()) for p in picks)
     if not same(*(task.collate(rows, some) for _ in range(2))): raise NoTrunk("the task does not make the same batch twice")
     first, second = ((lambda b=to_device(task.collate(rows, p), device): task.forward(model, b)) for p in picks)
-    units, stop = find_units(model, list(attached(model, name).parameters().values()), first)
+    units, stop = find_units(model, trained(model, name), first)
     trunk = Trunk(model, units, stop, {}, {}, [])
     if not trunk.blocks(): raise NoTrunk(f"no block lies before {stop}, where training begins, or dropout is on there")
     (a, trunk.trees), (again, _), (b, other) = (compute(model, units, stop, r) for r in (first, first, second))
@@ -327,7 +331,7 @@ def answers(task, model, params: list, batch) -> list:
 def prove(task: Cached, rows, name: str = "default", device="cpu"):
     "Compare the cached way with the whole. Raises `NoTrunk` where they differ."
     trunk, some = task.trunk, probe_rows(rows)
-    model, params = trunk.model, list(attached(trunk.model, name).parameters().values())
+    model, params = trunk.model, trained(trunk.model, name)
     whole = answers(task, model, params, to_device(task.task.collate(rows, some), device))
     task.stores[id(rows)] = fill(trunk.columns(), rows.lengths, some, pieces(trunk, task.task, rows, some, device))
     try: cached = answers(task, model, params, to_device(task.collate(rows, some), device))
