@@ -17,7 +17,6 @@ _WHERE = {
     "store": "cache",
     "train": "Learner",
     "run": "Run",
-    "evaluation": "answers",
     "methods.full": "Full",
     "methods.head": "Head",
     "methods.layerwise_lr": "LayerwiseLR",
@@ -45,7 +44,7 @@ _WHERE = {
     "methods.hybrid": "MAM UniPELT",
 }
 _NAMES = {name: module for module, names in _WHERE.items() for name in names.split()}
-_ROOMS = ("core show structure kernels data gallery tasks checkpoints methods share many store probe state train trunk run api lab evaluation testing teach cli").split()
+_ROOMS = ("core show structure kernels data gallery tasks checkpoints methods share many store probe state train trunk run api lab testing teach cli").split()
 _LATER = ("recommend estimate diagnose evaluate export").split()
 
 __all__ = [*_NAMES, *_LATER]

@@ -18,6 +18,7 @@ import torch
 from .checkpoints import load
 from .core import CHECKPOINTS, DATASETS, METHODS, TASKS, FtError, main_process, read_json, resolve, rng_state, say, seed_everything, set_rng_state, versions, write_json
 from .data.batching import Batches
+from .data.pictures import portable
 from .methods.core import attached, describe, from_description, method as make_method, set_modes
 from .probe import Way, autocast, ordinary, probed
 from .run import Memory, Run, evaluate_rows
@@ -278,7 +279,7 @@ def keep_data(out: Path, spec: dict, found):
     "Write what a killed run needs to go on: its specification and its data."
     out.mkdir(parents=True, exist_ok=True)
     for name, part in (("train", found.train), ("valid", found.valid)):
-        if part is not None: part.to_parquet(str(out / f"{name}.parquet"))
+        if part is not None: portable(part).to_parquet(str(out / f"{name}.parquet"))
     write_json(out / "spec.json", spec)
 
 # %% ../nbs/70_api.ipynb #4d0773df

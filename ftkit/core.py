@@ -199,13 +199,11 @@ TASKS = {
     "text-generation": Entry("ftkit.tasks.text_generation:TextGeneration", "texts, written on", "text"),
     "text2text-generation": Entry("ftkit.tasks.text2text_generation:Text2TextGeneration", "a text in answer to a text", "text"),
     "image-classification": Entry("ftkit.tasks.image_classification:ImageClassification", "one label per picture, or several", "image"),
-    "object-detection": Entry("ftkit.tasks.object_detection:ObjectDetection", "boxes with names", "image"),
 }
 CHECKPOINTS = {
     "bert-mini": Entry("bert_mini", "BERT encoder, really pretrained on English text", "bert"),
     "gpt-mini": Entry("gpt_mini", "GPT-2 decoder, really pretrained on English text", "gpt"),
     "t5-mini": Entry("t5_mini", "T5 encoder-decoder, really pretrained on English text", "t5"),
-    "resnet-mini": Entry("resnet_mini", "ResNet, really pretrained on letters, cloth, shapes and clouds", "resnet"),
 }
 DATASETS = {
     "reviews": Entry("ftkit.data.reviews:reviews", "generated reviews, two labels, graded in difficulty", "text"),

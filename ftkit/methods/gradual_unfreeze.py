@@ -85,7 +85,7 @@ def plan_picture(
     "What trains when, from the input at the bottom to the head at the top. Raises `FtError` where nothing follows a schedule."
     from ftkit.gallery import timeline
     on = attached(model, name)
-    opening = next((h for h in on.handles if isinstance(h, Opening)), None)
+    opening = next((h for h in on.handles if hasattr(h.injection, "schedule")), None)
     if opening is None: raise FtError("No schedule is attached here; attach GradualUnfreeze(...) first.")
     blocks, schedule = on.anatomy.blocks, opening.injection.schedule
     opens = [next((s for s, n in schedule if n >= len(blocks) - i), None) for i in range(len(blocks))]
