@@ -91,8 +91,9 @@ class ImageMetrics:
         z, y = outputs.float(), batch["labels"]
         self.loss, self.rows = self.loss + float(self.task.loss(outputs, batch)[0]), self.rows + len(z)
         if self.task.problem == "multi": self.counts.update(z.sigmoid(), y); return self.rank.update(z, y)
-        p = z.log_softmax(-1)
-        self.counts.update(z, y)
+        p, cut = z.log_softmax(-1), torch.zeros_like(z)
+        if self.judged: cut[:, found(self.task)] = torch.logit(torch.tensor(self.task.threshold))
+        self.counts.update(z - cut, y)  # what counts as said is what `predict` says
         self.rank.update(p - (-torch.expm1(p)).clamp(min=1e-30).log(), F.one_hot(y, z.shape[1]))
         if self.judged: self.judged.update(p[:, found(self.task)].exp(), y == found(self.task))
 
