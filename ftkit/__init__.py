@@ -9,8 +9,8 @@ __version__ = "0.1.0"
 _WHERE = {
     "checkpoints": "load",
     "structure": "anatomy",
-    "api": "finetune resume load_run method list_methods list_checkpoints list_tasks list_datasets show_batch",
-    "lab": "compare Comparison find_lr",
+    "api": "finetune resume load_run method list_methods list_checkpoints list_tasks list_datasets",
+    "lab": "compare Comparison",
     "core": "FtError",
     "share": "save_delta load_delta",
     "many": "Deltas",
@@ -44,7 +44,7 @@ _WHERE = {
     "methods.hybrid": "MAM UniPELT",
 }
 _NAMES = {name: module for module, names in _WHERE.items() for name in names.split()}
-_ROOMS = ("core show structure kernels data gallery tasks checkpoints methods share many store probe state train trunk run api lab testing teach cli").split()
+_ROOMS = ("core show structure kernels data tasks checkpoints methods share many store probe state train trunk run api lab testing teach cli").split()
 _LATER = ("recommend estimate diagnose evaluate export").split()
 
 __all__ = [*_NAMES, *_LATER]

@@ -102,8 +102,6 @@ def find_head(
     if new: return list(dict.fromkeys(n.rpartition(".")[0] for n in new))
     top = [n for n, m in model.named_children() if size(m) and not any(b == n or b.startswith(n + ".") for b in blocks)]
     named = [n for n in top if HEADS.match(n)]
-    inside = [n for n, m in model.named_children() if size(m)]
-    if len(inside) == 1: named = named or [f"{inside[0]}.{n}" for n, m in model.get_submodule(inside[0]).named_children() if HEADS.match(n) and size(m) and f"{inside[0]}.{n}" not in blocks]  # a wrapper around the model
     if named: return named
     last = [n for n, m in model.named_modules() if linear(m) and n.count(".") < 2 and not any(n == b or n.startswith(b + ".") for b in blocks)]
     return last[-1:]
