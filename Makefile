@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python
 CONSTRAINTS ?= constraints.txt
-EXTRAS ?= dev,quant
+EXTRAS ?= dev,quant,detection
 STAMP := $(VENV)/.ftkit-ready
 ARGS ?=
 
@@ -57,7 +57,7 @@ bench: setup     ## measure whole jobs against Trainer with peft (hours; ARGS="-
 	@$(RUN) tools/bench $(ARGS)
 
 test-floor:      ## every test on the oldest versions that are promised, in .venv-floor
-	@$(MAKE) test VENV=.venv-floor CONSTRAINTS=constraints-floor.txt EXTRAS=dev
+	@$(MAKE) test VENV=.venv-floor CONSTRAINTS=constraints-floor.txt EXTRAS=dev,detection
 
 test-colab:      ## every test on what Colab preinstalls, in .venv-colab
-	@$(MAKE) test VENV=.venv-colab CONSTRAINTS=constraints-colab.txt EXTRAS=dev
+	@$(MAKE) test VENV=.venv-colab CONSTRAINTS=constraints-colab.txt EXTRAS=dev,detection

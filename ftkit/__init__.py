@@ -9,12 +9,14 @@ __version__ = "0.1.0"
 _WHERE = {
     "checkpoints": "load",
     "structure": "anatomy",
-    "api": "finetune resume load_run method list_methods list_checkpoints list_tasks list_datasets",
-    "lab": "compare Comparison",
+    "api": "finetune resume load_run method list_methods list_checkpoints list_tasks list_datasets show_batch",
+    "lab": "compare Comparison find_lr",
     "core": "FtError",
     "share": "save_delta load_delta",
     "many": "Deltas",
     "store": "cache",
+    "recipes.contrastive": "contrast",
+    "advice": "estimate",
     "train": "Learner",
     "run": "Run",
     "methods.full": "Full",
@@ -44,8 +46,8 @@ _WHERE = {
     "methods.hybrid": "MAM UniPELT",
 }
 _NAMES = {name: module for module, names in _WHERE.items() for name in names.split()}
-_ROOMS = ("core show structure kernels data tasks checkpoints methods share many store probe state train trunk run api lab testing teach cli").split()
-_LATER = ("recommend estimate diagnose evaluate export").split()
+_ROOMS = ("core show structure kernels data gallery tasks checkpoints methods share many store probe state train trunk run recipes api lab evaluation saliency advice testing teach cli").split()
+_LATER = ("recommend diagnose evaluate export").split()
 
 __all__ = [*_NAMES, *_LATER]
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['method', 'list_methods', 'list_tasks', 'list_checkpoints', 'list_datasets', 'listed', 'read_data', 'build',
-           'check_words', 'from_boundary', 'device_of', 'way_for', 'learner_for', 'run_of', 'last_metrics', 'finetune',
-           'known_options', 'train', 'keep_data', 'resume', 'load_run']
+           'check_words', 'from_boundary', 'Phased', 'device_of', 'way_for', 'learner_for', 'run_of', 'last_metrics',
+           'finetune', 'parted', 'show_batch', 'train', 'keep_data', 'resume', 'load_run']
 
 # %% ../nbs/70_api.ipynb #53cb0811
 import os, time
@@ -18,6 +18,7 @@ import torch
 from .checkpoints import load
 from .core import CHECKPOINTS, DATASETS, METHODS, TASKS, FtError, main_process, read_json, resolve, rng_state, say, seed_everything, set_rng_state, versions, write_json
 from .data.batching import Batches
+from .data.pictures import portable
 from .methods.core import attached, describe, from_description, method as make_method, set_modes
 from .probe import Way, autocast, ordinary, probed
 from .run import Memory, Run, evaluate_rows
@@ -54,7 +55,8 @@ method = make_method
 def read_data(spec: dict, data, valid, keep_leaks=False, clean=False):
     "Clean, split data for a specification; what was inferred is written into it."
     from ftkit.data.splits import prepare
-    roles = tuple(resolve("task", spec["task"])().columns)
+    roles = tuple(resolve("task", spec["task"])(**spec.get("asked", {})).columns)
+    if "label" in spec["columns"] and "label" not in roles: spec["columns"]["labels"] = spec["columns"].pop("label")  # several of them
     found = prepare(data, valid, columns=spec["columns"], roles=roles, clean=clean, seed=spec["seed"], keep_leaks=keep_leaks)
     spec.update(columns=found.columns, classes=[str(c) for c in found.classes], data_hash=found.fingerprint, rows=len(found.train), valid_rows=len(found.valid) if found.valid is not None else 0)
     kinds = f"; {len(spec['classes'])} classes: {', '.join(spec['classes'][:8])}{' …' if len(spec['classes']) > 8 else ''}" if spec["classes"] else ""
@@ -65,7 +67,8 @@ def read_data(spec: dict, data, valid, keep_leaks=False, clean=False):
 def build(spec: dict):
     "The checkpoint, task and attached method of a specification."
     seed_everything(spec["seed"])
-    task = resolve("task", spec["task"])(classes=spec["classes"], columns=spec["columns"], max_length=spec["max_length"])
+    told = spec.get("asked", {}) | ({"max_length": spec["max_length"]} if spec["max_length"] else {})
+    task = resolve("task", spec["task"])(classes=spec["classes"], columns=spec["columns"], **told)
     ck = load(spec["checkpoint"], task=task, classes=spec["classes"], pretrained=spec["pretrained"], **from_description(spec["method"]).loading())
     known = spec.setdefault("base", ck.fingerprint)
     if known != ck.fingerprint: raise FtError(f"The checkpoint {spec['checkpoint']} is not the one this run was made with (its weights differ); put that one back, or start anew.")
@@ -73,8 +76,9 @@ def build(spec: dict):
 
 # %% ../nbs/70_api.ipynb #d7f5aa14
 def check_words(task, processor, data, name: str):
-    "Measure how much of the data the tokenizer does not know; warn above 5 %, refuse above 30 %."
+    "Measure how much of the data the tokenizer does not know; warn above 5 %, refuse above 30 %. None where there are no texts."
     from ftkit.data.cleaning import check_unknown, unknown_rate
+    if "text" not in task.columns: return None
     rate = unknown_rate(processor, data[task.columns["text"]][:])
     check_unknown(rate, name)
     return rate
@@ -87,6 +91,7 @@ def from_boundary(
     rows,  # encoded, to train on
     held,  # encoded, to validate on, or None
     visits: float,  # how often a row will be passed
+    insist: bool = True,  # refuse where `cache=True` cannot be had
 ):
     "The task, starting where training begins, unless the specification says `cache=False`."
     if spec.get("cache") is False: return task
@@ -94,8 +99,37 @@ def from_boundary(
     random, device, precision = rng_state(), device_of(spec), spec["way"]["precision"]
     set_modes(model, frozen_dropout=spec["learner"].get("frozen_dropout", False))
     parts = [(rows, lambda: autocast(precision, device), precision)] + ([(held, nullcontext, "fp32")] if held is not None else [])
-    try: return cached(task, model, parts, visits, device=device, insist=spec.get("cache") is True)
-    finally: set_rng_state(*random)
+    buffers = {n: b.clone() for n, b in model.named_buffers()}
+    try: return cached(task, model, parts, visits, device=device, insist=insist and spec.get("cache") is True)
+    finally:
+        set_rng_state(*random)
+        for n, b in model.named_buffers(): b.copy_(buffers[n])  # looking must not move a running mean
+
+# %% ../nbs/70_api.ipynb #a698abe4
+class Phased:
+    "A task that starts where training begins, and looks again whenever something else trains."
+    def __init__(self, spec: dict, model, task, rows, held, steps: int, every: int):
+        self.spec, self.model, self.task, self.rows, self.held, self.steps, self.every = spec, model, task, rows, held, steps, every
+        self.look(first=True)
+
+    def __getattr__(self, name): return getattr(self.task, name)
+    def free(self) -> tuple: return tuple(p.requires_grad for p in self.model.parameters())
+
+    def look(self, first: bool = False):
+        "Find the boundary of the phase at hand."
+        self.known, modes = self.free(), [(m, m.training) for m in self.model.modules()]
+        stay = min([self.steps, *(h.stay() for h in attached(self.model).handles if hasattr(h, "stay"))])
+        few = stay < self.steps and stay / self.every * len(self.rows) < 4000 and self.spec.get("cache") is not True
+        self.now = self.task if few else from_boundary(self.spec, self.model, self.task, self.rows, self.held, visits=stay / self.every, insist=first)
+        if not first:
+            for m, on in modes: m.training = on
+
+    def collate(self, rows, index):
+        "The task's batch, from the boundary of the phase at hand on."
+        if self.free() != self.known: self.look()
+        return self.now.collate(rows, index)
+
+    def forward(self, model, batch): return self.now.forward(model, batch)
 
 # %% ../nbs/70_api.ipynb #b0cc854a
 def device_of(spec: dict) -> torch.device:
@@ -114,12 +148,14 @@ def learner_for(spec: dict, ck, task, train, valid, **options) -> Learner:
     "A learner that fits a task, with everything the specification says."
     on = from_description(spec["method"])
     rows, held = task.encode(train, ck.processor), task.encode(valid, ck.processor) if valid is not None else None
+    if hasattr(task, "for_training"): rows = task.for_training(rows)
     batches = Batches(rows, task.collate, spec["batch_size"], spec["accumulate"], seed=spec["seed"], rank=int(os.environ.get("RANK", 0)), world=int(os.environ.get("WORLD_SIZE", 1)), tokens=spec.get("batch_tokens"))
     steps = spec["steps"] or batches.steps(spec["epochs"])
     on.attach(ck.model, steps=steps)
     began, device = time.perf_counter(), device_of(spec)
     spec["way"] = spec.get("way") or asdict(way_for(spec, ck.model.to(device), task, rows, device))
-    with Way(**spec["way"]).used(): task = from_boundary(spec, ck.model, task, rows, held, visits=steps / len(batches))
+    for h in attached(ck.model).handles: h.at(0)
+    with Way(**spec["way"]).used(): task = Phased(spec, ck.model, task, rows, held, steps, len(batches))
     batches.collate = task.collate
     step = lambda learner, batch: task.loss(task.forward(learner.model, batch), batch)
     check = (lambda learner: evaluate_rows(learner.model, task, held, device=learner.device)) if held is not None else None
@@ -154,6 +190,7 @@ def finetune(
     task: str = "text-classification",
     columns: dict = None,  # role -> column name; None finds them
     text: str = None,  # shorthand for columns={"text": …}
+    image: str = None,  # shorthand for columns={"image": …}
     label: str = None,  # shorthand for columns={"label": …}
     target: str = None,  # shorthand for columns={"target": …}, of tasks that write
     valid=0.2,  # a share of the rows, a source of its own, or None
@@ -170,14 +207,13 @@ def finetune(
     keep_leaks: bool = False,  # keep training texts that also stand in validation
     cache: bool = None,  # compute what is frozen once per row: True insists, False never does, None does it where it is safe and pays
     out=None,  # folder for checkpoints; `resume(out)` goes on from them
-    **learner,  # passed to the Learner: keep, patience, save_every, schedule, warmup, optimizer, checkpointing, compile, …; precision, which the probe chooses unless given
+    **options,  # of the task, e.g. augment for pictures; and of the Learner: keep, patience, save_every, schedule, warmup, optimizer, checkpointing, compile, …; precision, which the probe chooses unless given
 ) -> Run:
     "Fine-tune a checkpoint on data. Raises `FtError` for whatever can be known to be wrong before training."
-    spec = dict(checkpoint=str(checkpoint), task=task, method=describe(make_method(method)), columns={**(columns or {}), **{k: v for k, v in (("text", text), ("label", label), ("target", target)) if v}},
+    asked, learner = parted(options, task, max_length)
+    spec = dict(checkpoint=str(checkpoint), task=task, asked=asked, method=describe(make_method(method)), columns={**(columns or {}), **{k: v for k, v in (("text", text), ("image", image), ("label", label), ("target", target)) if v}},
                 pretrained=pretrained, epochs=epochs, steps=steps, batch_size=batch_size, batch_tokens=batch_tokens, accumulate=accumulate, max_length=max_length, lr=lr, seed=seed, cache=cache,
                 learner=learner, versions=versions(), source=data if isinstance(data, str) else type(data).__name__)
-    known_options(learner)
-    resolve("task", task)
     found = read_data(spec, data, valid, keep_leaks, clean)
     ck, task = build(spec)
     spec["unknown_rate"] = check_words(task, ck.processor, found.train, spec["checkpoint"])
@@ -185,14 +221,46 @@ def finetune(
     return train(spec, ck, task, found.train, found.valid, out)
 
 # %% ../nbs/70_api.ipynb #b0fca1fa
-def known_options(options: dict):
-    "Refuse an option that the learner does not have."
+def parted(
+    options: dict,  # name -> value
+    task: str,
+    max_length: int = None,
+) -> tuple:
+    "Options of the task, and those of the learner. Raises `FtError` for one that neither has."
     from dataclasses import fields
     from ftkit.core import unknown
+    asks = {f.name for f in fields(resolve("task", task))} - {"classes", "columns"}
+    if max_length and "max_length" not in asks: raise FtError(f"max_length is the length of a text in tokens, and {task} reads none.")
+    asks.discard("max_length")
     own = {"models", "batches", "step", "method", "epochs", "steps", "lr", "validate", "metric", "greater_is_better", "out", "name", "backward"}
     names = {f.name for f in fields(Learner)} - own
     for o in options:
-        if o not in names: raise unknown("option of finetune", o, names | set(finetune.__code__.co_varnames[:finetune.__code__.co_argcount]))
+        if o not in names | asks: raise unknown("option of finetune", o, names | asks | set(finetune.__code__.co_varnames[:finetune.__code__.co_argcount]))
+    return {k: v for k, v in options.items() if k in asks}, {k: v for k, v in options.items() if k not in asks}
+
+# %% ../nbs/70_api.ipynb #be9168f4
+def show_batch(
+    checkpoint: str,  # as for finetune; its processor says how pictures are prepared
+    data,  # as for finetune
+    task: str = "image-classification",
+    n: int = 12,  # rows to show
+    columns: dict = None,  # role -> column name; None finds them
+    seed: int = 0,  # of which rows, and of what is random in them
+    clean: bool = False,  # drop what cannot be read
+    **asked,  # options of the task, e.g. augment
+):
+    "Draw some training rows as the model will get them. Raises `FtError` for a task whose rows cannot be drawn."
+    from ftkit.checkpoints import locate, read_config, read_processor
+    spec = dict(task=task, asked=parted(asked, task)[0], columns=columns or {}, seed=seed)
+    found = read_data(spec, data, None, clean=clean)
+    source, where = locate(checkpoint)
+    asks = resolve("task", task)(classes=spec["classes"], columns=spec["columns"], **spec["asked"])
+    if not hasattr(asks, "show"): raise FtError(f"Rows of {task} are not drawn; print some of them instead.")
+    some = found.train.select(np.random.default_rng(seed).permutation(len(found.train))[:n])
+    seed_everything(seed)
+    rows = asks.encode(some, read_processor(where, source, read_config(where, source)))
+    rows = asks.for_training(rows) if hasattr(asks, "for_training") else rows
+    return asks.show(rows, asks.collate(rows, range(len(rows))))
 
 # %% ../nbs/70_api.ipynb #a8ad8f8f
 def train(spec: dict, ck, task, data, valid, out, resume: bool = False) -> Run:
@@ -211,7 +279,7 @@ def keep_data(out: Path, spec: dict, found):
     "Write what a killed run needs to go on: its specification and its data."
     out.mkdir(parents=True, exist_ok=True)
     for name, part in (("train", found.train), ("valid", found.valid)):
-        if part is not None: part.to_parquet(str(out / f"{name}.parquet"))
+        if part is not None: portable(part).to_parquet(str(out / f"{name}.parquet"))
     write_json(out / "spec.json", spec)
 
 # %% ../nbs/70_api.ipynb #4d0773df

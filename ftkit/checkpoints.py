@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ZOO', 'Checkpoint', 'locate', 'fingerprint', 'read_weights', 'quiet', 'first_line', 'read_config', 'load',
-           'labels_of', 'head_names', 'read_processor', 'pad_with', 'outside_blocks']
+           'labels_of', 'head_names', 'read_processor', 'pad_with', 'outside_blocks', 'of_timm', 'timm_config',
+           'hub_id', 'from_scratch']
 
 # %% ../nbs/40_checkpoints.ipynb #6f673b16
 import re
@@ -25,7 +26,7 @@ class Checkpoint:
     model: torch.nn.Module = field(repr=False)
     processor: object = field(repr=False)
     name: str  # as it was asked for
-    source: str  # "bundled", "folder" or "hub"
+    source: str  # "bundled", "folder", "hub" or "timm"
     new: list  # parameters that were drawn at random
     fingerprint: str  # of the base weights, without the new ones
     pretrained: bool = True
@@ -35,7 +36,7 @@ class Checkpoint:
 
 # %% ../nbs/40_checkpoints.ipynb #b8cabc26
 def locate(
-    name: str,  # a bundled name, a folder, or a hub id
+    name: str,  # a bundled name, a folder, a hub id, or a name of timm
 ) -> tuple:
     "Where a checkpoint is: (source, path or hub id). Raises `FtError` for a folder that is no checkpoint and for unknown names."
     key = str(name).lower().replace("_", "-")
@@ -48,6 +49,7 @@ def locate(
             inside = ", ".join(sorted(p.name for p in folder.iterdir())[:6]) or "nothing"
             raise FtError(f"{name} is a folder but no checkpoint: it has no config.json (it holds {inside}). `save_pretrained` writes such folders.")
         return "folder", str(folder)
+    if "/" not in str(name) and of_timm(str(name)): return "timm", str(name)
     if folder.suffix or str(name).startswith((".", "/", "~")) or str(name).count("/") > 1: raise FtError(f"There is no folder {name}.")
     if "/" not in str(name): raise unknown("checkpoint", name, CHECKPOINTS)
     return "hub", str(name)
@@ -72,8 +74,8 @@ def read_weights(auto, where: str, config, source: str, **kw) -> tuple:
     "The model and the names of its newly initialised parameters."
     from safetensors import SafetensorError
     try:
-        with quiet(): model, info = auto.from_pretrained(where, config=config, use_safetensors=True, trust_remote_code=False,
-                                           output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=source != "hub", **kw)
+        with quiet(): model, info = auto.from_pretrained(hub_id(where) if source == "timm" else where, config=config, use_safetensors=True, trust_remote_code=False,
+                                           output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=source not in ("hub", "timm"), **kw)
     except (SafetensorError, EOFError) as e:
         raise FtError(f"The weights in {where} are damaged ({e}); the file was probably cut short. Copy or download it again.") from e
     except (OSError, ValueError) as e:
@@ -107,7 +109,7 @@ def first_line(e: Exception) -> str:
 def read_config(where: str, source: str, **changes):
     "The checkpoint's configuration. Raises `FtError` when it cannot be had."
     from transformers import AutoConfig
-    try: config = AutoConfig.from_pretrained(where, trust_remote_code=False, local_files_only=source != "hub")
+    try: config = timm_config(where) if source == "timm" else AutoConfig.from_pretrained(where, trust_remote_code=False, local_files_only=source != "hub")
     except Exception as e:
         hint = "" if source != "hub" else f" It is neither bundled nor a folder; the hub could not give it (no network, or no such model). Bundled: {', '.join(CHECKPOINTS)}."
         raise FtError(f"Could not read the checkpoint {where}: {first_line(e)}{hint}") from e
@@ -130,18 +132,21 @@ def load(
     from ftkit.core import seed_everything
     if seed is not None: seed_everything(seed)
     source, where = locate(name)
-    head = getattr(resolve("task", task) if isinstance(task, str) else task, "head", "AutoModel")
+    task = resolve("task", task)() if isinstance(task, str) else task
+    head = getattr(task, "head", "AutoModel")
     names = list(classes or [f"LABEL_{i}" for i in range(num_labels or 0)])
     config = read_config(where, source, **labels_of(names), **({} if head.endswith("LM") else {"use_cache": False}))  # keys and values are kept for writing only
     auto = getattr(transformers, head)
+    if type(config) not in auto._model_mapping: raise FtError(f"{name} is of the family {config.model_type}, which is not asked for {getattr(task, 'name', head)}; take a checkpoint of another family, or another task.")
     if "quantization_config" in kw:
         if not pretrained: raise FtError("A quantised base is made from pretrained weights, and pretrained=False has none; take LoRA() there.")
         with torch.device("meta"), quiet(): kw["quantization_config"].llm_int8_skip_modules = outside_blocks(auto.from_config(config, trust_remote_code=False))
     if pretrained: model, new = read_weights(auto, where, config, source, dtype=torch.float32, **kw)
-    else: model, new = auto.from_config(config, trust_remote_code=False, **kw).float(), []
+    else: model, new = from_scratch(auto, config, **kw), []
+    if hasattr(task, "wrap"): model, new = (wrapped := task.wrap(model, len(names or task.classes))), list(wrapped._ft_new)  # a task may build its own head on the trunk
     model._ft_new = tuple(new or head_names(model))
-    tokenizer = read_processor(where, source) if processor else None
-    if tokenizer is not None: pad_with(model, tokenizer)
+    tokenizer = read_processor(where, source, config) if processor else None
+    if hasattr(tokenizer, "pad_token_id"): pad_with(model, tokenizer)
     say(f"{name}: {source} checkpoint{'' if pretrained else ' (architecture only, random weights)'}, {size(model) / 1e6:.1f}M parameters")
     return Checkpoint(model, tokenizer, str(name), source, list(model._ft_new), fingerprint(model, skip=model._ft_new), pretrained)
 
@@ -158,11 +163,13 @@ def head_names(model) -> list:
     return [n for n, _ in model.named_parameters() if any(n == h or n.startswith(h + ".") for h in mine)]
 
 # %% ../nbs/40_checkpoints.ipynb #0e1534f6
-def read_processor(where: str, source: str):
-    "The tokenizer that belongs to a checkpoint."
-    from transformers import AutoTokenizer
-    try: return AutoTokenizer.from_pretrained(where, trust_remote_code=False, local_files_only=source != "hub")
-    except Exception as e: raise FtError(f"The checkpoint {where} has weights but no usable tokenizer: {first_line(e)}") from e
+def read_processor(where: str, source: str, config):
+    "The tokenizer that belongs to a checkpoint, or what prepares its pictures."
+    from transformers import AutoImageProcessor, AutoTokenizer, TimmWrapperImageProcessor
+    if config.model_type == "timm_wrapper": return TimmWrapperImageProcessor(getattr(config, "pretrained_cfg", None) or {}, config.architecture)
+    auto, kind = (AutoImageProcessor, "image processor") if hasattr(config, "num_channels") else (AutoTokenizer, "tokenizer")
+    try: return auto.from_pretrained(where, trust_remote_code=False, local_files_only=source != "hub")
+    except Exception as e: raise FtError(f"The checkpoint {where} has weights but no usable {kind}: {first_line(e)}") from e
 
 # %% ../nbs/40_checkpoints.ipynb #58a971c6
 def pad_with(model, tokenizer):
@@ -176,3 +183,35 @@ def outside_blocks(model) -> list:
     from transformers.pytorch_utils import Conv1D
     cut = anatomy(model)
     return [re.escape(n) + "$" for n, m in model.named_modules() if isinstance(m, (torch.nn.Linear, Conv1D)) and cut.block_of(n) is None]
+
+# %% ../nbs/40_checkpoints.ipynb #1c9f2086
+def of_timm(name: str) -> bool:
+    "Whether timm knows an architecture, with or without the name of its weights behind a dot."
+    import timm
+    return timm.is_model(name.partition(".")[0])
+
+def timm_config(name: str):
+    "The configuration of an architecture of timm, as the hub would give it."
+    import timm
+    from transformers import TimmWrapperConfig
+    kind = name.partition(".")[0]
+    told = timm.models.get_pretrained_cfg(name) or timm.models.get_pretrained_cfg(kind)
+    return TimmWrapperConfig.from_dict(dict(architecture=kind, num_classes=told.num_classes, pretrained_cfg=told.to_dict()))
+
+def hub_id(name: str) -> str:
+    "Where the weights of an architecture of timm are on the hub. Raises `FtError` where nobody published any."
+    import timm
+    kind = name.partition(".")[0]
+    told = timm.models.get_pretrained_cfg(name) or timm.models.get_pretrained_cfg(kind)
+    if not told.hf_hub_id: raise FtError(f"Of {name} there are no pretrained weights; with pretrained=False its architecture starts at random.")
+    return told.hf_hub_id if told.hf_hub_id.count("/") and not told.hf_hub_id.endswith("/") else f"timm/{kind}.{told.tag}"
+
+# %% ../nbs/40_checkpoints.ipynb #a06fbefa
+def from_scratch(auto, config, **kw):
+    "A model with random weights, drawn as those who designed it draw them."
+    model = auto.from_config(config, trust_remote_code=False, **kw).float()
+    if config.model_type == "timm_wrapper":
+        import timm
+        head = getattr(model.timm_model, "num_classes", 0)
+        model.timm_model.load_state_dict(timm.create_model(config.architecture, num_classes=head, **(config.model_args or {})).state_dict())
+    return model

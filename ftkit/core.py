@@ -198,14 +198,22 @@ TASKS = {
     "text-classification": Entry("ftkit.tasks.text_classification:TextClassification", "one label per text", "text"),
     "text-generation": Entry("ftkit.tasks.text_generation:TextGeneration", "texts, written on", "text"),
     "text2text-generation": Entry("ftkit.tasks.text2text_generation:Text2TextGeneration", "a text in answer to a text", "text"),
+    "image-classification": Entry("ftkit.tasks.image_classification:ImageClassification", "one label per picture, or several", "image"),
+    "object-detection": Entry("ftkit.tasks.object_detection:ObjectDetection", "boxes with names", "image"),
 }
 CHECKPOINTS = {
     "bert-mini": Entry("bert_mini", "BERT encoder, really pretrained on English text", "bert"),
     "gpt-mini": Entry("gpt_mini", "GPT-2 decoder, really pretrained on English text", "gpt"),
     "t5-mini": Entry("t5_mini", "T5 encoder-decoder, really pretrained on English text", "t5"),
+    "resnet-mini": Entry("resnet_mini", "ResNet, really pretrained on letters, cloth, shapes, clouds and glass", "resnet"),
+    "vit-mini": Entry("vit_mini", "vision transformer, really pretrained on letters, cloth, shapes, clouds and glass", "vit"),
 }
 DATASETS = {
     "reviews": Entry("ftkit.data.reviews:reviews", "generated reviews, two labels, graded in difficulty", "text"),
+    "shapes": Entry("ftkit.data.scenes:shapes", "generated pictures of one shape each, six labels", "image"),
+    "scenes": Entry("ftkit.data.scenes:scenes", "generated pictures of several shapes, with boxes", "image"),
+    "digits": Entry("ftkit.data.digits:digits", "handwritten digits of scikit-learn, really written", "image"),
+    "chests": Entry("ftkit.data.chests:chests", "generated pictures like chest X-rays, two labels", "image"),
 }
 KINDS = {"method": METHODS, "task": TASKS, "checkpoint": CHECKPOINTS, "dataset": DATASETS}
 

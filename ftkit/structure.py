@@ -102,6 +102,8 @@ def find_head(
     if new: return list(dict.fromkeys(n.rpartition(".")[0] for n in new))
     top = [n for n, m in model.named_children() if size(m) and not any(b == n or b.startswith(n + ".") for b in blocks)]
     named = [n for n in top if HEADS.match(n)]
+    inside = [n for n, m in model.named_children() if size(m)]
+    if len(inside) == 1: named = named or [f"{inside[0]}.{n}" for n, m in model.get_submodule(inside[0]).named_children() if HEADS.match(n) and size(m) and f"{inside[0]}.{n}" not in blocks]  # a wrapper around the model
     if named: return named
     last = [n for n, m in model.named_modules() if linear(m) and n.count(".") < 2 and not any(n == b or n.startswith(b + ".") for b in blocks)]
     return last[-1:]
@@ -155,6 +157,7 @@ def anatomy(
     blocks = repeated(model) or repeated(model, matrices=1)
     blocks = with_kin(model, blocks)
     known = getattr(model, "_ft_new", None) if new is None else new
+    blocks = [b for b in blocks if not known or any(f"{b}.{n}" not in known for n, _ in model.get_submodule(b).named_parameters())]  # what is new is head
     head = find_head(model, blocks, known or ())
     fresh = head if known else [h for h in head if not over_vocabulary(model, h)] if known is None else []
     return Anatomy(model, blocks, head, *find_roles(model, blocks, head), fresh)

@@ -26,13 +26,13 @@ def factor(
     step: int,  # optimiser steps done
     total: int,  # optimiser steps in all
     warmup: float = 0.1,  # share of the steps, or a number of steps from 1 up
-    kind: str = "linear",  # "linear", "cosine" or "constant", after the warm-up
+    kind: str = "linear",  # "linear", "cosine" or "constant", after the warm-up; "rising" from a hundredth to a hundredfold, to look for a rate
 ) -> float:
     "What the learning rate is multiplied with."
     first = math.ceil(warmup * total) if warmup < 1 else int(warmup)
     if step < first: return (step + 1) / first
     done = (step - first) / max(1, total - first)
-    shapes = {"linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done)), "constant": 1.0}
+    shapes = {"linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done)), "constant": 1.0, "rising": 10 ** (4 * done - 2)}
     if kind not in shapes: raise FtError(f"There is no schedule {kind!r}; there are: {', '.join(shapes)}.")
     return max(0.0, shapes[kind])
 
@@ -65,7 +65,7 @@ class Learner:
     epochs: int = 3
     steps: int = None  # optimiser steps; overrides epochs
     lr: float = None  # None takes the method's own
-    schedule: str = "linear"  # after the warm-up: "linear", "cosine" or "constant"
+    schedule: str = "linear"  # after the warm-up: "linear", "cosine", "constant", or "rising" to look for a rate
     warmup: float = 0.1  # share of the steps, or a number of steps
     weight_decay: float = 0.01
     clip: float = 1.0  # largest gradient norm; None for no limit
@@ -249,8 +249,10 @@ def shrink(learner, grads: list, norm: torch.Tensor):
 def not_a_number(learner, loss):
     "Stop at the step where the loss or a gradient is no number; nothing was changed by it."
     flush(learner)
-    raise FtError(f"The loss became {float(loss)} at step {learner.step_count + 1} of {learner.total} (the weights are those of the step before). "
-                  f"Try a smaller learning rate (it is {learner.optimizer.param_groups[0]['peak']:.1e}), a longer warm-up, or clip=1.0, and look for empty or broken rows.")
+    error = FtError(f"The loss became {float(loss)} at step {learner.step_count + 1} of {learner.total} (the weights are those of the step before). "
+                    f"Try a smaller learning rate (it is {learner.optimizer.param_groups[0]['peak']:.1e}), a longer warm-up, or clip=1.0, and look for empty or broken rows.")
+    error.history = learner.history  # what was recorded until then
+    raise error
 
 def flush(learner):
     "Read the recorded losses from the device, all at once."

@@ -16,7 +16,7 @@ def one_sentence(e):
 
 
 def test_names_to_come_say_so():
-    for name in ("recommend", "estimate", "diagnose", "evaluate", "export"):
+    for name in ("recommend", "diagnose", "evaluate", "export"):
         with pytest.raises(ft.FtError, match="not built yet"): getattr(ft, name)()
     with pytest.raises(AttributeError): ft.nonsense
 

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['tidy', 'normal', 'label_name', 'label_names', 'some', 'pairs', 'label_ids', 'empty_rows', 'validate', 'clean',
-           'contents', 'deduplicate', 'check_classes', 'unknown_rate', 'check_unknown']
+           'contents', 'deduplicate', 'check_classes', 'label_lists', 'label_sets', 'check_sets', 'unknown_rate',
+           'check_unknown']
 
 # %% ../../nbs/data/20_cleaning.ipynb #7b9881fe
 import unicodedata, warnings
@@ -89,7 +90,7 @@ def empty_rows(
     "Rows whose text, target or label is empty. Raises `FtError` where a text is not text."
     empty = {}
     for role, column in columns.items():
-        if role == "image": continue  # looked at by `pictures.checked`
+        if role in ("image", "labels", "boxes"): continue  # pictures are looked at by `pictures.checked`, and a list of labels may be empty
         values = _labels(ds, column) if role == "label" else ds[column][:]
         if odd := next(((t, r) for t, r in zip(values, ds[ROW]) if t is not None and t == t and not isinstance(t, str)), None):
             raise FtError(f"Column {column!r} holds {type(odd[0]).__name__} values, not text (row {odd[1]}: {str(odd[0])[:30]}); name the {role}'s column with {role}=….")
@@ -170,6 +171,34 @@ def check_classes(
     alike = Counter(c.casefold() for c in counts)
     if double := [c for c in classes if alike[c.casefold()] > 1]: say(f"labels {', '.join(map(repr, double))} differ in case only; they are kept apart")
     if valid is not None: label_ids(valid, label, [c for c in classes if c in counts])
+    return classes
+
+# %% ../../nbs/data/20_cleaning.ipynb #611b14c8
+def label_lists(
+    ds: Dataset,
+    column: str,  # of lists, or of texts with "|" between labels
+) -> list[list[str]]:
+    "The names of each row's labels, in their order."
+    feature = getattr(ds.features[column], "feature", None)
+    parts = lambda v: v.split("|") if isinstance(v, str) else [] if v is None or v != v else list(v) if isinstance(v, (list, tuple)) else [v]
+    return [[n for p in parts(v) if (n := label_name(p, feature))] for v in ds[column][:]]
+
+def label_sets(ds: Dataset, column: str) -> list[list[str]]:
+    "As `label_lists`, each name once."
+    return [list(dict.fromkeys(names)) for names in label_lists(ds, column)]
+
+def check_sets(
+    train: Dataset,
+    column: str,
+    valid: Dataset | None = None,  # its labels must occur in training
+) -> list[str]:
+    "All labels of the training data, in a stable order. Raises `FtError` where there are none, and for labels that training lacks."
+    named = getattr(getattr(train.features[column], "feature", None), "names", None)
+    seen = {n for names in label_sets(train, column) for n in names}
+    if not seen: raise FtError(f"No training row has a label in column {column!r}; labels are lists, or texts with | between them.")
+    classes = named or sorted(seen)
+    for names, row in zip(label_sets(valid, column), valid[ROW]) if valid is not None else ():
+        if strange := [n for n in names if n not in classes]: raise FtError(f"The label {strange[0]!r} (row {row}) does not occur in training, which has {', '.join(map(repr, classes[:20]))}; correct or remove this row.")
     return classes
 
 # %% ../../nbs/data/20_cleaning.ipynb #70258988

@@ -6,7 +6,7 @@
 __all__ = ['HEIC', 'SUFFIXES', 'PARTS', 'JUNK', 'IMAGE', 'KEY', 'plain', 'opened', 'strange', 'of_array', 'tidy_folder',
            'pictures_in', 'any_in', 'of_classes', 'beside', 'of_folder', 'unpacked', 'stored', 'of_values', 'pictured',
            'kept', 'of_torch', 'looked_at', 'in_threads', 'checked', 'Geometry', 'geometry', 'decoded', 'PictureRows',
-           'Hollow', 'picture_rows']
+           'Hollow', 'picture_rows', 'loose', 'called', 'portable']
 
 # %% ../../nbs/data/60_pictures.ipynb #11da3cf8
 import hashlib, io, os, shutil, zipfile
@@ -181,7 +181,7 @@ def of_values(
 def pictured(values) -> bool:
     "Whether a column's values are pictures in memory."
     first = next((v for v in values if v is not None), None)
-    return isinstance(first, Image.Image) or getattr(first, "ndim", 0) >= 2
+    return isinstance(first, (Image.Image, bytes)) or getattr(first, "ndim", 0) >= 2 or isinstance(first, dict) and {"bytes", "path"} >= set(first) > set()
 
 def kept(ds: Dataset, columns: list) -> Dataset:
     "The rows with some columns as pictures that are not decoded."
@@ -312,3 +312,36 @@ def picture_rows(
     out = torch.empty(len(arrays), 1 if grey else 3, geometry.stored, geometry.stored, dtype=torch.uint8)
     for i, a in enumerate(arrays): out[i] = torch.tensor(a[None] if a.ndim == 2 else np.moveaxis(a, -1, 0))
     return PictureRows(out, columns, geometry)
+
+# %% ../../nbs/data/60_pictures.ipynb #d1261772
+def loose(
+    values,
+) -> list:
+    "Pictures without a table, as a list: one picture, an array of several, a file or a folder; None for anything else."
+    if isinstance(values, (Image.Image, bytes)): return [values]
+    if isinstance(values, (np.ndarray, torch.Tensor)):
+        one = values.ndim == 2 or values.ndim == 3 and (values.shape[-1] in (1, 3, 4) or values.shape[0] in (1, 3, 4))
+        return [values] if one else list(values)
+    if not isinstance(values, (str, os.PathLike)): return None
+    path = Path(values).expanduser()
+    if path.is_dir(): return [str(p) for p in pictures_in(path)]
+    return [str(path)] if path.suffix.lower() in SUFFIXES else None
+
+def called(value, i: int) -> str:
+    "What a picture is called: its path, or its number."
+    path = value.get("path") if isinstance(value, dict) else value if isinstance(value, (str, os.PathLike)) else getattr(value, "filename", None)
+    return str(path or f"picture {i}")
+
+# %% ../../nbs/data/60_pictures.ipynb #963e4d24
+def portable(
+    ds: Dataset,
+    most: int = 256_000_000,  # bytes of files that are taken along
+) -> Dataset:
+    "The rows with what is in their picture files, or with whole paths where that would be too much."
+    for column in [c for c, f in ds.features.items() if f == IMAGE]:
+        values = ds[column][:]
+        loose = [Path(v["path"]).absolute() if v["bytes"] is None else None for v in values]
+        small = sum(p.stat().st_size for p in loose if p) <= most
+        values = [v if p is None else {"path": str(p), "bytes": p.read_bytes() if small else None} for v, p in zip(values, loose)]
+        ds = ds.remove_columns(column).add_column(column, values, feature=IMAGE)
+    return ds

@@ -239,8 +239,8 @@ def _open(source, **options):
     if not isinstance(source, (str, os.PathLike)) or not str(source).strip():
         raise FtError(f"{type(source).__name__} {str(source)[:40]!r} is no source; give a file, a bundled name, a DataFrame, a Dataset, a list of dicts or a dict of lists with rows in it.")
     name, path = str(source), Path(source).expanduser()
-    if name in DATASETS:
-        say(f"{name}: bundled data")
+    if name in DATASETS and isinstance(source, str):
+        say(f"{name}: bundled data" + (f"; for what lies here under that name, give './{name}'" if path.exists() else ""))
         return resolve("dataset", name)(), name
     if path.is_file() and path.suffix.lower() == ".zip": path = pictures.unpacked(path)
     if path.is_dir(): return _from_folder(path, **options), name
@@ -267,6 +267,7 @@ def read(
 # %% ../../nbs/data/10_sources.ipynb #0819d99b
 _NAMES = {"image": "image img picture photo file path filename file_name".split(),
           "text": "text sentence review body content comment message document title tweet question utterance".split(),
+          "labels": "labels label tags findings classes categories".split(), "boxes": "boxes bboxes bbox box".split(),
           "label": "label labels target class category sentiment stars rating score y answer".split(),
           "target": "target output answer response summary translation completion reply label".split()}
 
@@ -301,11 +302,12 @@ def infer_columns(
     few = lambda c: head[c].map(str).nunique() <= max(2, min(50, len(head) // 2))
     is_text = lambda c: c in texts and len(texts[c]) > len(head) / 2 and sum(map(len, texts[c])) / len(texts[c]) > 12 and not (few(c) and len(head) > 20)
     is_label = lambda c: c in texts and few(c) and all(isinstance(v, str) or float(v).is_integer() for v in head[c].dropna() if not isinstance(v, (list, dict))) and not is_text(c)
+    is_list = lambda c: isinstance(next((v for v in head[c] if v is not None), None), (list, np.ndarray))
     found = {r: c for r, c in given.items() if c is not None}
     if strange := [r for r in found if r not in roles]: raise FtError(f"This task has no {strange[0]} column; it reads {' and '.join(roles)}.")
     for role, column in found.items(): _require(dataset, role, column)
     if missing := [r for r in roles if r not in found]:
-        for role in missing: found[role] = _pick_column(dataset, role, {"label": is_label, "image": shown.__contains__}.get(role, is_text), set(found.values()))
+        for role in missing: found[role] = _pick_column(dataset, role, {"label": is_label, "image": shown.__contains__, "labels": is_list, "boxes": is_list}.get(role, is_text), set(found.values()))
         say("columns: " + ", ".join(f"{r} is {found[r]!r}" for r in roles) + (" (one of them given)" if len(missing) < len(roles) else ""))
     if len(set(found.values())) < len(roles): raise FtError(f"The {' and the '.join(roles)} are both the column {found[roles[0]]!r}; name two different ones.")
     return {r: found[r] for r in roles}

@@ -166,7 +166,7 @@ def prepare(
         gone = {a for a, _ in leaks}
         train = train.select([i for i, r in enumerate(train[sources.ROW]) if r not in gone])
         if not len(train): raise FtError("Every training text is in the validation part too; these are the same rows, so give other ones, or a share.")
-    classes = cleaning.check_classes(train, label, valid) if label else []
+    classes = cleaning.check_classes(train, label, valid) if label else cleaning.check_sets(train, columns["labels"], valid) if "labels" in columns else []
     if augment:
         train = augment(train)
         if not isinstance(train, Dataset) or not set(columns.values()) <= set(train.column_names): raise FtError(f"augment must return a Dataset that has the columns {', '.join(columns.values())}.")

@@ -36,7 +36,8 @@ def scaled(
 ) -> float:
     "A learning rate for this model's width; T5 and its kin want twice that. Compare Yang et al. 2022, Tensor Programs V; transformers' page on T5."
     if "t5" in getattr(getattr(anatomy.model, "config", None), "model_type", ""): lr = 2 * lr
-    if not anatomy.width or "query" not in anatomy.roles: return lr
+    if "query" not in anatomy.roles: return 10 * lr if "conv" in anatomy.roles else lr  # measured on the page of ResNet
+    if not anatomy.width: return lr
     return lr * min(8.0, max(0.25, (768 / anatomy.width) ** 1.5))
 
 # %% ../../nbs/methods/10_core.ipynb #9b1dadda

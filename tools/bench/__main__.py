@@ -1,7 +1,7 @@
 """Speed of whole jobs, side by side: every row in processes of its own, alternating, several times; medians, quartiles and peak memory.
 
     python tools/bench [jobs] [--repeats 5] [--only sst2,varied]
-    python tools/bench cache | sweep | grid | peak | overhead | methods
+    python tools/bench cache | sweep | grid | peak | overhead | methods | transfer
 
 Writes bench/PART.json, and for jobs the table bench/jobs.md and the picture bench/jobs.png.
 """
@@ -104,16 +104,16 @@ def jobs(repeats, only):
     return dict(means=means, rows=rows, runs=old + runs)
 
 
-def kept(part, works) -> list:
+def kept(part, works, by="work") -> list:
     "With some works only, the rows of the others, as they were measured before."
     from ftkit.core import read_json
     file = ROOT / "bench" / f"{part}.json"
-    return [r for r in read_json(file)["rows"] if r["work"] not in works] if works and file.exists() else []
+    return [r for r in read_json(file)["rows"] if r[by] not in works] if works and file.exists() else []
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("part", nargs="?", default="jobs", choices=["jobs", "cache", "sweep", "grid", "peak", "overhead", "methods"])
+    p.add_argument("part", nargs="?", default="jobs", choices=["jobs", "cache", "sweep", "grid", "peak", "overhead", "methods", "transfer"])
     p.add_argument("--repeats", type=int, default=5)
     p.add_argument("--rows", type=int, help="rows to work on, where a part does not have its own number")
     p.add_argument("--epochs", default="3,10,30")
@@ -122,10 +122,11 @@ def main():
     import torch
     from ftkit.core import versions, write_json
     sys.path.insert(0, str(HERE))
-    import cache, grid, methods, overhead, peak
+    import cache, grid, methods, overhead, peak, transfer
     works = list(filter(None, a.only.split(",")))
     parts = dict(jobs=lambda: jobs(a.repeats, set(works)), cache=lambda: dict(rows=kept("cache", works) + cache.efficiency(a.rows, [int(e) for e in a.epochs.split(",")], works)),
-                 sweep=lambda: cache.sweep(a.rows or 4000, *works[:1] or ["sst2-base"]), grid=lambda: dict(rows=grid.grid(works or ["sst2", "varied", "pictures", "sst2-base"])), peak=lambda: peak.peak(), overhead=lambda: dict(rows=overhead.rows()), methods=lambda: methods.methods(a.repeats, works))
+                 sweep=lambda: cache.sweep(a.rows or 4000, *works[:1] or ["sst2-base"]), grid=lambda: dict(rows=grid.grid(works or ["sst2", "varied", "pictures", "sst2-base"])), peak=lambda: peak.peak(), overhead=lambda: dict(rows=overhead.rows()), methods=lambda: methods.methods(a.repeats, works),
+                 transfer=lambda: dict(rows=kept("transfer", works, "mini") + transfer.transfer(a.repeats, works)))
     found = parts[a.part]()
     write_json(ROOT / "bench" / f"{a.part}.json", found | dict(machine=dict(cpu=torch.backends.cpu.get_cpu_capability(), threads=torch.get_num_threads()), versions=versions()))
 

@@ -1,0 +1,171 @@
+"Picture models from end to end: checkpoints in every form, broken files, several labels, phases of a trunk, resumed runs."
+import os, subprocess, sys
+from pathlib import Path
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+import ftkit as ft
+from ftkit.core import FtError
+from ftkit.data.scenes import SHAPES, paint, shapes
+
+ASK = dict(task="image-classification", progress=False)
+DATA = Path(os.environ.get("FTKIT_DATA", "data"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    "Class folders of shapes; of some the name says what is odd about the file."
+    for i, row in enumerate(shapes(48, 32, level=1)):
+        file = tmp_path / "shapes" / SHAPES[row["label"]] / f"{i:02d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(row["image"]["bytes"])
+    return tmp_path / "shapes"
+
+
+def blank(name="resnet18", **o):
+    return ft.load(name, task="image-classification", num_labels=3, pretrained=False, seed=0, **o)
+
+
+@pytest.fixture
+def folders_in_hub_form(tmp_path):
+    "A ViT and a ResNet of transformers, and a model of timm, each as the hub has it."
+    from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, ViTForImageClassification, ViTImageProcessor
+    size = {"height": 32, "width": 32}
+    for name, model in (("vit", ViTForImageClassification(ViTConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=32, patch_size=8, num_labels=5))),
+                        ("resnet", ResNetForImageClassification(ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=5)))):
+        model.save_pretrained(tmp_path / name), ViTImageProcessor(size=size).save_pretrained(tmp_path / name)
+    blank().model.save_pretrained(tmp_path / "timm")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["vit", "resnet", "timm"])
+def test_checkpoints_in_hub_form(folders_in_hub_form, folder, name):
+    run = ft.finetune(str(folders_in_hub_form / name), folder, "lora", steps=2, batch_size=8, **ASK)
+    assert set(run.metrics) >= {"accuracy", "f1", "auc", "loss"} and run.predict(folder / "star").label.isin(SHAPES).all()
+    run.save(folders_in_hub_form / "run")
+    again = ft.load_run(folders_in_hub_form / "run")
+    assert np.allclose(again.predict(folder / "ring").score, run.predict(folder / "ring").score, atol=1e-6)
+
+
+def test_names_of_timm():
+    small, = {type(blank(n).model).__name__ for n in ("resnet18", "resnet18.a1_in1k")}
+    assert small == "TimmWrapperForImageClassification"
+    for wrong, said in (("resnet18", "hub"), ("resnet1q8", "no checkpoint"), ("resnet18.csv/x/y", "no folder")):
+        with pytest.raises(FtError, match=f"(?i){said}|could not"): ft.load(wrong, task="image-classification", num_labels=2)
+
+
+def test_a_start_from_random_weights_is_timms_own():
+    import timm
+    torch.manual_seed(0)
+    theirs, ours = timm.create_model("vit_tiny_patch16_224", num_classes=3), blank("vit_tiny_patch16_224").model.timm_model
+    for (n, a), b in zip(theirs.named_parameters(), ours.parameters()):
+        if a.ndim > 1 and a.numel() > 500: assert abs(a.std() - b.std()) < 0.2 * a.std() + 1e-3, n
+
+
+def test_broken_files_end_no_epoch(folder, capsys):
+    whole = next((folder / "star").glob("*.png")).read_bytes()
+    (folder / "star" / "cut.png").write_bytes(whole[:len(whole) // 2])
+    (folder / "star" / "text.jpg").write_text("not a picture at all")
+    Image.new("RGB", (1, 1)).save(folder / "ring" / "dot.png")
+    Image.fromarray((paint(32, ["ring"], np.random.default_rng(1))[0][..., 0].astype(np.uint16) * 257)).save(folder / "ring" / "deep.png")
+    Image.fromarray(paint(32, ["ring"], np.random.default_rng(2))[0]).convert("CMYK").save(folder / "ring" / "print.jpg")
+    Image.fromarray(paint(32, ["ring"], np.random.default_rng(3))[0]).convert("P").save(folder / "ring" / "palette.gif")
+    (folder / "ring" / "really_png.jpg").write_bytes(whole)
+    with pytest.raises(FtError, match="3 of 55 pictures cannot be read"): ft.finetune("resnet18", folder, "head", pretrained=False, steps=1, **ASK)
+    run = ft.finetune("resnet18", folder, "head", pretrained=False, epochs=1, clean=True, **ASK)
+    said = capsys.readouterr().out
+    assert all(n in said for n in ("cut.png", "text.jpg", "dot.png", "scaled to eight bits", "CMYK", "palette")) and len(run.history)
+
+
+def test_several_labels_in_lists_and_in_texts():
+    r, rows = np.random.default_rng(0), []
+    for i in range(24):
+        kinds = r.permutation(3)[:r.integers(0, 3)]
+        rows.append((paint(32, [SHAPES[k] for k in kinds], r)[0], [SHAPES[k] for k in kinds]))
+    lists = {"image": [p for p, _ in rows], "labels": [k for _, k in rows]}
+    texts = lists | {"labels": ["|".join(k) for _, k in rows]}
+    runs = [ft.finetune("resnet18", d, "head", pretrained=False, problem="multi", steps=2, **ASK) for d in (lists, texts)]
+    assert runs[0].task.classes == runs[1].task.classes == sorted(SHAPES[:3]) and runs[0].metrics == runs[1].metrics
+    said = runs[0].predict([rows[0][0]])
+    assert isinstance(said.labels[0], list) and {f"p_{c}" for c in SHAPES[:3]} <= set(said.columns)
+
+
+def test_probabilities_at_a_threshold():
+    from ftkit.tasks.image_classification import ImageClassification
+    task = ImageClassification(classes=["well", "ill"], threshold=0.2)
+    said = task.predict(torch.tensor([[1.0, 0.0], [3.0, 0.0]]))
+    assert [s["label"] for s in said] == ["ill", "well"]
+    with pytest.raises(FtError, match="threshold"): ImageClassification(threshold=2)
+    with pytest.raises(FtError, match="positive"): ImageClassification(classes=["a", "b"], positive="c")
+
+
+def test_augmentation_changes_training_only(folder, capsys):
+    plain, changed = (ft.finetune("resnet18", folder, "head", pretrained=False, steps=3, batch_size=8, lr=0.0, **ASK, **o) for o in ({}, {"augment": "standard+mixup"}))
+    assert plain.metrics == changed.metrics  # nothing learned at a rate of zero, and validation is not augmented
+    said = capsys.readouterr().out
+    assert said.count("trunk cached") <= 1
+    with pytest.raises(FtError, match="cannot be cached"): ft.finetune("resnet18", folder, "head", pretrained=False, steps=2, augment="light", cache=True, **ASK)
+
+
+def test_phases_start_at_their_boundary(folder):
+    "Gradual unfreezing with a trunk for each phase ends where it ends without one."
+    on = ft.GradualUnfreeze(schedule=((0, 0), (0.4, 2), (0.7, 4)), lr=1e-3)
+    ends = [ft.finetune("resnet18", folder, on, pretrained=False, epochs=6, batch_size=8, cache=c, keep="last", precision="fp32", seed=0, **ASK) for c in (False, True)]
+    a, b = (r.model.state_dict() for r in ends)
+    far = max(float((a[n].float() - b[n].float()).abs().max() / a[n].float().abs().max().clamp(min=1e-3)) for n in a)
+    assert far < 1e-3 and [r.history.loss.iloc[-1] for r in ends][0] == pytest.approx(ends[1].history.loss.iloc[-1], rel=1e-3)
+
+
+FIT = """
+import sys, os, signal
+import ftkit as ft, ftkit.api as api
+out, data, kill = sys.argv[1], sys.argv[2], int(sys.argv[3])
+if kill:
+    plain = api.learner_for
+    api.learner_for = lambda *a, **k: plain(*a, **k).on("after_step", lambda l: l.step_count == kill and os.kill(os.getpid(), signal.SIGKILL))
+if sys.argv[4] == "resume": ft.resume(out)
+else: ft.finetune("resnet18", data, ft.GradualUnfreeze(schedule=((0, 0), (0.5, 3))), pretrained=False, epochs=4, batch_size=8, out=out, save_every=3, augment=sys.argv[5] or None, task="image-classification", progress=False)
+"""
+
+
+@pytest.mark.parametrize("augment", ["", "light+cutmix"])
+def test_killed_and_resumed_on_pictures(folder, tmp_path, augment):
+    "From a folder of files, phases and augmentation included; resumed in another folder, without the files."
+    from ftkit.core import sha256
+    def child(out, kill=0, how="fit", cwd=None): return subprocess.run([sys.executable, "-c", FIT, str(out), str(folder), str(kill), how, augment], capture_output=True, text=True, timeout=300, cwd=cwd)
+    whole = child(tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr[-2000:]
+    assert child(tmp_path / "killed", kill=13).returncode == -9
+    folder.rename(tmp_path / "moved")
+    last = child(tmp_path / "killed", how="resume", cwd=tmp_path)
+    assert last.returncode == 0, last.stderr[-2000:]
+    weights = lambda out: {p.name: sha256(p) for p in sorted((out / "delta").rglob("*.safetensors"))}
+    assert weights(tmp_path / "killed") == weights(tmp_path / "whole") and weights(tmp_path / "whole")
+
+
+def test_in_a_terminal(folder, tmp_path):
+    words = ["finetune", "resnet18", str(folder), "--task", "image-classification", "--method", "head", "--no-pretrained", "--steps", "2", "--option", "augment=light", "--out", str(tmp_path / "run")]
+    done = subprocess.run([sys.executable, "-c", "from ftkit.cli import main; main()", *words], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "auc" in done.stdout, done.stderr[-1000:]
+    assert ft.load_run(tmp_path / "run").task.augment == "light"
+
+
+def test_real_photographs():
+    "Ants and bees through an architecture of real size: memory and time as they were predicted."
+    if not (DATA / "ants_bees").exists(): pytest.skip("there is no ants_bees in FTKIT_DATA")
+    options = dict(task="image-classification", pretrained=False, steps=3, batch_size=8, valid=None, precision="fp32")
+    said = ft.estimate("resnet18", DATA / "ants_bees", "full", **options)
+    run = ft.finetune("resnet18", DATA / "ants_bees", "full", progress=False, keep="last", **options)
+    assert run.task.classes == ["ants", "bees"] and run.spec["rows"] > 200
+    told = {"memory": said.training / run.resources["peak_memory"], "time": said.seconds / run.resources["seconds"]}
+    print(f"predicted over measured: {told}")
+    assert 0.4 < told["memory"] < 2 and 0.2 < told["time"] < 3
+
+
+def test_a_folder_named_as_bundled_data(tmp_path, monkeypatch, capsys):
+    from ftkit.data.sources import read
+    monkeypatch.chdir(tmp_path)
+    for i, k in enumerate("ab"): (tmp_path / "digits" / k).mkdir(parents=True), Image.new("L", (9, 9), 80 * i).save(tmp_path / "digits" / k / "0.png")
+    assert len(read("digits")) > 100 and "./digits" in capsys.readouterr().out
+    assert len(read(Path("digits"))) == len(read("./digits")) == 2
