@@ -19,14 +19,16 @@ from .tasks.core import to_device
 # %% ../nbs/78_advice.ipynb #871154b0
 class Kept:
     "A context that counts the bytes which a forward pass leaves behind for the backward one."
-    def __init__(self, model): self.known, self.bytes = {p.untyped_storage().data_ptr() for p in (*model.parameters(), *model.buffers())}, 0
+    def __init__(self, model): self.known, self.bytes, self.largest = {p.untyped_storage().data_ptr() for p in (*model.parameters(), *model.buffers())}, 0, 0
     def __enter__(self):
         self.hooks = torch.autograd.graph.saved_tensors_hooks(self.pack, lambda t: t)
         self.hooks.__enter__()
         return self
     def pack(self, t):
         at = t.untyped_storage().data_ptr()
-        if at not in self.known: self.known.add(at); self.bytes += t.untyped_storage().nbytes()
+        if at not in self.known:
+            size = t.untyped_storage().nbytes()
+            self.known.add(at); self.bytes += size; self.largest = max(self.largest, size)
         return t
     def __exit__(self, *error): self.hooks.__exit__(*error)
 
@@ -53,7 +55,7 @@ class Estimate:
     @property
     def peak(self) -> int: return sum(self.memory.values())
     @property
-    def training(self) -> int: return self.memory["gradients"] + self.memory["optimiser"] + self.memory["activations"]
+    def training(self) -> int: return self.peak - self.memory["weights"] - self.memory["best weights, kept"]
     @property
     def seconds(self) -> float: return self.steps * self.step_seconds
     def fits(self, gigabytes: float) -> bool:
@@ -97,7 +99,8 @@ def estimate(
     micro = max(1, -(-batch_size // accumulate))
     small, large = (measured(asks, ck.model, rows, min(n, len(rows), micro), device, precision) for n in (2, 6))
     at = lambda i: line((small[0], small[i]), (large[0], large[i]), micro) if large[0] > small[0] else large[i] * micro / large[0]
-    return summed(attached(ck.model), ck.model, int(at(1)), at(2) * accumulate, total, batch_size)
+    encoded = sum(x.numel() * x.element_size() for x in vars(rows).values() if torch.is_tensor(x)) * (spec["rows"] + spec["valid_rows"]) // len(rows)
+    return summed(attached(ck.model), ck.model, {"activations": int(at(1)), "passing gradients": int(at(3)), "rows, encoded": encoded}, at(2) * accumulate, total, batch_size)
 
 # %% ../nbs/78_advice.ipynb #d59793a8
 def measured(task, model, rows, n: int, device, precision: str) -> tuple:
@@ -112,12 +115,12 @@ def measured(task, model, rows, n: int, device, precision: str) -> tuple:
         if device.type == "cuda": torch.cuda.synchronize()
         times.append(time.perf_counter() - began)
     for p in model.parameters(): p.grad = None
-    return n, kept.bytes, min(times[1:])
+    return n, kept.bytes, min(times[1:]), 3 * kept.largest
 
-def summed(on, model, activations: int, seconds: float, steps: int, batch_size: int) -> Estimate:
+def summed(on, model, found: dict, seconds: float, steps: int, batch_size: int) -> Estimate:
     "The parts of an estimate."
     trains = list(on.parameters().values())
     size = sum(p.numel() * p.element_size() for p in trains)
     weights = sum(p.numel() * p.element_size() for p in {id(p): p for p in model.parameters()}.values())
-    parts = {"weights": weights, "gradients": size, "optimiser": 2 * size, "activations": activations, "best weights, kept": size}
+    parts = {"weights": weights, "gradients": size, "optimiser": 2 * size, **found, "best weights, kept": size}
     return Estimate(parts, steps, seconds, batch_size, sum(p.numel() for p in trains), size)

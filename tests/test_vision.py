@@ -154,13 +154,13 @@ def test_in_a_terminal(folder, tmp_path):
 def test_real_photographs():
     "Ants and bees through an architecture of real size: memory and time as they were predicted."
     if not (DATA / "ants_bees").exists(): pytest.skip("there is no ants_bees in FTKIT_DATA")
-    options = dict(task="image-classification", pretrained=False, steps=3, batch_size=8, valid=None, precision="fp32")
+    options = dict(task="image-classification", pretrained=False, steps=6, batch_size=8, valid=None, precision="fp32")
     said = ft.estimate("resnet18", DATA / "ants_bees", "full", **options)
     run = ft.finetune("resnet18", DATA / "ants_bees", "full", progress=False, keep="last", **options)
     assert run.task.classes == ["ants", "bees"] and run.spec["rows"] > 200
     told = {"memory": said.training / run.resources["peak_memory"], "time": said.seconds / run.resources["seconds"]}
     print(f"predicted over measured: {told}")
-    assert 0.4 < told["memory"] < 2 and 0.2 < told["time"] < 3
+    assert 0.5 < told["memory"] < 1.6 and 0.3 < told["time"] < 2
 
 
 def test_a_folder_named_as_bundled_data(tmp_path, monkeypatch, capsys):
