@@ -147,6 +147,7 @@ def rate_picture(c: RateCurve):
         ax.plot([r["lr"] for r in rows], [r["smoothed"] for r in rows], color="#0b62a8", lw=1.8)
         for rate, name, dash in ((c.lr, "take", "-"), (c.steepest, "steepest", ":")): ax.axvline(rate, color="#d1495b", ls=dash, lw=1.3); ax.annotate(f"{name} {number(rate)}", (rate, 0.92 if name == "take" else 0.82), xycoords=("data", "axes fraction"), xytext=(4, 0), textcoords="offset points", fontsize=8)
         ax.set(xscale="log", xlabel="learning rate of the first group", ylabel="loss", ylim=(least - 0.1 * abs(least) - 0.05, 1.5 * rows[0]["smoothed"]))
+        ax.xaxis.set_major_formatter(lambda v, _: f"{v:g}"), ax.xaxis.set_minor_formatter("")
     return Figure(fig, f"Loss while the learning rate rose from {number(rows[0]['lr'])} to {number(rows[-1]['lr'])}: falls fastest at {number(c.steepest)}, least at {number(3 * c.lr)}.", texts)
 
 # %% ../nbs/72_lab.ipynb #1bb3d1fc
