@@ -169,3 +169,43 @@ def test_a_folder_named_as_bundled_data(tmp_path, monkeypatch, capsys):
     for i, k in enumerate("ab"): (tmp_path / "digits" / k).mkdir(parents=True), Image.new("L", (9, 9), 80 * i).save(tmp_path / "digits" / k / "0.png")
     assert len(read("digits")) > 100 and "./digits" in capsys.readouterr().out
     assert len(read(Path("digits"))) == len(read("./digits")) == 2
+
+
+BOXES = """
+import sys, os, signal
+import ftkit as ft, ftkit.api as api
+from ftkit.data.scenes import scenes
+out, kill = sys.argv[1], int(sys.argv[2])
+if kill:
+    plain = api.learner_for
+    api.learner_for = lambda *a, **k: plain(*a, **k).on("after_step", lambda l: l.step_count == kill and os.kill(os.getpid(), signal.SIGKILL))
+if sys.argv[3] == "resume": ft.resume(out)
+else: ft.finetune("resnet-mini", scenes(40, seed=0), "lora", task="object-detection", valid=scenes(8, seed=1), steps=6, batch_size=8, out=out, save_every=2, progress=False)
+"""
+
+
+def test_killed_and_resumed_on_boxes(tmp_path):
+    from ftkit.core import sha256
+    def child(out, kill=0, how="fit"): return subprocess.run([sys.executable, "-c", BOXES, str(tmp_path / out), str(kill), how], capture_output=True, text=True, timeout=300)
+    for done, code in ((child("whole"), 0), (child("killed", kill=5), -9), (child("killed", how="resume"), 0)): assert done.returncode == code, done.stderr[-2000:]
+    weights = lambda out: {p.name: sha256(p) for p in sorted((tmp_path / out / "delta").rglob("*.safetensors"))}
+    assert weights("killed") == weights("whole") and weights("whole")
+
+
+def test_boxes_of_rows():
+    from ftkit.data.scenes import scenes
+    rows = scenes(6, seed=2).to_list()
+    rows[3]["labels"] = rows[3]["labels"] + [0]
+    with pytest.raises(FtError, match="Row 3 has .* boxes and"): ft.finetune("resnet-mini", rows, "head", task="object-detection", valid=None, steps=1, progress=False)
+    with pytest.raises(FtError, match="one size only"): ft.load("vit-mini", task="object-detection", num_labels=2)
+
+
+@pytest.mark.parametrize("kind", ["simclr", "moco", "supcon"])
+def test_contrast_tunes_what_its_method_says(kind):
+    from ftkit.data.digits import digits
+    from ftkit.recipes.contrastive import contrast
+    done = contrast("vit-mini", digits(40), kind, method="bitfit", augment="light", steps=2, batch_size=16)
+    base = ft.load("vit-mini", task="image-classification", num_labels=2, seed=0).model.state_dict()
+    moved = {n for n, p in done.model.state_dict().items() if n in base and p.shape == base[n].shape and not torch.equal(p, base[n])}
+    assert any(n.endswith("bias") for n in moved) and all(n.endswith("bias") or "head" in n for n in moved)
+    assert len(done.history) == 2 and set(done.ends) == {"spread", "rank", "named"}

@@ -153,7 +153,8 @@ class Contrasted:
     def save(self, folder):
         "Write the tuned trunk as a checkpoint's folder, which `finetune` takes by its path."
         if self.model._ft["default"].plan.inject: self.model._ft["default"].method.merge(self.model)
-        with quiet(): self.model.save_pretrained(folder)
+        with quiet():
+            for part in (self.model, self.processor): part.save_pretrained(folder)
 
 # %% ../../nbs/recipes/10_contrastive.ipynb #cb9006ee
 KINDS = ("simclr", "moco", "supcon")
