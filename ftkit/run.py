@@ -104,7 +104,7 @@ class Run:
         "A transformers pipeline with the tuned model."
         from transformers import pipeline
         from transformers.pipelines import PIPELINE_REGISTRY
-        if self.task.name not in PIPELINE_REGISTRY.get_supported_tasks(): raise FtError(f"transformers has no pipeline for {self.task.name}; use run.predict.")
+        if self.task.name not in PIPELINE_REGISTRY.get_supported_tasks() or hasattr(self.task, "wrap"): raise FtError(f"transformers has no pipeline for {self.task.name}; use run.predict.")
         with_ = {"image_processor" if "image" in self.task.columns else "tokenizer": self.processor}
         return pipeline(self.task.name, model=self.model, device=self.device, **with_)
     def table(self) -> list:

@@ -6,7 +6,7 @@
 __all__ = ['HEIC', 'SUFFIXES', 'PARTS', 'JUNK', 'IMAGE', 'KEY', 'plain', 'opened', 'strange', 'of_array', 'tidy_folder',
            'pictures_in', 'any_in', 'of_classes', 'beside', 'of_folder', 'unpacked', 'stored', 'of_values', 'pictured',
            'kept', 'of_torch', 'looked_at', 'in_threads', 'checked', 'Geometry', 'geometry', 'decoded', 'PictureRows',
-           'Hollow', 'picture_rows', 'loose', 'called', 'portable']
+           'Hollow', 'of_each', 'picture_rows', 'loose', 'called', 'portable']
 
 # %% ../../nbs/data/60_pictures.ipynb #11da3cf8
 import hashlib, io, os, shutil, zipfile
@@ -301,13 +301,20 @@ class Hollow(PictureRows):
     "Rows whose pictures nobody looks at; their decimals take no time and no memory."
     def pixels(self, pictures): return torch.zeros(()).expand(len(pictures), len(self.geometry.mean), self.geometry.side, self.geometry.side)
 
+def of_each(function, values) -> list:
+    "A function of every picture, several at a time. Raises `FtError` naming the one that cannot be read."
+    def one(pair):
+        try: return function(pair[1])
+        except FtError as e: raise FtError(f"{called(pair[1], pair[0])} {e}") from None
+    return in_threads(one, enumerate(values))
+
 def picture_rows(
     values,  # pictures in any form
     geometry: Geometry,
     columns: dict = None,
 ) -> PictureRows:
     "Decode pictures, several at a time."
-    arrays = in_threads(lambda v: decoded(v, geometry.stored, geometry.filter), values)
+    arrays = of_each(lambda v: decoded(v, geometry.stored, geometry.filter), values)
     grey = all(a.ndim == 2 for a in arrays)
     out = torch.empty(len(arrays), 1 if grey else 3, geometry.stored, geometry.stored, dtype=torch.uint8)
     for i, a in enumerate(arrays): out[i] = torch.tensor(a[None] if a.ndim == 2 else np.moveaxis(a, -1, 0))

@@ -280,7 +280,8 @@ def _pick_column(ds, role, fits, taken):
     if len(fitting) == 1: return fitting[0]
     listed = ", ".join(c for c in ds.column_names if c != ROW)
     what = f"{len(fitting)} columns could be the {role}: {', '.join(fitting)}" if fitting else f"No column looks like the {role}"
-    raise FtError(f"{what}; say which with {role}=…, e.g. {role}={(fitting or columns or ['…'])[0]!r}. The columns are {listed}.")
+    pictures_ = " Pictures are asked for with task=\"image-classification\"." if role == "text" and set(lower) & set(_NAMES["image"]) else ""
+    raise FtError(f"{what}; say which with {role}=…, e.g. {role}={(fitting or columns or ['…'])[0]!r}. The columns are {listed}.{pictures_}")
 
 def _require(ds, role, column):
     "A named column that is there."

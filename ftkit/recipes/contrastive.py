@@ -204,6 +204,7 @@ def unnamed(data, kind: str) -> tuple:
     from ftkit.data.sources import read
     data = read(data) if not hasattr(data, "column_names") else data
     named = "label" in data.column_names
+    if "image" not in data.column_names: raise FtError(f"Contrastive tuning needs pictures in a column image; the columns are {', '.join(data.column_names)}.")
     if kind == "supcon" and not named: raise FtError("Supervised contrast needs names, in a column label; simclr and moco need none.")
     if kind != "supcon" and named: data = data.remove_columns("label")
     return data, resolve("task", "image-classification")(classes=label_names(data, "label") if kind == "supcon" else ["none", "one"])

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 from ..core import FtError
 from ..data.cleaning import label_lists
-from ..data.pictures import Geometry, PictureRows, geometry, in_threads, opened
+from ..data.pictures import Geometry, PictureRows, geometry, of_each, opened
 
 # %% ../../nbs/tasks/60_object_detection.ipynb #bc5759a3
 def iou(
@@ -80,7 +80,7 @@ def detector(
 # %% ../../nbs/tasks/60_object_detection.ipynb #b3bbe2a2
 def squeezed(values, side: int) -> tuple:
     "Pictures of one size in bytes, (rows, 3, side, side), and the sizes they had, (rows, 2)."
-    found = in_threads(lambda v: opened(v)[0].convert("RGB"), values)
+    found = of_each(lambda v: opened(v)[0].convert("RGB"), values)
     pixels = np.stack([np.asarray(p.resize((side, side), Image.Resampling.BILINEAR)) for p in found])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), np.array([p.size for p in found], np.float32)
 
