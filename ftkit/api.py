@@ -136,11 +136,11 @@ def device_of(spec: dict) -> torch.device:
     "Where a specification is computed."
     return torch.device(spec["learner"].get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
 
-def way_for(spec: dict, model, task, rows, device) -> Way:
+def way_for(spec: dict, model, task, rows, device, steps: int = None) -> Way:
     "How this machine computes the model fastest, for a batch of ordinary length."
     set_modes(model, frozen_dropout=spec["learner"].get("frozen_dropout", False))
     random, some = rng_state(), ordinary(rows, -(-spec["batch_size"] // spec["accumulate"]))
-    try: return probed(model, task, task.collate(rows, some), spec["learner"].get("precision", "auto"), device)
+    try: return probed(model, task, task.collate(rows, some), spec["learner"].get("precision", "auto"), device, steps)
     finally: set_rng_state(*random)
 
 # %% ../nbs/70_api.ipynb #7da3a5af
@@ -153,7 +153,7 @@ def learner_for(spec: dict, ck, task, train, valid, **options) -> Learner:
     steps = spec["steps"] or batches.steps(spec["epochs"])
     on.attach(ck.model, steps=steps)
     began, device = time.perf_counter(), device_of(spec)
-    spec["way"] = spec.get("way") or asdict(way_for(spec, ck.model.to(device), task, rows, device))
+    spec["way"] = spec.get("way") or asdict(way_for(spec, ck.model.to(device), task, rows, device, steps))
     for h in attached(ck.model).handles: h.at(0)
     with Way(**spec["way"]).used(): task = Phased(spec, ck.model, task, rows, held, steps, len(batches))
     batches.collate = task.collate

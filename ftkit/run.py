@@ -22,22 +22,31 @@ from .tasks.core import to_device
 # %% ../nbs/64_run.ipynb #29681b52
 class Memory:
     "A context that measures the peak memory of what runs inside, in bytes above where it began."
+    kept = 0  # bytes in use when rubbish was last collected
+
     def __enter__(self):
-        gc.collect()
         self.cuda, self.running = torch.cuda.is_available(), True
-        if self.cuda: torch.cuda.reset_peak_memory_stats(); self.start = torch.cuda.memory_allocated()
+        if not self.cuda: release()
+        if self.used() > 1.1 * Memory.kept:  # collecting looks at every object there is, half a second once the libraries are loaded
+            gc.collect()
+            if not self.cuda: release()
+            Memory.kept = self.used()
+        self.start = self.top = self.used()
+        if self.cuda: torch.cuda.reset_peak_memory_stats()
         else:
-            import psutil
-            release()
-            self.rss = psutil.Process().memory_info
-            self.start = self.top = self.rss().rss
             self.thread = threading.Thread(target=self.watch, daemon=True)
             self.thread.start()
         return self
 
+    def used(self) -> int:
+        "Bytes in use now, on the GPU if there is one."
+        if self.cuda: return torch.cuda.memory_allocated()
+        import psutil
+        return psutil.Process().memory_info().rss
+
     def watch(self):
         while self.running:
-            self.top = max(self.top, self.rss().rss)
+            self.top = max(self.top, self.used())
             time.sleep(0.01)
 
     def __exit__(self, *error):
