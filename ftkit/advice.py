@@ -10,10 +10,11 @@ import time
 from dataclasses import dataclass, field
 import numpy as np
 import torch
-from .api import build, device_of, parted, read_data
+from .api import build, device_of, finetune, parted, read_data
+from .core import FtError
 
 from .methods.core import attached, describe, from_description, method as make_method, set_modes
-from .probe import autocast
+from .probe import autocast, pick_precision
 from .tasks.core import to_device
 
 # %% ../nbs/78_advice.ipynb #871154b0
@@ -86,7 +87,11 @@ def estimate(
     **asked,  # options of the task
 ) -> Estimate:
     "Predict memory and time of a fine-tuning from two small batches. Raises `FtError` as finetune does."
-    spec = dict(checkpoint=str(checkpoint), task=task, asked=parted(asked, task, max_length)[0], method=describe(make_method(method)), columns=dict(columns or {}), max_length=max_length, pretrained=pretrained, seed=seed, learner={})
+    if precision == "auto": precision = pick_precision(device_of({"learner": {}}))
+    if (o := next((o for o in asked if o in finetune.__code__.co_varnames[:finetune.__code__.co_argcount]), None)): raise FtError(f"estimate has no option {o}=, which changes nothing here; columns={{role: name}} names columns.")
+    asked, unasked = parted(asked, task, max_length)
+    if unasked: raise FtError(f"estimate does not know what {', '.join(unasked)} would change; leave it away, and expect another figure.")
+    spec = dict(checkpoint=str(checkpoint), task=task, asked=asked, method=describe(make_method(method)), columns=dict(columns or {}), max_length=max_length, pretrained=pretrained, seed=seed, learner={})
     found = read_data(spec, data, valid, clean=clean)
     ck, asks = build(spec)
     some = found.train.select(range(min(len(found.train), 64)))

@@ -115,6 +115,7 @@ class Phased:
     def __getattr__(self, name): return getattr(self.task, name)
     def free(self) -> tuple: return tuple(p.requires_grad for p in self.model.parameters())
 
+    @torch.inference_mode(False)  # a phase may begin while validation asks
     def look(self, first: bool = False):
         "Find the boundary of the phase at hand."
         self.known, modes = self.free(), [(m, m.training) for m in self.model.modules()]
@@ -217,6 +218,7 @@ def finetune(
     found = read_data(spec, data, valid, keep_leaks, clean)
     ck, task = build(spec)
     spec["unknown_rate"] = check_words(task, ck.processor, found.train, spec["checkpoint"])
+    if out and any(map(callable, asked.values())): raise FtError(f"{', '.join(k for k, v in asked.items() if callable(v))} is a function, which cannot be written into {out} for resume; name a preset, or leave out= away.")
     if out and main_process(): keep_data(Path(out), spec, found)
     return train(spec, ck, task, found.train, found.valid, out)
 

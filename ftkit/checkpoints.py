@@ -136,6 +136,7 @@ def load(
     head = getattr(task, "head", "AutoModel")
     names = list(classes or [f"LABEL_{i}" for i in range(num_labels or 0)])
     config = read_config(where, source, **labels_of(names), **({} if head.endswith("LM") else {"use_cache": False}))  # keys and values are kept for writing only
+    if getattr(task, "problem", None) == "multi": config.problem_type = "multi_label_classification"  # for pipelines
     auto = getattr(transformers, head)
     if type(config) not in auto._model_mapping: raise FtError(f"{name} is of the family {config.model_type}, which is not asked for {getattr(task, 'name', head)}; take a checkpoint of another family, or another task.")
     if "quantization_config" in kw:

@@ -18,12 +18,13 @@ def picture_of(
     value,  # a PIL picture, undecoded rows, bytes or paths, or an array: (height, width[, 3]) or (1 or 3, height, width), in bytes or from 0 to 1
 ) -> np.ndarray:  # (height, width, 3), uint8
     "A picture as what is drawn."
+    from ftkit.data.pictures import opened
     if torch.is_tensor(value): value = value.detach().cpu().numpy()
     if isinstance(value, np.ndarray):
         if value.ndim == 3 and value.shape[0] in (1, 3) and value.shape[-1] not in (1, 3): value = np.moveaxis(value, 0, -1)
         if value.dtype.kind == "f": value = (value.clip(0, 1) * 255).round().astype(np.uint8)
+        if value.ndim == 3 and value.shape[-1] == 4: value = np.asarray(opened(value)[0].convert("RGB"))
         return np.broadcast_to(value if value.ndim == 3 else value[..., None], (*value.shape[:2], 3))
-    from ftkit.data.pictures import opened
     return np.asarray(opened(value)[0].convert("RGB"))
 
 # %% ../nbs/22_gallery.ipynb #38ee59ef

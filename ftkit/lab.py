@@ -77,6 +77,9 @@ def compare(
     if not methods: raise FtError("There are no methods to compare; give methods=[…].")
     chosen = [make_method(m) for m in methods]
     seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if not seeds: raise FtError("There are no seeds to run; give seeds=1 or more.")
+    if options.get("valid", 0.2) is None: raise FtError("A comparison needs rows to judge by; give valid=…")
+    if options.get("out"): raise FtError("A comparison writes no folder of its own (its runs would all go into one); leave out= away, or call finetune for each.")
     runs = []
     with silence(True), suppress(FtError): finetune(checkpoint, data, "lora", **{**options, "steps": 1, "out": None})  # so that the first row does not pay for what is loaded once
     for m in chosen:

@@ -156,13 +156,14 @@ def probed(
     plain = Way(pick_precision(device, model) if precision == "auto" else precision, torch.get_num_threads())
     blocks = anatomy(model).blocks
     if device.type != "cpu" or int(os.environ.get("WORLD_SIZE", 1)) > 1 or not blocks: return plain
-    file = home() / "probe" / f"{question(model, blocks, batch, precision)}.json"
-    if file.exists(): return Way(**read_json(file)["way"])
+    asked = question(model, blocks, batch, precision)
+    short, file = (home() / "probe" / f"{name}.json" for name in (f"{asked}-{steps}", asked))
+    if (known := next((f for f in (short, file) if f.exists()), None)): return Way(**read_json(known)["way"])
     candidates = ways(precision)
     with faster(device):
         step = block_step(model, task, to_device(batch, device))
-        if steps and steps * len(blocks) * min(seconds_of(step, plain) for _ in range(2)) < seconds: return plain
-        way, times = fastest(step, candidates, seconds) if len(candidates) > 1 else (candidates[0], {})
+        if steps and steps * len(blocks) * min(seconds_of(step, plain) for _ in range(2)) < seconds: way, times, file = plain, {}, short
+        else: way, times = fastest(step, candidates, seconds) if len(candidates) > 1 else (candidates[0], {})
     with contextlib.suppress(FtError): write_json(file, dict(way=asdict(way), seconds=[{**asdict(w), "seconds": t} for w, t in times.items()]))
     return way
 

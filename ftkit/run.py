@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from .core import FtError, read_json, versions, write_json
+from .core import FtError, read_json, say, versions, write_json
 from .kernels import faster, release
 from .methods.core import attached
 from .share import save_delta
@@ -114,6 +114,7 @@ class Run:
         from transformers import pipeline
         from transformers.pipelines import PIPELINE_REGISTRY
         if self.task.name not in PIPELINE_REGISTRY.get_supported_tasks() or hasattr(self.task, "wrap"): raise FtError(f"transformers has no pipeline for {self.task.name}; use run.predict.")
+        if getattr(self.task, "threshold", 0.5) != 0.5: say(f"A pipeline gives probabilities and knows nothing of the threshold {self.task.threshold}; compare them with it yourself.")
         with_ = {"image_processor" if "image" in self.task.columns else "tokenizer": self.processor}
         return pipeline(self.task.name, model=self.model, device=self.device, **with_)
     def table(self) -> list:

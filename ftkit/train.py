@@ -274,6 +274,7 @@ def end_epoch(learner, bar):
         bar.set_postfix({learner.metric: f"{found.get(learner.metric, float('nan')):.3f}"})
         score = found.get(learner.metric)
         if score is None: raise FtError(f"Validation gave no {learner.metric!r}; it gave: {', '.join(found)}.")
+        if score != score: raise FtError(f"Validation gave no number for {learner.metric!r}: the rows it is asked of lack a class, or all are alike. Validate on rows of every class, or let another metric decide (metric=…): {', '.join(k for k, v in found.items() if v == v)}.")
         rank = bool(learner.method is None or learner.method.ready(learner.model, learner.name)), score if learner.greater_is_better else -score
         if learner.best is None or rank > tuple(learner.best["rank"]): learner.best, learner.since_best = dict(rank=rank, score=score, step=learner.step_count, metrics=found, values=get_values(learner)), 0
         else: learner.since_best += 1

@@ -209,3 +209,115 @@ def test_contrast_tunes_what_its_method_says(kind):
     moved = {n for n, p in done.model.state_dict().items() if n in base and p.shape == base[n].shape and not torch.equal(p, base[n])}
     assert any(n.endswith("bias") for n in moved) and all(n.endswith("bias") or "head" in n for n in moved)
     assert len(done.history) == 2 and set(done.ends) == {"spread", "rank", "named"}
+
+
+def refused(said, **o):
+    with pytest.raises(FtError, match=said): ft.finetune("vit-mini", **{**dict(data=shapes(32, 32), method="head", steps=2, batch_size=8), **ASK, **o})
+
+
+def test_pictures_in_memory_are_read_as_files_are(tmp_path):
+    from ftkit.data.pictures import opened, stored
+    import io
+    exif, into = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 20)).save(into, "JPEG", exif=exif)
+    whole = np.random.default_rng(0).integers(0, 99, (20, 30))
+    decimals = np.linspace(0, 1, 600, dtype=np.float32).reshape(20, 30)
+    for value in (Image.open(io.BytesIO(into.getvalue())), whole, whole.astype(np.uint16), np.full((8, 8, 3), 40000, np.uint16), Image.fromarray(decimals), Image.new("LAB", (9, 9)), Image.new("RGBX", (9, 9)), Image.new("I", (9, 9))):
+        assert np.array_equal(opened(stored(value))[0], opened(value)[0])
+    assert opened(stored(Image.open(io.BytesIO(into.getvalue()))))[0].size == (20, 40) and np.asarray(opened(whole)[0]).max() == whole.max()
+    for wrong in (Image.open(io.BytesIO(into.getvalue()[:-9])), np.full((9, 9), -3), np.full((9, 9), 70000), Image.fromarray(np.full((9, 9), np.nan, np.float32)), Image.new("RGB", (1, 1))):
+        with pytest.raises(FtError): stored(wrong)
+    assert "nearly black" in opened(Image.fromarray((whole * 40).astype(np.uint16)))[1][0]
+
+
+def test_paths_in_tables(folder):
+    import pandas as pd
+    from datasets import Dataset
+    files = sorted(folder.rglob("*.png"))
+    names = [f.parent.name for f in files]
+    tables = (pd.DataFrame({"image": list(map(str, files)), "label": names}), pd.DataFrame({"image": files, "label": names}), Dataset.from_dict({"image": list(map(str, files)), "label": names}))
+    scores = [ft.finetune("vit-mini", t, "head", steps=2, batch_size=8, **ASK).metrics for t in tables]
+    assert scores[0] == scores[1] == scores[2]
+    gap = Dataset.from_list([{"image": None, "label": names[0]}, *({"image": {"path": str(f), "bytes": None}, "label": n} for f, n in zip(files, names))])
+    refused("row 0 is missing", data=gap)
+    assert ft.finetune("vit-mini", gap, "head", steps=1, batch_size=8, clean=True, **ASK).spec["rows"] < len(files)
+
+
+def test_what_is_random_is_never_kept(tmp_path, monkeypatch):
+    from torchvision.transforms import v2
+    monkeypatch.setenv("FTKIT_HOME", str(tmp_path))
+    data, ask = shapes(64, 32), dict(method="head", epochs=3, batch_size=8, seed=0, **ASK)
+    plain = ft.finetune("vit-mini", data, cache=False, **ask).metrics["loss"]
+    for seed in range(4): ft.finetune("vit-mini", data, augment=v2.RandomHorizontalFlip(p=0.02), **{**ask, "seed": seed})
+    assert not len(ft.cache().table) and abs(ft.finetune("vit-mini", data, **ask).metrics["loss"] - plain) < 1e-5
+    refused("changed at random", augment=v2.RandomHorizontalFlip(p=0.02), cache=True)
+
+
+def test_transforms_of_torchvision(tmp_path):
+    from torchvision.transforms import v2
+    floats = v2.Compose([v2.ToDtype(torch.float32, scale=True)])
+    told = [ft.finetune("vit-mini", shapes(32, 32), "head", augment=a, cache=False, steps=2, batch_size=8, precision="fp32", **ASK).metrics["loss"] for a in (floats, None)]
+    assert abs(told[0] - told[1]) < 1e-5
+    refused("squares of 48", augment=v2.RandomCrop(20))
+    refused("leave Normalize out", augment=v2.Compose([floats, v2.Normalize([0.5] * 3, [0.2] * 3)]))
+    refused("cannot be written", augment=floats, out=tmp_path / "run")
+
+
+def test_options_that_mean_nothing_are_refused_before_training():
+    refused("asked of two classes", threshold=0.3)
+    refused("no metric 'sensitivty'", metric="sensitivty")
+    refused("no number for 'auc'", data=shapes(32, 32), valid=shapes(32, 32, seed=1).filter(lambda r: r["label"] == 0), metric="auc")
+    rows = [{"image": r["image"], "labels": [0, 1, 0]} for r in shapes(32, 32)]
+    refused("ones and zeros", data=rows, problem="multi")
+    for wrong in (dict(seeds=0), dict(valid=None), dict(out="x")):
+        with pytest.raises(FtError): ft.compare("vit-mini", shapes(32, 32), **{**dict(methods=["head"]), **ASK, **wrong})
+    for wrong in (dict(lr=1e-3), dict(optimizer="adafactor"), dict(labell="x")):
+        with pytest.raises(FtError): ft.estimate("vit-mini", shapes(32, 32), "head", task="image-classification", **wrong)
+
+
+def test_answers_and_predictions_agree_at_a_threshold():
+    from ftkit.data.chests import chests
+    from ftkit.evaluation import answers, confusion
+    test = chests(100, seed=5)
+    run = ft.finetune("vit-mini", chests(200), "head", threshold=0.7, epochs=2, valid=test, **ASK)
+    found = answers(run, test)
+    assert [found.classes[i] for i in found.said] == list(run.predict(test).label) and abs(found.right.mean() - run.metrics["accuracy"]) < 1e-6
+    counts = confusion(found)[0]
+    assert abs(counts[1, 1] / counts[1].sum() - run.metrics["sensitivity"]) < 1e-6
+    with pytest.raises(FtError, match="parts train, test"): answers(run, {"train": test[:4], "test": test[:4]})
+
+
+def test_a_pipeline_of_several_labels_gives_what_predict_gives(folder):
+    files = sorted(map(str, folder.rglob("*.png")))
+    run = ft.finetune("vit-mini", {"image": files, "labels": [["a", "b"] if i % 2 else ["a"] if i % 3 else ["b"] for i in range(len(files))]}, "head", problem="multi", steps=2, batch_size=8, **ASK)
+    said, own = {p["label"]: p["score"] for p in run.pipeline()(files[0])}, run.predict(files[0]).iloc[0]
+    assert all(abs(said[n] - own[f"p_{n}"]) < 1e-4 for n in ("a", "b"))
+
+
+def test_maps_lie_where_the_patches_lie():
+    from ftkit.saliency import as_maps, grad_cam, rollout
+    picture = shapes(1, 32)[0]["image"]
+    run = ft.finetune("vit-mini", shapes(32, 32), "visual_prompt", steps=2, batch_size=8, **ASK)
+    assert grad_cam(run, picture).max() == rollout(run, picture).max() == 1
+    with pytest.raises(FtError, match="earlier block"): grad_cam(run, picture, block=-1)
+    windows = ft.finetune("swin_tiny_patch4_window7_224", shapes(8, 32), "head", pretrained=False, steps=1, batch_size=4, valid=None, **ASK)
+    assert as_maps(torch.zeros(1, 7, 7, 768), windows.model).shape == (1, 768, 7, 7) and grad_cam(windows, picture).shape == (224, 224)
+    with pytest.raises(FtError, match="attends to all"): rollout(windows, picture)
+
+
+@pytest.mark.parametrize("name", ["convnext_atto", "swin_tiny_patch4_window7_224", "densenet121"])
+def test_what_lies_between_blocks_waits_for_the_upper_one(name):
+    model = blank(name).model
+    on = ft.GradualUnfreeze().attach(model, steps=100)
+    first, *_, last = on.plan.inject[0].groups
+    lowest = on.anatomy.blocks[-1]
+    order = [n for n, _ in model.named_parameters()]
+    assert all(order.index(n) > max(i for i, m in enumerate(order) if m.startswith(lowest + ".")) for n in first) and order[0] in last
+
+
+def test_phases_beside_another_method_and_at_the_end_of_an_epoch():
+    run = ft.finetune("vit-mini", shapes(48, 32), ft.GradualUnfreeze(schedule=((0, 0), (0.5, 2))) + ft.LoRA(), steps=4, batch_size=8, **ASK)
+    assert len(run.history) == 4
+    turning = [ft.finetune("vit-mini", shapes(48, 32), ft.GradualUnfreeze(schedule=((0, 0), (0.5, 2))), epochs=2, cache=c, seed=0, precision="fp32", **ASK) for c in (True, False)]
+    assert np.allclose(turning[0].history.loss, turning[1].history.loss, atol=1e-5) and abs(turning[0].metrics["loss"] - turning[1].metrics["loss"]) < 1e-5

@@ -38,7 +38,8 @@ def transforms(
 
 # %% ../../nbs/data/70_augmentation.ipynb #f84e12ec
 class Augmented(PictureRows):
-    "Rows whose pictures are changed at random whenever they are read."
+    "Rows whose pictures are changed at random whenever they are read. Raises `FtError` for a change that gives no picture of their size."
+    random = True  # so that nothing of them is kept
     def __init__(self,
         rows: PictureRows,
         name,  # as `transforms` takes it
@@ -49,7 +50,15 @@ class Augmented(PictureRows):
 
     def pixels(self, pictures):
         "Changed pictures, as decimals."
-        return super().pixels(torch.stack([self.change(p) for p in pictures]) if self.change else pictures)
+        return super().pixels(torch.stack([self.changed(p) for p in pictures]) if self.change else pictures)
+
+    def changed(self, picture):
+        "One picture after its change, in bytes."
+        x, side = self.change(picture), self.geometry.side
+        if x.ndim != 3 or min(x.shape[1:]) < side or x.shape[1] != x.shape[2]: raise FtError(f"The augmentation made {tuple(x.shape)} of a picture of {tuple(picture.shape)}; this checkpoint reads squares of {side} pixels or more.")
+        if x.dtype == torch.uint8: return x
+        if not (0 <= float(x.min()) and float(x.max()) <= 1): raise FtError(f"The augmentation gives numbers from {float(x.min()):.3g} to {float(x.max()):.3g}; leave Normalize out, the checkpoint's own comes after it.")
+        return (x * 255).round().to(torch.uint8)
 
     def mixed(self, batch: dict) -> dict:
         "A batch with pictures and labels mixed, (rows, classes), where that is asked."

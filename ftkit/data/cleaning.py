@@ -179,7 +179,7 @@ def label_lists(
     column: str,  # of lists, or of texts with "|" between labels
 ) -> list[list[str]]:
     "The names of each row's labels, in their order."
-    feature = getattr(ds.features[column], "feature", None)
+    feature = getattr(ds.features[column], "feature", ds.features[column])
     parts = lambda v: v.split("|") if isinstance(v, str) else [] if v is None or v != v else list(v) if isinstance(v, (list, tuple)) else [v]
     return [[n for p in parts(v) if (n := label_name(p, feature))] for v in ds[column][:]]
 
@@ -193,7 +193,9 @@ def check_sets(
     valid: Dataset | None = None,  # its labels must occur in training
 ) -> list[str]:
     "All labels of the training data, in a stable order. Raises `FtError` where there are none, and for labels that training lacks."
-    named = getattr(getattr(train.features[column], "feature", None), "names", None)
+    named = getattr(getattr(train.features[column], "feature", train.features[column]), "names", None)
+    rows = [v for v in train[column][:] if isinstance(v, (list, tuple))]
+    if not named and len(rows) == len(train) and len({*map(len, rows)}) == 1 and len(rows[0]) > 1 and {x for v in rows for x in v} <= {0, 1}: raise FtError(f"The column {column!r} holds ones and zeros, {len(rows[0])} a row; labels are given by their names, as lists of those that are there, or as texts with | between them.")
     seen = {n for names in label_sets(train, column) for n in names}
     if not seen: raise FtError(f"No training row has a label in column {column!r}; labels are lists, or texts with | between them.")
     classes = named or sorted(seen)

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['HEIC', 'SUFFIXES', 'PARTS', 'JUNK', 'IMAGE', 'KEY', 'plain', 'opened', 'strange', 'of_array', 'tidy_folder',
-           'pictures_in', 'any_in', 'of_classes', 'beside', 'of_folder', 'unpacked', 'stored', 'of_values', 'pictured',
-           'kept', 'of_torch', 'looked_at', 'in_threads', 'checked', 'Geometry', 'geometry', 'decoded', 'PictureRows',
-           'Hollow', 'of_each', 'picture_rows', 'loose', 'called', 'portable']
+           'pictures_in', 'any_in', 'of_classes', 'beside', 'from_paths', 'of_folder', 'unpacked', 'stored',
+           'of_values', 'pictured', 'kept', 'of_torch', 'looked_at', 'in_threads', 'checked', 'Geometry', 'geometry',
+           'decoded', 'PictureRows', 'Hollow', 'of_each', 'picture_rows', 'loose', 'called', 'portable']
 
 # %% ../../nbs/data/60_pictures.ipynb #11da3cf8
-import hashlib, io, os, shutil, zipfile
+import hashlib, io, os, shutil, zipfile, zlib
 from collections import Counter
+from contextlib import nullcontext
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import datasets
@@ -29,8 +30,11 @@ def plain(
     if picture.getexif().get(0x0112, 1) != 1: picture = ImageOps.exif_transpose(picture); done.append("turned upright")
     if mode[0] in "IF":
         x = np.asarray(picture, np.float32)
-        low, high = (0, 65535) if mode.startswith("I;16") or x.min() >= 0 and 255 < x.max() <= 65535 else (min(0, x.min()), max(1, x.max()))
-        picture = Image.fromarray(((x - low) * (255 / (high - low))).round().astype(np.uint8)); done.append("scaled to eight bits")
+        if not np.isfinite(x).all(): raise FtError("holds values that are no numbers")
+        deep = mode.startswith("I;16") or x.min() >= 0 and 255 < x.max() <= 65535
+        low, high = (0, 65535) if deep else (min(0, x.min()), max(1, x.max()))
+        picture = Image.fromarray(((x - low) * (255 / (high - low))).round().astype(np.uint8))
+        done.append("scaled to eight bits, each by its own range" if not deep else "nearly black, 16 bits of which only the lower ones are used (bring them to the full range yourself)" if x.max() < 4096 else "scaled to eight bits")
     if picture.has_transparency_data:
         over = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over); done.append("laid on white")
@@ -48,20 +52,21 @@ def opened(
 ) -> tuple:  # as `plain`
     "Open a picture. Raises `FtError` saying why it cannot be."
     if isinstance(value, dict): value = value["bytes"] if value.get("bytes") is not None else value["path"]
-    if isinstance(value, Image.Image): return plain(value)
-    if isinstance(value, (np.ndarray, torch.Tensor)): return plain(of_array(np.asarray(value)))
-    if not isinstance(value, (str, os.PathLike, bytes)): raise FtError(f"is a {type(value).__name__}, not a picture")
-    try: data = value if isinstance(value, bytes) else Path(value).read_bytes()
+    if isinstance(value, (np.ndarray, torch.Tensor)): value = of_array(np.asarray(value))
+    held = isinstance(value, Image.Image)
+    if not held and not isinstance(value, (str, os.PathLike, bytes)): raise FtError(f"is a {type(value).__name__}, not a picture")
+    try: data = b"" if held else value if isinstance(value, bytes) else Path(value).read_bytes()
     except OSError as e: raise FtError(f"cannot be read ({e.strerror})") from None
     try:
-        with Image.open(io.BytesIO(data)) as picture:
+        with nullcontext(value) if held else Image.open(io.BytesIO(data)) as picture:
             if min(picture.size) < 2: raise FtError(f"has {picture.width} x {picture.height} pixels")
-            if quick: picture.draft("RGB", (quick, quick))
+            if quick and not held: picture.draft("RGB", (quick, quick))
             picture.load()
             return plain(picture)
     except UnidentifiedImageError: raise FtError(strange(data)) from None
     except Image.DecompressionBombError: raise FtError("has far more pixels than a photograph; is it one picture?") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as e: raise FtError(f"is damaged ({str(e).splitlines()[0] if str(e) else type(e).__name__})") from None
+    except FtError: raise
+    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError) as e: raise FtError(f"is damaged ({str(e).splitlines()[0] if str(e) else type(e).__name__})") from None
 
 def strange(data: bytes) -> str:
     "What a file is that is no picture."
@@ -84,7 +89,10 @@ def of_array(
         if not np.isfinite(x).all(): raise FtError("holds values that are no numbers")
         if x.min() < 0 or x.max() > 1: raise FtError(f"holds decimals from {x.min():.3g} to {x.max():.3g}; bring them to 0 … 1, or to whole numbers from 0 to 255")
         x = (x * 255).round().astype(np.uint8)
-    return Image.fromarray(x if x.dtype in (np.uint8, np.uint16) else x.astype(np.int32))
+    if x.dtype.kind not in "iu": raise FtError(f"holds {x.dtype}, not numbers")
+    if x.min() < 0 or x.max() > 65535: raise FtError(f"holds whole numbers from {x.min()} to {x.max()}; bring them to 0 … 255")
+    if x.max() <= 255: return Image.fromarray(x.astype(np.uint8))
+    return Image.fromarray(x.astype(np.uint16) if x.ndim == 2 else (x >> 8).astype(np.uint8))
 
 # %% ../../nbs/data/60_pictures.ipynb #7c3ea4bb
 SUFFIXES = tuple(".jpg .jpeg .png .gif .bmp .webp .tif .tiff .ppm .pgm .heic .heif .avif".split())
@@ -122,14 +130,19 @@ def beside(
     "The rows with columns of picture files turned into pictures."
     for column in ds.column_names:
         first = next((v for v in ds[column][:50] if v), None)
-        if not isinstance(first, str) or not first.lower().endswith(SUFFIXES): continue
-        values = [{"path": str(folder / v) if v else "", "bytes": None} for v in ds[column][:]]
-        ds = ds.remove_columns(column).add_column(column, values, feature=IMAGE)
+        if isinstance(first, str) and first.lower().endswith(SUFFIXES): ds = from_paths(ds, column, folder)
     return ds
+
+def from_paths(ds: Dataset, column: str, folder: Path = Path()) -> Dataset:
+    "The rows with one column of paths turned into pictures."
+    values = [{"path": str(folder / v) if v else "", "bytes": None} for v in ds[column][:]]
+    return ds.remove_columns(column).add_column(column, values, feature=IMAGE)
 
 def of_folder(path: Path, read_file) -> dict | Dataset:
     "A folder of pictures: parts, a table beside files, or classes."
-    parts = {PARTS[d.name.lower()]: d for d in tidy_folder(path, True) if d.name.lower() in PARTS}
+    named = [d for d in tidy_folder(path, True) if d.name.lower() in PARTS]
+    parts = {PARTS[d.name.lower()]: d for d in named}
+    if len(parts) < len(named): raise FtError(f"{path} has two folders for one part: {', '.join(d.name for d in named)}; join or rename them.")
     if "train" in parts: return {part: of_folder(d, read_file) for part, d in parts.items()}
     tables = [p for p in tidy_folder(path, False) if p.suffix.lower() in (".csv", ".tsv", ".jsonl")]
     if len(tables) == 1: return beside(read_file(tables[0]), path)
@@ -142,13 +155,15 @@ def unpacked(path: Path) -> Path:
     to = home() / "unpacked" / sha256(path)[:16]
     if to.exists(): return to
     to.parent.mkdir(parents=True, exist_ok=True)
+    part = to.with_name(f"{to.name}.{os.getpid()}")
     try:
         with zipfile.ZipFile(path) as z:
             size, free = sum(i.file_size for i in z.infolist()), shutil.disk_usage(home()).free
             if size > free / 2: raise FtError(f"{path} unpacks to {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free.")
-            part = to.with_name(f"{to.name}.{os.getpid()}")
             z.extractall(part)
-    except (zipfile.BadZipFile, OSError) as e: raise FtError(f"{path} is no whole zip archive ({e}).") from None
+    except (zipfile.BadZipFile, OSError, zlib.error, RuntimeError) as e:
+        shutil.rmtree(part, ignore_errors=True)
+        raise FtError(f"{path} is locked by a password; unpack it yourself." if "password" in str(e) else f"{path} is no whole zip archive ({e}).") from None
     part.replace(to)
     return to
 
@@ -161,10 +176,12 @@ def stored(
     if isinstance(value, bytes): return {"path": None, "bytes": value}
     if isinstance(value, dict): return {"path": value.get("path"), "bytes": value.get("bytes")}
     if value is None: return {"path": "", "bytes": None}
-    picture = value if isinstance(value, Image.Image) else of_array(np.asarray(value))
-    into = io.BytesIO()
-    (picture.convert("RGB") if picture.mode in ("CMYK", "F") else picture).save(into, "PNG", compress_level=1)
-    return {"path": getattr(value, "filename", None) or None, "bytes": into.getvalue()}
+    path, into = getattr(value, "filename", None) or None, io.BytesIO()
+    try: opened(value if isinstance(value, Image.Image) else np.asarray(value))[0].save(into, "PNG", compress_level=1)
+    except FtError as e:
+        if path and Path(path).is_file(): return {"path": str(path), "bytes": None}  # it will be named with the others that cannot be read
+        raise FtError(f"A picture {e}.") from None
+    return {"path": path and str(path), "bytes": into.getvalue()}
 
 def of_values(
     values,  # pictures in any form
@@ -198,6 +215,7 @@ KEY = "_key"  # the column that holds each picture's hash
 
 def looked_at(value) -> tuple:
     "(hash, why it cannot be read or '', what was done to it) of one picture."
+    if not value or not value.get("path") and value.get("bytes") is None: return "", "is missing", []
     try:
         data = value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
         return hashlib.sha256(data).hexdigest(), "", opened(data, quick=64)[1]
@@ -219,7 +237,7 @@ def checked(
     found = in_threads(looked_at, ds[column][:])
     rows = ds[ROW][:] if ROW in ds.column_names else list(range(len(ds)))
     bad = [i for i, (_, fault, _) in enumerate(found) if fault]
-    called = lambda i: ds[i][column]["path"] or f"row {rows[i]}"
+    called = lambda i: (ds[i][column] or {}).get("path") or f"row {rows[i]}"
     if bad:
         listed = "; ".join(f"{called(i)} {found[i][1]}" for i in bad[:5]) + (f"; and {len(bad) - 5} more" if len(bad) > 5 else "")
         if len(bad) == len(ds): raise FtError(f"{name}: none of the {len(ds)} pictures can be read: {listed}.")
@@ -245,10 +263,11 @@ def geometry(processor) -> Geometry:
         side = timm["input_size"][-1]
         names = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
         return Geometry(side, round(side / (timm.get("crop_pct") or 1)), timm["mean"], timm["std"], names.get(timm.get("interpolation"), Image.Resampling.BILINEAR))
-    number = lambda size: size if isinstance(size, int) else next(int(v) for k in ("shortest_edge", "height") if (v := (size.get(k) if isinstance(size, dict) else getattr(size, k, None))))
+    number = lambda size: size if isinstance(size, int) else next((int(v) for k in ("shortest_edge", "height") if (v := (size.get(k) if isinstance(size, dict) else getattr(size, k, None)))), None)
     size, cut = getattr(processor, "size", None), getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else None
     if not size: raise FtError(f"{type(processor).__name__} does not say how large its pictures are.")
     side = number(cut or size)
+    if not side: raise FtError(f"{type(processor).__name__} names no fixed size of its pictures ({size}).")
     return Geometry(side, number(size), getattr(processor, "image_mean", None) or (0.5,) * 3, getattr(processor, "image_std", None) or (0.5,) * 3, Image.Resampling(int(getattr(processor, "resample", None) or 2)))
 
 # %% ../../nbs/data/60_pictures.ipynb #64ba04c1
@@ -328,6 +347,7 @@ def loose(
     if isinstance(values, (Image.Image, bytes)): return [values]
     if isinstance(values, (np.ndarray, torch.Tensor)):
         one = values.ndim == 2 or values.ndim == 3 and (values.shape[-1] in (1, 3, 4) or values.shape[0] in (1, 3, 4))
+        if one and values.ndim == 3 and values.shape[-1] not in (1, 3, 4): say(f"An array {tuple(values.shape)} is read as one picture of {values.shape[0]} channels; give a list where it is several.")
         return [values] if one else list(values)
     if not isinstance(values, (str, os.PathLike)): return None
     path = Path(values).expanduser()

@@ -9,6 +9,7 @@ __all__ = ['TEXTURES', 'SHAPES', 'texture', 'outline', 'mask', 'paint', 'setting
 import numpy as np
 from datasets import ClassLabel, Dataset, Features, Sequence, Value
 from PIL import Image, ImageDraw
+from ..core import FtError
 from .pictures import IMAGE, stored
 
 # %% ../../nbs/data/65_scenes.ipynb #6540d64e
@@ -93,7 +94,8 @@ def paint(
 def settings(
     level: int,  # from 1, easy, to 3
 ) -> dict:
-    "What `paint` takes for a level of difficulty."
+    "What `paint` takes for a level of difficulty. Raises `FtError` for another one."
+    if level not in (1, 2, 3): raise FtError(f"There are the levels 1, 2 and 3, not {level!r}.")
     return dict(radius=((0.28, 0.4), (0.2, 0.34), (0.14, 0.3))[level - 1], contrast=(0.6, 0.42, 0.3)[level - 1], noise=(0.03, 0.07, 0.12)[level - 1])
 
 def shapes(

@@ -145,6 +145,7 @@ def _table(columns, name, rows=None) -> Dataset:
     for key, values in columns.items():
         for value, row in zip(values, rows):
             if isinstance(value, str) and len(value) > HUGE: raise FtError(f"{name}, row {row}: {key!r} has {len(value):,} characters, more than {HUGE:,}; is it one text?")
+        values = [os.fspath(v) if isinstance(v, os.PathLike) else v for v in values]
         try: arrays[key] = pa.array([pictures.stored(v) for v in values] if pictures.pictured(values) else values, from_pandas=True)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
             first = next((r for v, r in zip(values, rows) if v is not None and type(v) is not type(next(x for x in values if x is not None))), rows[0])
@@ -233,7 +234,7 @@ def _open(source, **options):
     if isinstance(source, pd.DataFrame): return _table(source.to_dict("list"), "the DataFrame"), "the DataFrame"
     if isinstance(source, (list, tuple)) and source: return _table(_objects(source, "the list", [f"row {i}" for i in range(len(source))]), "the list"), "the list"
     if isinstance(source, Mapping) and source:
-        if all(isinstance(v, (list, tuple, pd.Series, np.ndarray, torch.Tensor)) and not (len(v) and isinstance(v[0], Mapping)) for v in source.values()): return _table(_even(source, "the dict"), "the dict"), "the dict"
+        if all(isinstance(v, (list, tuple, pd.Series, np.ndarray, torch.Tensor)) and not (len(v) and isinstance(v[0], Mapping) and not {"bytes", "path"} >= set(v[0])) for v in source.values()): return _table(_even(source, "the dict"), "the dict"), "the dict"
         return {part: _open(v, **options)[0] for part, v in source.items()}, "the dict of splits"
     if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, (str, Mapping)) and len(source) and isinstance(source[0], tuple): return pictures.of_torch(source), type(source).__name__
     if not isinstance(source, (str, os.PathLike)) or not str(source).strip():

@@ -123,6 +123,11 @@ def _parts(source, valid, **options):
 
 def _called(source, otherwise): return str(source) if isinstance(source, (str, os.PathLike)) else otherwise
 
+def _shown(ds, columns):
+    "Rows whose pictures are no paths any more."
+    column = columns.get("image")
+    return pictures.from_paths(ds, column) if column and getattr(ds.features[column], "dtype", "") in ("string", "large_string") else ds
+
 def _tidied(ds, columns, clean, name):
     "One part after cleaning and deduplication, and the report."
     unread = []
@@ -152,10 +157,12 @@ def prepare(
     held, (train, valid) = valid, _parts(source, valid, encoding=encoding, delimiter=delimiter)
     columns = sources.infer_columns(train, roles, **({r: c for r, c in (("text", text), ("label", label)) if c} | (columns or {})))
     label = columns.get("label")
+    train = _shown(train, columns)
     train, done = _tidied(train, columns, clean, _called(source, "the data"))
     report = {"train": done}
     if isinstance(valid, Dataset):
         for role, column in columns.items(): sources._require(valid, f"{role} in the validation data", column)
+        valid = _shown(valid, columns)
         valid, report["valid"] = _tidied(valid, columns, clean, _called(held, "the validation data"))
     if label: cleaning.check_classes(train, label)
     train, valid = split(train, valid, label, seed, groups)

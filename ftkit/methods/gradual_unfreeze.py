@@ -8,7 +8,7 @@ __all__ = ['equal_parts', 'Phases', 'Opening', 'GradualUnfreeze', 'plan_picture'
 # %% ../../nbs/methods/25_gradual_unfreeze.ipynb #0b2f5e7e
 from dataclasses import dataclass
 from ..core import FtError
-from .core import Handle, Method, Plan, attached, head_plan, scaled, set_modes
+from .core import Handle, Method, Plan, attached, canonical, head_plan, scaled, set_modes
 
 # %% ../../nbs/methods/25_gradual_unfreeze.ipynb #6dd83f93
 def equal_parts(
@@ -21,7 +21,7 @@ def equal_parts(
 @dataclass(frozen=True)
 class Phases:
     "Which blocks are free, by the share of steps that were done."
-    groups: tuple  # parameter names of what stands above the blocks, then of each block from the top down, the lowest with all below it
+    groups: tuple  # parameter names of what stands above the blocks, then of each block from the top down, each with what lies between it and the next
     schedule: tuple  # (share of the steps, how many of the top blocks train)
 
     def add(self, model, name, steps):
@@ -37,7 +37,7 @@ class Opening(Handle):
         share = step / self.steps if self.steps else 1.0
         top = max(n for start, n in self.injection.schedule if start <= share + 1e-9)
         if top == self.top: return
-        self.top, params = top, dict(self.model.named_parameters())
+        self.top, params = top, {canonical(n): p for n, p in self.model.named_parameters()}
         for i, names in enumerate(self.injection.groups):
             for n in names: params[n].requires_grad_(i <= top)
         if self.model.training: set_modes(self.model, self.name)
@@ -60,7 +60,7 @@ class GradualUnfreeze(Method):
 
     def __post_init__(self):
         s = self.schedule
-        if s is not None and (not s or s[0][0] != 0 or list(map(tuple, s)) != sorted(map(tuple, s)) or any(not 0 <= a < 1 for a, _ in s)):
+        if s is not None and (not s or s[0][0] != 0 or [a for a, _ in s] != sorted(a for a, _ in s) or [n for _, n in s] != sorted(n for _, n in s) or any(not 0 <= a < 1 or n < 0 for a, n in s)):
             raise FtError(f"A schedule lists (share of the steps, how many of the top blocks train), rising and from (0, ...) on, not {s}.")
 
     def plan(self, anatomy):
@@ -68,12 +68,12 @@ class GradualUnfreeze(Method):
         lr, blocks = self.lr or scaled(5e-5, anatomy), len(anatomy.blocks)
         schedule = tuple(map(tuple, self.schedule or equal_parts(blocks)))
         if max(n for _, n in schedule) > blocks: raise FtError(f"{self!r} frees {max(n for _, n in schedule)} blocks, but {type(anatomy.model).__name__} has {blocks}.")
-        names = [n for n, _ in anatomy.model.named_parameters()]
-        first = next(i for i, n in enumerate(names) if anatomy.block_of(n) is not None)
-        def group(i, n):
+        names, of, above = [n for n, _ in anatomy.model.named_parameters()], {}, 0
+        for n in reversed(names):  # what stands between two blocks goes with the upper one, and all below the first with it
             block = anatomy.block_of(n)
-            return blocks - block if block is not None else blocks if i < first else 0
-        groups = [tuple(n for i, n in enumerate(names) if group(i, n) == g) for g in range(max(n for _, n in schedule) + 1)]
+            above = above if block is None else blocks - block
+            of[n] = 0 if anatomy.in_head(n) else above
+        groups = [tuple(n for n in names if of[n] == g) for g in range(max(n for _, n in schedule) + 1)]
         rates = {n: lr * self.decay ** g for g, ns in enumerate(groups) for n in ns}
         return Plan(lr, {**rates, **head_plan(anatomy, self.head_lr or 10 * lr)}, [Phases(tuple(groups), schedule)], buffers=self.train_bn)
 

@@ -7,8 +7,10 @@ __all__ = ['KINDS', 'info_nce', 'nt_xent', 'sup_con', 'moco_loss', 'follow', 'co
            'Contrast', 'Contrasted', 'contrast', 'parts_of', 'unnamed']
 
 # %% ../../nbs/recipes/10_contrastive.ipynb #0fa1195f
+import os
 from copy import deepcopy
 from dataclasses import dataclass, field
+from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
@@ -30,7 +32,7 @@ def info_nce(
 ) -> torch.Tensor:  # a mean
     "Which row of b is mine? Source: van den Oord et al. 2018, CPC."
     a, b = F.normalize(a.float(), dim=1), F.normalize(b.float(), dim=1)
-    z = a @ (b if others is None else torch.cat([b, others])).T / temperature
+    z = a @ (b if others is None else torch.cat([b, F.normalize(others.float(), dim=1)])).T / temperature
     return F.cross_entropy(z, torch.arange(len(a), device=a.device))
 
 # %% ../../nbs/recipes/10_contrastive.ipynb #f0e29278
@@ -121,14 +123,14 @@ class Contrast:
         learner.state.setdefault("collapse", []).append(collapse(a.detach()))
         if self.kind == "moco": return {"contrast": self.against_queue(learner, a, batch["b"])}
         b = self.seen(learner, batch["b"])
-        return {"contrast": sup_con(a, b, batch["labels"], self.temperature) if self.kind == "supcon" else nt_xent(a, b, self.temperature)}
+        with torch.autocast(a.device.type, enabled=False): return {"contrast": sup_con(a, b, batch["labels"], self.temperature) if self.kind == "supcon" else nt_xent(a, b, self.temperature)}
 
     def against_queue(self, learner, a, x):
         with torch.no_grad(): b = F.normalize(self.seen(learner, x, ("slow", "slow project")).float(), dim=1)
         queue = learner.state.get("queue")
         if queue is None: queue = F.normalize(torch.randn(self.size, b.shape[1], device=b.device), dim=1)
         learner.state["queue"] = torch.cat([b, queue])[:self.size]
-        return moco_loss(a, b, queue, self.temperature)
+        with torch.autocast(a.device.type, enabled=False): return moco_loss(a, b, queue, self.temperature)
 
     def behind(self, learner):
         "Let the slow trunk follow."
@@ -181,6 +183,7 @@ def contrast(
     seed_everything(seed)
     ck = load(checkpoint, task=task, classes=task.classes, pretrained=pretrained)
     rows, on, head = task.encode(data, ck.processor), make_method(method), ck.anatomy.head[0]
+    if not on.merges: raise FtError(f"{on!r} cannot be folded into the trunk, and a tuned trunk is what this leaves; take full, freeze or lora.")
     if len(rows) < batch_size: raise FtError(f"There are {len(rows)} rows, and a batch takes {batch_size}; take a smaller batch_size, or more pictures.")
     on.attach(ck.model, steps=steps)
     step, models = Contrast(kind, head, temperature, queue, momentum), parts_of(ck.model, task.collate(rows, [0])["pixel_values"], head, kind)
@@ -201,10 +204,15 @@ def parts_of(model, x, head: str, kind: str) -> dict:
 def unnamed(data, kind: str) -> tuple:
     "Rows and a task that encodes them; without labels unless the loss asks for them."
     from ftkit.data.cleaning import label_names
-    from ftkit.data.sources import read
-    data = read(data) if not hasattr(data, "column_names") else data
+    from ftkit.data.pictures import of_values, pictures_in
+    from ftkit.data.sources import infer_columns, read
+    try: data = read(data)
+    except FtError:  # a folder of pictures without names will do
+        if kind == "supcon" or not isinstance(data, (str, os.PathLike)) or not Path(data).is_dir(): raise
+        data = of_values(pictures_in(Path(data)))
+    data = data["train"] if isinstance(data, dict) and "train" in data else data
+    if (column := infer_columns(data, ("image",))["image"]) != "image": data = data.rename_column(column, "image")
     named = "label" in data.column_names
-    if "image" not in data.column_names: raise FtError(f"Contrastive tuning needs pictures in a column image; the columns are {', '.join(data.column_names)}.")
     if kind == "supcon" and not named: raise FtError("Supervised contrast needs names, in a column label; simclr and moco need none.")
     if kind != "supcon" and named: data = data.remove_columns("label")
     return data, resolve("task", "image-classification")(classes=label_names(data, "label") if kind == "supcon" else ["none", "one"])

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch.nn import functional as F
-from ..core import FtError
+from ..core import FtError, unknown
 from ..data.augmentation import Augmented
 from ..data.cleaning import label_sets
 from ..data.pictures import PictureRows, geometry, picture_rows
@@ -91,9 +91,9 @@ class ImageMetrics:
         z, y = outputs.float(), batch["labels"]
         self.loss, self.rows = self.loss + float(self.task.loss(outputs, batch)[0]), self.rows + len(z)
         if self.task.problem == "multi": self.counts.update(z.sigmoid(), y); return self.rank.update(z, y)
-        p, cut = z.log_softmax(-1), torch.zeros_like(z)
-        if self.judged: cut[:, found(self.task)] = torch.logit(torch.tensor(self.task.threshold))
-        self.counts.update(z - cut, y)  # what counts as said is what `predict` says
+        p = z.log_softmax(-1)
+        if self.judged: z = F.one_hot(torch.where(p[:, found(self.task)].exp() >= self.task.threshold, found(self.task), 1 - found(self.task)), 2)
+        self.counts.update(z, y)  # what counts as said is what `predict` says
         self.rank.update(p - (-torch.expm1(p)).clamp(min=1e-30).log(), F.one_hot(y, z.shape[1]))
         if self.judged: self.judged.update(p[:, found(self.task)].exp(), y == found(self.task))
 
@@ -181,6 +181,9 @@ def checked(task):
     if task.problem not in ("single", "multi"): raise FtError(f'problem is "single" or "multi", not {task.problem!r}.')
     if not 0 < task.threshold < 1: raise FtError(f"A threshold is a probability between 0 and 1, not {task.threshold}.")
     if task.positive is not None and task.classes and str(task.positive) not in map(str, task.classes): raise FtError(f"positive={task.positive!r} is none of the classes {', '.join(map(str, task.classes))}.")
+    if task.problem == "single" and len(task.classes) > 2 and (task.positive is not None or task.threshold != 0.5): raise FtError(f"positive and threshold are asked of two classes, and here are {len(task.classes)}: the likeliest is said.")
+    known = ["accuracy", "f1", "auc", "loss"] + ["sensitivity", "specificity"] * (task.problem == "single" and len(task.classes) <= 2)
+    if task.metric not in (None, *known): raise unknown("metric", task.metric, known)
     task.columns = task.columns or {r: r for r in ("image", "label" if task.problem == "single" else "labels")}
     task.metric = task.metric or ("accuracy" if task.problem == "single" else "auc")
     task.greater_is_better = task.metric != "loss"

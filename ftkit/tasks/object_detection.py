@@ -33,6 +33,7 @@ def boxes_of(
     row: int,  # for messages
 ) -> np.ndarray:  # (boxes, 4)
     "A row's boxes. Raises `FtError` for one that is none."
+    if any(not isinstance(b, (list, tuple, np.ndarray)) or len(b) != 4 for b in value or ()): raise FtError(f"Row {row}: {str(value)[:60]} is no list of boxes; each box is four numbers (x0, y0, x1, y1).")
     boxes = np.asarray([list(map(float, b)) for b in value or ()], np.float32).reshape(-1, 4)
     for b in boxes:
         if not (b[0] < b[2] and b[1] < b[3]): raise FtError(f"Row {row}: the box {b.tolist()} ends before it begins; boxes are (x0, y0, x1, y1) in pixels, not (x, y, width, height).")
@@ -49,6 +50,7 @@ class Pyramid(nn.Module):
     ):
         from torchvision.ops import FeaturePyramidNetwork
         super().__init__()
+        if not hasattr(trunk, "forward_intermediates"): raise FtError(f"{type(trunk).__name__} does not hand out its maps; take a checkpoint of timm, such as resnet-mini, resnet50 or a folder of one.")
         told = trunk.feature_info
         if len({f["reduction"] for f in told}) < levels + 1: raise FtError(f"{type(trunk).__name__} has maps of one size only, and a feature pyramid needs {levels}; take a network of convolutions such as resnet-mini or resnet50.")
         self.trunk, self.out_channels, self.at = trunk, channels, list(range(1, 1 + levels))
@@ -80,16 +82,20 @@ def detector(
 # %% ../../nbs/tasks/60_object_detection.ipynb #b3bbe2a2
 def squeezed(values, side: int) -> tuple:
     "Pictures of one size in bytes, (rows, 3, side, side), and the sizes they had, (rows, 2)."
-    found = of_each(lambda v: opened(v)[0].convert("RGB"), values)
-    pixels = np.stack([np.asarray(p.resize((side, side), Image.Resampling.BILINEAR)) for p in found])
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), np.array([p.size for p in found], np.float32)
+    def small(value):
+        picture = opened(value)[0].convert("RGB")
+        return np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR)), picture.size
+    pixels, sizes = zip(*of_each(small, values))
+    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(), np.array(sizes, np.float32)
 
 class BoxRows(PictureRows):
     "Pictures of one size with boxes; mirrored at random where that is asked."
     boxes, names, flip = None, None, False  # boxes and label numbers: a tensor for each row
 
+    hollow = None  # a detector looks at its pictures' sizes, so blank ones would not do
+
     def mirrored(self, flip: bool):
-        self.flip = flip
+        self.flip = self.random = flip
         return self
 
     def batch(self, index) -> dict:
@@ -153,6 +159,7 @@ def targets(task, data, sizes) -> tuple:
     for i, value, labels, size in zip(numbers, data[task.columns["boxes"]][:], label_lists(data, task.columns["labels"]), sizes):
         b = boxes_of(value, size, i)
         if len(b) != len(labels): raise FtError(f"Row {i} has {len(b)} boxes and {len(labels)} labels.")
+        if strange := [n for n in labels if n not in place]: raise FtError(f"Row {i}: the label {strange[0]!r} is not among the classes the model learns: {', '.join(place)}.")
         boxes.append(torch.from_numpy(b * np.tile(task.side / size, 2).astype(np.float32)))
         names.append(torch.tensor([place[n] for n in labels], dtype=torch.long))
     return boxes, names
