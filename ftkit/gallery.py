@@ -48,7 +48,7 @@ def gallery(
             if i >= len(drawn): ax.remove(); continue
             ax.imshow(drawn[i], interpolation="nearest")
             ax.set(xticks=[], yticks=[])
-            ax.set_title(_label(captions[i], 150 // across), fontsize=8, loc="center", fontweight="normal")
+            ax.set_title(_label(captions[i], 100 // across), fontsize=8, loc="center", fontweight="normal")
             for s in ax.spines.values(): s.set(visible=i in marked, color="#d1495b", linewidth=2.5)
             for j, box in enumerate(boxes[i] if boxes else ()): put_box(ax, box, names[i][j] if names else "", j)
     return Figure(fig, said_of(captions, boxes, names, marked, title), texts)

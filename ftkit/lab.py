@@ -148,10 +148,10 @@ def rate_picture(c: RateCurve):
         ax = fig.subplots()
         ax.plot([r["lr"] for r in rows], [r["loss"] for r in rows], color="#9cc3e6", lw=1)
         ax.plot([r["lr"] for r in rows], [r["smoothed"] for r in rows], color="#0b62a8", lw=1.8)
-        for rate, name, dash in ((c.lr, "take", "-"), (c.steepest, "steepest", ":")): ax.axvline(rate, color="#d1495b", ls=dash, lw=1.3); ax.annotate(f"{name} {number(rate)}", (rate, 0.92 if name == "take" else 0.82), xycoords=("data", "axes fraction"), xytext=(4, 0), textcoords="offset points", fontsize=8)
+        for rate, name, dash in ((c.lr, "take", "-"), (c.steepest, "steepest", ":")): ax.axvline(rate, color="#d1495b", ls=dash, lw=1.3); ax.annotate(f"{name} {number(rate)}", (rate, 0.92), xycoords=("data", "axes fraction"), xytext=(4 if rate == max(c.lr, c.steepest) else -4, 0), textcoords="offset points", fontsize=8, ha="left" if rate == max(c.lr, c.steepest) else "right")
         ax.set(xscale="log", xlabel="learning rate of the first group", ylabel="loss", ylim=(least - 0.1 * abs(least) - 0.05, 1.5 * rows[0]["smoothed"]))
         ax.xaxis.set_major_formatter(lambda v, _: f"{v:g}"), ax.xaxis.set_minor_formatter("")
-    return Figure(fig, f"Loss while the learning rate rose from {number(rows[0]['lr'])} to {number(rows[-1]['lr'])}: falls fastest at {number(c.steepest)}, least at {number(3 * c.lr)}.", texts)
+    return Figure(fig, f"Loss while the learning rate rose from {number(rows[0]['lr'])} to {number(rows[-1]['lr'])}: falls fastest at {number(c.steepest)}, least at {number(3 * c.lr)}, so that {number(c.lr)} may be taken.", texts)
 
 # %% ../nbs/72_lab.ipynb #1bb3d1fc
 def tradeoff(

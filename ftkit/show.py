@@ -261,7 +261,7 @@ def curves(history,  # a data frame or a list of dicts, one row per measurement
     series = _series(records(history), x, y)
     panels, texts = _panels(series), tuple(map(str, (x, title, *series)))
     with _style(texts):
-        fig = _canvas(3.3 * (down := -(-len(panels) // 2)), title)
+        fig = _canvas((3.3 + 0.22 * max(0, max(len(names) for _, names in panels) - 2)) * (down := -(-len(panels) // 2)), title)
         axes = list(fig.subplots(down, min(2, len(panels)), squeeze=False).flat)
         for ax in axes[len(panels):]: ax.remove()
         for ax, (heading, names) in zip(axes, panels):
@@ -277,7 +277,9 @@ def _dress(ax, x: str, heading: str, values: list):
     ax.set_title(_label(heading)); ax.set_xlabel(_label(x)); ax.grid(axis="y")
     if min(values) > 0 and max(values) > 100 * min(values): ax.set_yscale("log")
     ax.yaxis.set_major_formatter(lambda v, _: number(v)); ax.xaxis.set_major_formatter(lambda v, _: number(v))
-    if len(ax.get_legend_handles_labels()[1]) > 1: ax.legend(loc="upper left", bbox_to_anchor=(-.02, -.2), handlelength=3.2, borderaxespad=0)
+    if len(ax.get_legend_handles_labels()[1]) < 2: return
+    from matplotlib.transforms import offset_copy
+    ax.legend(loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=offset_copy(ax.transAxes, ax.figure, y=-38, units="points"), handlelength=3.2, borderaxespad=0)  # below the axis's name, however small the panel becomes
 
 # %% ../nbs/20_show.ipynb #ad09c65e
 def _measured(value, error, form) -> str: return "not measured" if value is None else form(value) + (f" ± {number(error)}" if error else "")
