@@ -194,3 +194,15 @@ def test_a_thin_share_can_be_seen_and_is_not_called_all():
     from ftkit.show import _say_part, _shares
     assert _shares(PART | {"total": 10 ** 9, "trains": 1})[1] > .03 and math.isclose(sum(_shares(PART | {"trains": 500, "added": 1})), 1)
     assert _say_part(PART | {"total": 10 ** 6, "trains": 10 ** 6 - 1}) == "99.9% trains"
+
+
+def test_legends_lie_below_the_name_of_their_axis():
+    "However many curves a panel has, nothing is printed over anything."
+    from ftkit.show import curves
+    rows = [{"step": i, "loss": 1.5 / i, "valid_loss": 1 / i, **{f"valid_{n}": 0.5 + 0.01 * i for n in ("accuracy", "f1", "auc", "sensitivity", "specificity")}} for i in range(1, 9)]
+    fig = curves(rows).fig
+    fig.canvas.draw() if hasattr(fig.canvas, "get_renderer") else fig.savefig(__import__("io").BytesIO())
+    for ax in fig.axes:
+        legend, name = ax.get_legend().get_window_extent(), ax.xaxis.label.get_window_extent()
+        assert legend.y1 <= name.y0 and legend.y0 >= 0 and ax.get_window_extent().height > 60
+        assert all(t.get_window_extent().x0 >= 0 for t in ax.get_yticklabels())
