@@ -27,7 +27,7 @@ class Memory:
     def __enter__(self):
         self.cuda, self.running = torch.cuda.is_available(), True
         if not self.cuda: release()
-        if self.used() > 1.1 * Memory.kept:  # collecting looks at every object there is, half a second once the libraries are loaded
+        if self.cuda or self.used() > 1.1 * Memory.kept:  # collecting looks at every object there is, half a second once the libraries are loaded
             gc.collect()
             if not self.cuda: release()
             Memory.kept = self.used()

@@ -145,7 +145,7 @@ def _table(columns, name, rows=None) -> Dataset:
     for key, values in columns.items():
         for value, row in zip(values, rows):
             if isinstance(value, str) and len(value) > HUGE: raise FtError(f"{name}, row {row}: {key!r} has {len(value):,} characters, more than {HUGE:,}; is it one text?")
-        values = [os.fspath(v) if isinstance(v, os.PathLike) else v for v in values]
+        if isinstance(next((v for v in values if v is not None), None), os.PathLike): values = [v and os.fspath(v) for v in values]
         try: arrays[key] = pa.array([pictures.stored(v) for v in values] if pictures.pictured(values) else values, from_pandas=True)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
             first = next((r for v, r in zip(values, rows) if v is not None and type(v) is not type(next(x for x in values if x is not None))), rows[0])
