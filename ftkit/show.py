@@ -277,9 +277,8 @@ def _dress(ax, x: str, heading: str, values: list):
     ax.set_title(_label(heading)); ax.set_xlabel(_label(x)); ax.grid(axis="y")
     if min(values) > 0 and max(values) > 100 * min(values): ax.set_yscale("log")
     ax.yaxis.set_major_formatter(lambda v, _: number(v)); ax.xaxis.set_major_formatter(lambda v, _: number(v))
-    if len(ax.get_legend_handles_labels()[1]) < 2: return
     from matplotlib.transforms import offset_copy
-    ax.legend(loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=offset_copy(ax.transAxes, ax.figure, y=-38, units="points"), handlelength=3.2, borderaxespad=0)  # below the axis's name, however small the panel becomes
+    if len(ax.get_legend_handles_labels()[1]) > 1: ax.legend(loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=offset_copy(ax.transAxes, ax.figure, y=-38, units="points"), handlelength=3.2, borderaxespad=0)  # below the axis's name, however small the panel becomes
 
 # %% ../nbs/20_show.ipynb #ad09c65e
 def _measured(value, error, form) -> str: return "not measured" if value is None else form(value) + (f" ± {number(error)}" if error else "")

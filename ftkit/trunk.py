@@ -216,8 +216,7 @@ def find_trunk(
     "The trunk of a model. Raises `NoTrunk` when there is none, or when it does not answer the same twice."
     if all(any(p.requires_grad for p in model.get_submodule(b).parameters()) for b in anatomy(model).blocks): raise NoTrunk("something trains in every block")
     if getattr(rows, "random", False): raise NoTrunk("its rows are changed at random")
-    some = probe_rows(rows)
-    picks = (some, some[:2])
+    picks = ((some := probe_rows(rows)), some[:2])
     longest = tuple(int(rows.lengths[p].max()) for p in picks)
     if not same(*(task.collate(rows, some) for _ in range(2))): raise NoTrunk("the task does not make the same batch twice")
     first, second = ((lambda b=to_device(task.collate(rows, p), device): task.forward(model, b)) for p in picks)
