@@ -93,26 +93,16 @@ def many(found, save, skip, workers, limit=None, offline=True):
         print("FAILED: no page was found to run")
         return False
     before = {p for p in NBS.rglob("*") if ".ipynb" not in p.name}
-    faults, slow = [], []
-
-    def told(page, wall, cpu, fault, again=False):
-        # On a busy machine the wall clock also counts others' work, so a page is too slow only if both clocks say so,
-        # and they say so again when it runs alone: pages side by side take each other's caches.
-        name = page.relative_to(ROOT).as_posix() if page.is_relative_to(ROOT) else str(page)
-        late = not fault and limit and min(wall, cpu or wall) > limit
-        if late and again:
-            fault = f"took {min(wall, cpu or wall):.0f} s, alone as well; a page may take {limit} s"
-        elif late:
-            slow.append(page)
-        print(f"{'FAILED' if fault else 'slow' if late else 'ok':7}{wall:6.1f} s {cpu:6.1f} s of CPU  {name}", flush=True)
-        if fault:
-            faults.append((name, fault))
-
+    faults = []
     with ThreadPoolExecutor(workers) as pool:
-        for result in pool.map(lambda p: launch(p, save, skip, workers, offline), found):
-            told(*result)
-    for page in slow:
-        told(*launch(page, save, skip, 1, offline), again=True)
+        for page, wall, cpu, fault in pool.map(lambda p: launch(p, save, skip, workers, offline), found):
+            # On a busy machine the wall clock also counts others' work, so a page is too slow only if both clocks say so.
+            if not fault and limit and min(wall, cpu or wall) > limit:
+                fault = f"took {min(wall, cpu or wall):.0f} s; a page may take {limit} s"
+            name = page.relative_to(ROOT).as_posix() if page.is_relative_to(ROOT) else str(page)
+            print(f"{'FAILED' if fault else 'ok':7}{wall:6.1f} s {cpu:6.1f} s of CPU  {name}", flush=True)
+            if fault:
+                faults.append((name, fault))
     left = sorted(str(p.relative_to(ROOT)) for p in {p for p in NBS.rglob("*") if ".ipynb" not in p.name} - before
                   if "__pycache__" not in p.parts and ".ipynb_checkpoints" not in p.parts)
     if left:
