@@ -88,10 +88,12 @@ def estimate(
 ) -> Estimate:
     "Predict memory and time of a fine-tuning from two small batches. Raises `FtError` as finetune does."
     if precision == "auto": precision = pick_precision(device_of({"learner": {}}))
-    if (o := next((o for o in asked if o in finetune.__code__.co_varnames[:finetune.__code__.co_argcount]), None)): raise FtError(f"estimate has no option {o}=; leave it away (columns={{role: name}} names columns).")
+    known = finetune.__code__.co_varnames[:finetune.__code__.co_argcount]
+    if (o := next((o for o in asked if o in known), None)): raise FtError(f"estimate has no option {o}=; leave it away (columns={{role: name}} names columns).")
     asked, unasked = parted(asked, task, max_length)
     if unasked: raise FtError(f"estimate does not know what {', '.join(unasked)} would change; leave it away, and expect another figure.")
-    spec = dict(checkpoint=str(checkpoint), task=task, asked=asked, method=describe(make_method(method)), columns=dict(columns or {}), max_length=max_length, pretrained=pretrained, seed=seed, learner={})
+    spec = dict(checkpoint=str(checkpoint), task=task, asked=asked, method=describe(make_method(method)), columns=dict(columns or {}),
+                max_length=max_length, pretrained=pretrained, seed=seed, learner={})
     found = read_data(spec, data, valid, clean=clean)
     ck, asks = build(spec)
     some = found.train.select(range(min(len(found.train), 64)))

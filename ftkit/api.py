@@ -16,11 +16,12 @@ import numpy as np
 import pandas as pd
 import torch
 from .checkpoints import load
-from .core import CHECKPOINTS, DATASETS, METHODS, TASKS, FtError, main_process, read_json, resolve, rng_state, say, seed_everything, set_rng_state, versions, write_json
+from .core import CHECKPOINTS, DATASETS, METHODS, TASKS, FtError, main_process, read_json, resolve, rng_state, say
+from .core import seed_everything, set_rng_state, versions, write_json
 from .data.batching import Batches
 from .data.pictures import portable
 from .methods.core import attached, describe, from_description, method as make_method, set_modes
-from .probe import Way, autocast, ordinary, probed
+from .probe import AGREED, Way, autocast, ordinary, probed
 from .run import Memory, Run, evaluate_rows
 from .share import load_delta
 from .structure import anatomy
@@ -58,7 +59,8 @@ def read_data(spec: dict, data, valid, keep_leaks=False, clean=False):
     roles = tuple(resolve("task", spec["task"])(**spec.get("asked", {})).columns)
     if "label" in spec["columns"] and "label" not in roles: spec["columns"]["labels"] = spec["columns"].pop("label")  # several of them
     found = prepare(data, valid, columns=spec["columns"], roles=roles, clean=clean, seed=spec["seed"], keep_leaks=keep_leaks)
-    spec.update(columns=found.columns, classes=[str(c) for c in found.classes], data_hash=found.fingerprint, rows=len(found.train), valid_rows=len(found.valid) if found.valid is not None else 0)
+    spec.update(columns=found.columns, classes=[str(c) for c in found.classes], data_hash=found.fingerprint,
+                rows=len(found.train), valid_rows=len(found.valid) if found.valid is not None else 0)
     kinds = f"; {len(spec['classes'])} classes: {', '.join(spec['classes'][:8])}{' …' if len(spec['classes']) > 8 else ''}" if spec["classes"] else ""
     say(f"{len(found.train)} rows to train on, {spec['valid_rows']} to validate{kinds}")
     return found
@@ -138,11 +140,14 @@ def device_of(spec: dict) -> torch.device:
     return torch.device(spec["learner"].get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 def way_for(spec: dict, model, task, rows, device, steps: int = None) -> Way:
-    "How this machine computes the model fastest, for a batch of ordinary length."
+    "How this machine computes the model fastest, for a batch of ordinary length; of jobs that are compared, the first one's way."
     set_modes(model, frozen_dropout=spec["learner"].get("frozen_dropout", False))
+    if (held := AGREED.get()): return held[0]
     random, some = rng_state(), ordinary(rows, -(-spec["batch_size"] // spec["accumulate"]))
-    try: return probed(model, task, task.collate(rows, some), spec["learner"].get("precision", "auto"), device, steps)
+    try: way = probed(model, task, task.collate(rows, some), spec["learner"].get("precision", "auto"), device, steps)
     finally: set_rng_state(*random)
+    if held is not None: held.append(way)
+    return way
 
 # %% ../nbs/70_api.ipynb #7da3a5af
 def learner_for(spec: dict, ck, task, train, valid, **options) -> Learner:
@@ -150,11 +155,13 @@ def learner_for(spec: dict, ck, task, train, valid, **options) -> Learner:
     on = from_description(spec["method"])
     rows, held = task.encode(train, ck.processor), task.encode(valid, ck.processor) if valid is not None else None
     if hasattr(task, "for_training"): rows = task.for_training(rows)
-    batches = Batches(rows, task.collate, spec["batch_size"], spec["accumulate"], seed=spec["seed"], rank=int(os.environ.get("RANK", 0)), world=int(os.environ.get("WORLD_SIZE", 1)), tokens=spec.get("batch_tokens"))
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    batches = Batches(rows, task.collate, spec["batch_size"], spec["accumulate"], seed=spec["seed"], rank=rank, world=world, tokens=spec.get("batch_tokens"))
     steps = spec["steps"] or batches.steps(spec["epochs"])
     on.attach(ck.model, steps=steps)
-    began, device = time.perf_counter(), device_of(spec)
+    device = device_of(spec)
     spec["way"] = spec.get("way") or asdict(way_for(spec, ck.model.to(device), task, rows, device, steps))
+    began = time.perf_counter()  # the machine is asked once, so no job's seconds hold the asking
     for h in attached(ck.model).handles: h.at(0)
     with Way(**spec["way"]).used(): task = Phased(spec, ck.model, task, rows, held, steps, len(batches))
     batches.collate = task.collate
@@ -208,13 +215,15 @@ def finetune(
     keep_leaks: bool = False,  # keep training texts that also stand in validation
     cache: bool = None,  # compute what is frozen once per row: True insists, False never does, None does it where it is safe and pays
     out=None,  # folder for checkpoints; `resume(out)` goes on from them
-    **options,  # of the task, e.g. augment for pictures; and of the Learner: keep, patience, save_every, schedule, warmup, optimizer, checkpointing, compile, …; precision, which the probe chooses unless given
+    **options,  # of the task (augment for pictures) and of the Learner: keep, patience, schedule, warmup, optimizer, checkpointing, compile, …; the probe chooses precision unless given
 ) -> Run:
     "Fine-tune a checkpoint on data. Raises `FtError` for whatever can be known to be wrong before training."
     asked, learner = parted(options, task, max_length)
-    spec = dict(checkpoint=str(checkpoint), task=task, asked=asked, method=describe(make_method(method)), columns={**(columns or {}), **{k: v for k, v in (("text", text), ("image", image), ("label", label), ("target", target)) if v}},
-                pretrained=pretrained, epochs=epochs, steps=steps, batch_size=batch_size, batch_tokens=batch_tokens, accumulate=accumulate, max_length=max_length, lr=lr, seed=seed, cache=cache,
-                learner=learner, versions=versions(), source=data if isinstance(data, str) else type(data).__name__)
+    named = {k: v for k, v in (("text", text), ("image", image), ("label", label), ("target", target)) if v}
+    spec = dict(checkpoint=str(checkpoint), task=task, asked=asked, method=describe(make_method(method)), columns={**(columns or {}), **named},
+                pretrained=pretrained, epochs=epochs, steps=steps, batch_size=batch_size, batch_tokens=batch_tokens, accumulate=accumulate,
+                max_length=max_length, lr=lr, seed=seed, cache=cache, learner=learner, versions=versions(),
+                source=data if isinstance(data, str) else type(data).__name__)
     found = read_data(spec, data, valid, keep_leaks, clean)
     ck, task = build(spec)
     spec["unknown_rate"] = check_words(task, ck.processor, found.train, spec["checkpoint"])

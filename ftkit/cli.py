@@ -24,8 +24,8 @@ def finetune(o):
     "Fine-tune a checkpoint on data; prints a row with what came of it."
     import ftkit as ft
     from ftkit.run import summary
-    run = ft.finetune(o.checkpoint, o.data, o.method, **columns(o), **dict(o.option), valid=share(o.valid), epochs=o.epochs, steps=o.steps, batch_size=o.batch_size,
-                      max_length=o.max_length, lr=o.lr, seed=o.seed, pretrained=o.pretrained, clean=o.clean, cache=o.cache, out=o.out)
+    run = ft.finetune(o.checkpoint, o.data, o.method, **columns(o), **dict(o.option), valid=share(o.valid), epochs=o.epochs, steps=o.steps,
+                      batch_size=o.batch_size, max_length=o.max_length, lr=o.lr, seed=o.seed, pretrained=o.pretrained, clean=o.clean, cache=o.cache, out=o.out)
     show_table([summary(run)])
     if o.out: print(f"saved to {o.out}")
 
@@ -33,7 +33,8 @@ def finetune(o):
 def compare(o):
     "Many methods under the same budget: a table, and a picture."
     import ftkit as ft
-    done = ft.compare(o.checkpoint, o.data, [m.strip() for m in o.methods.split(",")], o.seeds, **columns(o), **dict(o.option), valid=share(o.valid), epochs=o.epochs, steps=o.steps,
+    methods = [m.strip() for m in o.methods.split(",")]
+    done = ft.compare(o.checkpoint, o.data, methods, o.seeds, **columns(o), **dict(o.option), valid=share(o.valid), epochs=o.epochs, steps=o.steps,
                       batch_size=o.batch_size, max_length=o.max_length, clean=o.clean)
     show_table(done.table)
     if o.picture: print(f"picture: {done.plot().save(o.picture)}")
@@ -75,7 +76,8 @@ def show_table(rows):
 POSITIONAL = {"checkpoint": dict(help="a bundled name, a folder, a hub id, or a name of timm"), "data": dict(help="a bundled name, a CSV, TSV, JSONL or parquet file, or a folder or zip of pictures")}
 SHARED = {
     "--task": dict(default="text-classification", help="what the model is asked; `ftkit list tasks` names them"),
-    "--text": dict(help="the text's column; found where left out"), "--image": dict(help="the picture's column; found where left out"), "--label": dict(help="the label's column; found where left out"),
+    "--text": dict(help="the text's column; found where left out"), "--image": dict(help="the picture's column; found where left out"),
+    "--label": dict(help="the label's column; found where left out"),
     "--valid": dict(default="0.2", help="a share of the rows, a file of its own, or none (0.2)"), "--epochs": dict(type=int, default=3, help="passes over the data (3)"),
     "--steps": dict(type=int, help="optimiser steps; overrides epochs"), "--batch-size": dict(type=int, default=32, help="rows per step (32)"),
     "--max-length": dict(type=int, help="longest text in tokens"), "--clean": dict(action="store_true", help="drop rows that are empty or cannot be read"),
@@ -91,7 +93,8 @@ MANY = {"--methods": dict(default="full,head,freeze,bitfit,lora", help="names, s
 
 # %% ../nbs/90_cli.ipynb #3c76890a
 VERBS = {
-    "demo": (demo, {"--steps": dict(type=int, default=90, help="optimiser steps for each method (90)"), "--picture": dict(type=Path, default=Path("demo.png"), help="where to save the picture (demo.png)")},
+    "demo": (demo, {"--steps": dict(type=int, default=90, help="optimiser steps for each method (90)"),
+                    "--picture": dict(type=Path, default=Path("demo.png"), help="where to save the picture (demo.png)")},
              "ftkit demo --picture demo.png"),
     "list": (list_, {"kind": dict(nargs="?", help="methods, checkpoints, tasks or datasets; all of them when left out")}, "ftkit list methods"),
     "finetune": (finetune, {**POSITIONAL, **ALONE, **SHARED}, "ftkit finetune bert-mini reviews.csv --text body --label stars --method lora --out runs/first"),

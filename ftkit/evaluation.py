@@ -28,7 +28,9 @@ class Answers:
     positive: int = 1  # its number
 
     @property
-    def said(self) -> np.ndarray: return self.p.argmax(1) if self.threshold is None else np.where(self.p[:, self.positive] >= self.threshold, self.positive, 1 - self.positive)
+    def said(self) -> np.ndarray:
+        if self.threshold is None: return self.p.argmax(1)
+        return np.where(self.p[:, self.positive] >= self.threshold, self.positive, 1 - self.positive)
     @property
     def sure(self) -> np.ndarray: return self.p[np.arange(len(self.p)), self.said]
     @property
@@ -36,11 +38,13 @@ class Answers:
     @property
     def table(self) -> pd.DataFrame:
         "One row per answer, the surest error first."
-        t = pd.DataFrame({"row": np.arange(len(self.p)), "true": [self.classes[i] for i in self.truth], "said": [self.classes[i] for i in self.said], "probability": self.sure, "right": self.right})
+        true, said = ([self.classes[i] for i in of] for of in (self.truth, self.said))
+        t = pd.DataFrame({"row": np.arange(len(self.p)), "true": true, "said": said, "probability": self.sure, "right": self.right})
         return t.sort_values(["right", "probability"], ascending=[True, False], ignore_index=True)
     def __len__(self): return len(self.p)
     def __repr__(self): return f"Answers({len(self)} rows, {self.right.mean():.1%} right, {len(self.classes)} classes)"
 
+# %% ../nbs/74_evaluation.ipynb #6ab88948
 def answers(
     run: Run,
     data,  # anything that `read` takes, with labels; undecoded pictures are fine
@@ -52,7 +56,8 @@ def answers(
     if getattr(rows, "columns", {}).get("label") is None or rows.columns["label"].ndim != 1: raise FtError(f"Answers are judged one label at a time, and {run.task.name} has no such label in these rows.")
     p = np.empty((len(rows), len(run.task.classes)), np.float32)
     for _, out, index in stream(run.model, run.task, rows, 64, run.device): p[index] = out.float().softmax(-1).cpu().numpy()
-    return Answers(run.task.classes, p, rows.columns["label"], data[next(iter(run.task.columns.values()))][:], *((run.task.threshold, positive(run.task)) if two else ()))
+    values, chosen = data[next(iter(run.task.columns.values()))][:], (run.task.threshold, positive(run.task)) if two else ()
+    return Answers(run.task.classes, p, rows.columns["label"], values, *chosen)
 
 def whole(data):
     "A source as one table. Raises `FtError` where it has several parts."
@@ -128,11 +133,13 @@ def features(
     first = next(n for n, _ in ck.model.named_modules() if n in head)
     hook = ck.model.get_submodule(first).register_forward_pre_hook(lambda m, a: kept.update(x=a[0].detach()))
     try:
-        for _, _, index in stream(ck.model, task, rows, 64, next(ck.model.parameters()).device): parts.append(pooled(kept["x"], ck.model).float().cpu().numpy()); order.append(index)
+        for _, _, index in stream(ck.model, task, rows, 64, next(ck.model.parameters()).device):
+            parts.append(pooled(kept["x"], ck.model).float().cpu().numpy())
+            order.append(index)
     finally: hook.remove()
-    back = np.argsort(np.concatenate(order))
-    labels = rows.columns.get("label")
-    return np.concatenate(parts)[back], labels if labels is None or labels.ndim > 1 or not len(task.classes) else np.array([str(c) for c in task.classes])[labels]
+    back, labels = np.argsort(np.concatenate(order)), rows.columns.get("label")
+    if labels is not None and labels.ndim == 1 and len(task.classes): labels = np.array([str(c) for c in task.classes])[labels]
+    return np.concatenate(parts)[back], labels
 
 def pooled(x, model):
     "What a head reads, one vector a row. Raises `FtError` where that is a sequence."

@@ -84,7 +84,8 @@ def confusion_picture(
         ax = fig.subplots()
         ax.imshow(share, cmap="Blues", vmin=0, vmax=1.25, aspect="auto")
         for (i, j), n in np.ndenumerate(counts):
-            if n and len(names) <= 20: ax.text(j, i, number(int(n)), ha="center", va="center", fontsize=9, color="white" if share[i, j] > 0.7 else INK, fontweight="bold" if i == j else "normal")
+            ink, weight = "white" if share[i, j] > 0.7 else INK, "bold" if i == j else "normal"
+            if n and len(names) <= 20: ax.text(j, i, number(int(n)), ha="center", va="center", fontsize=9, color=ink, fontweight=weight)
         ax.set(xticks=range(len(names)), yticks=range(len(names)), xlabel="said", ylabel="true")
         ax.set_xticklabels([_label(n, 14) for n in names], rotation=30 if len(names) > 4 else 0, ha="right" if len(names) > 4 else "center")
         ax.set_yticklabels([_label(n, 18) for n in names])

@@ -10,11 +10,13 @@ __all__ = ['Comparison', 'averaged', 'measure', 'silence', 'compare', 'picture',
 import os, statistics, tempfile
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 import pandas as pd
 from .api import finetune
 from .core import FtError
 from .methods.core import method as make_method
+from .probe import agreed
 from .share import save_delta
 
 # %% ../nbs/72_lab.ipynb #41c65b6b
@@ -45,7 +47,7 @@ def averaged(name: str, rows: list, metric: str) -> dict:
     "One method's seeds as one row."
     mean = lambda k: statistics.fmean(r[k] for r in rows)
     spread = statistics.stdev([r[metric] for r in rows]) if len(rows) > 1 else float("nan")
-    return {"method": name, metric: mean(metric), "spread": spread, "trainable %": mean("trainable %"), "seconds": mean("seconds"), "peak memory": mean("peak memory"), "delta size": mean("delta size")}
+    return {"method": name, metric: mean(metric), "spread": spread, **{k: mean(k) for k in ("trainable %", "seconds", "peak memory", "delta size")}}
 
 # %% ../nbs/72_lab.ipynb #b997ec2c
 def measure(name: str, run) -> dict:
@@ -53,7 +55,8 @@ def measure(name: str, run) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         size = sum(f.stat().st_size for f in save_delta(run.model, folder).rglob("*") if f.is_file())
     r = run.resources
-    return {"method": name, "seed": run.spec["seed"], **run.metrics, "trainable %": 100 * r["trainable"] / r["total"], "seconds": r["seconds"], "peak memory": r["peak_memory"], "delta size": size}
+    costs = {"trainable %": 100 * r["trainable"] / r["total"], "seconds": r["seconds"], "peak memory": r["peak_memory"], "delta size": size}
+    return {"method": name, "seed": run.spec["seed"], **run.metrics, **costs, "precision": r["precision"]}
 
 # %% ../nbs/72_lab.ipynb #410699dd
 @contextmanager
@@ -73,7 +76,7 @@ def compare(
     seeds=1,  # how many, or a list of them
     **options,  # passed to finetune, the same for all
 ) -> Comparison:
-    "Fine-tune with each method under the same budget. Raises `FtError` when there is nothing to compare."
+    "Fine-tune with each method under the same budget, all computed in the way that suits the first. Raises `FtError` when there is nothing to compare."
     if not methods: raise FtError("There are no methods to compare; give methods=[…].")
     chosen = [make_method(m) for m in methods]
     seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
@@ -82,8 +85,8 @@ def compare(
     if options.get("out"): raise FtError("A comparison writes no folder of its own (its runs would all go into one); leave out= away, or call finetune for each.")
     runs = []
     with silence(True), suppress(FtError): finetune(checkpoint, data, "lora", **{**options, "steps": 1, "out": None})  # so that the first row does not pay for what is loaded once
-    for m in chosen:
-        for s in seeds:
+    with agreed():
+        for m, s in product(chosen, seeds):
             with silence(bool(runs)): run = finetune(checkpoint, data, m, seed=s, **options)
             runs.append(measure(repr(m), run))
     return Comparison(runs, run.task.metric, dict(checkpoint=checkpoint, data=str(data)[:80], seeds=seeds, **options))
@@ -122,7 +125,8 @@ def find_lr(
     **options,  # passed to finetune
 ) -> RateCurve:
     "Let the learning rate rise in one run that is thrown away, and say which one to take. Raises `FtError` when the loss never falls."
-    try: history = finetune(checkpoint, data, method, **{**options, "steps": steps, "schedule": "rising", "warmup": 0, "valid": None, "keep": "last", "cache": False}).history.to_dict("records")
+    options |= dict(steps=steps, schedule="rising", warmup=0, valid=None, keep="last", cache=False)
+    try: history = finetune(checkpoint, data, method, **options).history.to_dict("records")
     except FtError as e:
         if not (history := getattr(e, "history", None)): raise
     return judged(history)
@@ -148,10 +152,14 @@ def rate_picture(c: RateCurve):
         ax = fig.subplots()
         ax.plot([r["lr"] for r in rows], [r["loss"] for r in rows], color="#9cc3e6", lw=1)
         ax.plot([r["lr"] for r in rows], [r["smoothed"] for r in rows], color="#0b62a8", lw=1.8)
-        for rate, name, dash in ((c.lr, "take", "-"), (c.steepest, "steepest", ":")): ax.axvline(rate, color="#d1495b", ls=dash, lw=1.3); ax.annotate(f"{name} {number(rate)}", (rate, 0.92), xycoords=("data", "axes fraction"), xytext=(4 if rate == max(c.lr, c.steepest) else -4, 0), textcoords="offset points", fontsize=8, ha="left" if rate == max(c.lr, c.steepest) else "right")
+        for rate, name, dash in ((c.lr, "take", "-"), (c.steepest, "steepest", ":")):
+            ax.axvline(rate, color="#d1495b", ls=dash, lw=1.3)
+            away, side = (4, "left") if rate == max(c.lr, c.steepest) else (-4, "right")
+            ax.annotate(f"{name} {number(rate)}", (rate, 0.92), (away, 0), ("data", "axes fraction"), "offset points", fontsize=8, ha=side)
         ax.set(xscale="log", xlabel="learning rate of the first group", ylabel="loss", ylim=(least - 0.1 * abs(least) - 0.05, 1.5 * rows[0]["smoothed"]))
         ax.xaxis.set_major_formatter(lambda v, _: f"{v:g}"), ax.xaxis.set_minor_formatter("")
-    return Figure(fig, f"Loss while the learning rate rose from {number(rows[0]['lr'])} to {number(rows[-1]['lr'])}: falls fastest at {number(c.steepest)}, least at {number(3 * c.lr)}, so that {number(c.lr)} may be taken.", texts)
+    found = f"falls fastest at {number(c.steepest)}, least at {number(3 * c.lr)}, so that {number(c.lr)} may be taken"
+    return Figure(fig, f"Loss while the learning rate rose from {number(rows[0]['lr'])} to {number(rows[-1]['lr'])}: {found}.", texts)
 
 # %% ../nbs/72_lab.ipynb #1bb3d1fc
 def tradeoff(
@@ -170,17 +178,19 @@ def tradeoff(
     with _style(texts := (*names, title, x, y)):
         fig = _canvas(5.2, title)
         ax = fig.subplots()
-        ax.errorbar([r[x] for r in rows], [r[y] for r in rows], yerr=[r[error] for r in rows] if error else None, fmt="o", ms=5, color="#0b62a8", ecolor="#b9c3cc", elinewidth=1)
+        xs, ys, spread = [r[x] for r in rows], [r[y] for r in rows], [r[error] for r in rows] if error else None
+        ax.errorbar(xs, ys, yerr=spread, fmt="o", ms=5, color="#0b62a8", ecolor="#b9c3cc", elinewidth=1)
         if baseline is not None: ax.axhline(baseline, color="#d1495b", ls="--", lw=1.3)
         ax.set(xscale="log", xlabel=x, ylabel=f"{y}" + (f" (dashed: {number(baseline)})" if baseline is not None else ""))
         ax.xaxis.set_major_formatter(lambda v, _: number(v))
         ax.xaxis.set_minor_formatter("")
         ax.margins(0.12)
         fig.draw_without_rendering()
-        for name, (a, b), (dx, dy) in zip(names, [(r[x], r[y]) for r in rows], roomy(ax, rows, names, x, y)): ax.annotate(name, (a, b), (dx, dy), textcoords="offset points", fontsize=7.5)
+        for name, point, away in zip(names, zip(xs, ys), roomy(ax, rows, names, x, y)): ax.annotate(name, point, away, textcoords="offset points", fontsize=7.5)
     said = ", ".join(f"{n} {number(r[y])} at {number(r[x])}" for n, r in zip(names, rows))
     return Figure(fig, f"{title + '. ' if title else ''}{y} against {x} by {label}: {said}.", texts)
 
+# %% ../nbs/72_lab.ipynb #31a6b1b9
 def roomy(ax, rows: list, names: list, x: str, y: str) -> list:
     "Where to write each name beside its point so that few overlap, in points."
     scale = 72 / ax.figure.dpi

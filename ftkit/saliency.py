@@ -66,7 +66,8 @@ def occlusion(
 def patches(model) -> tuple:
     "Rows and columns of the patches that a picture is cut into. Raises `FtError` where a model does not say."
     for m in model.modules():
-        grid = getattr(m, "grid_size", None) or (tuple(a // b for a, b in zip(m.image_size, m.patch_size)) if isinstance(getattr(m, "image_size", None), tuple) and isinstance(getattr(m, "patch_size", None), tuple) else None)
+        grid, whole, part = (getattr(m, k, None) for k in ("grid_size", "image_size", "patch_size"))
+        if not grid and isinstance(whole, tuple) and isinstance(part, tuple): grid = tuple(a // b for a, b in zip(whole, part))
         if isinstance(grid, tuple) and hasattr(m, "num_patches"): return grid
     raise FtError(f"{type(model).__name__} does not say into how many patches it cuts a picture; take occlusion.")
 
@@ -79,6 +80,7 @@ def as_maps(
     down, across = patches(model)
     return h[:, h.shape[1] - down * across:].transpose(1, 2).unflatten(2, (down, across))
 
+# %% ../nbs/76_saliency.ipynb #20c99790
 def grad_cam(
     run: Run,
     picture,
@@ -98,7 +100,10 @@ def grad_cam(
 def slopes(run: Run, x, k: int, block: int) -> tuple:
     "A block's maps, and how the class's logit rises with them."
     kept = {}
-    def keep(m, a, out): kept["h"] = out[0] if isinstance(out, tuple) else out; kept["h"].requires_grad_() if not kept["h"].requires_grad else None; return out
+    def keep(m, a, out):
+        kept["h"] = out[0] if isinstance(out, tuple) else out
+        if not kept["h"].requires_grad: kept["h"].requires_grad_()
+        return out
     hook = run.model.get_submodule(anatomy(run.model).blocks[block]).register_forward_hook(keep)
     try:
         with torch.enable_grad():

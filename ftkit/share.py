@@ -166,7 +166,8 @@ def of_peft(config: dict, model):
     else: hit = lambda p: any(p == t or p.endswith("." + t) for t in wanted)
     paths = [n for n, _ in model.named_modules() if hit(n)]
     on = "linear" if wanted == "all-linear" else ",".join(paths)
-    plain = {f.name: f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default for f in dataclasses.fields(peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING[config["peft_type"]])}
+    fields = dataclasses.fields(peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING[config["peft_type"]])
+    plain = {f.name: f.default if f.default_factory is dataclasses.MISSING else f.default_factory() for f in fields}
     options = {k: v for k, v in config.items() if k in plain and v != plain[k] and k not in NOT_OPTIONS}
     if options.get("init_lora_weights") in (False, "gaussian"): del options["init_lora_weights"]  # how it began is no matter once the numbers are there
     if kind == "lora" and set(options) <= set(LORA_OPTIONS):

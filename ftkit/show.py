@@ -239,10 +239,9 @@ def _panels(series: dict) -> list[tuple[str, list[str]]]:
 # %% ../nbs/20_show.ipynb #f2b7b46d
 def _draw_line(ax, name: str, points: list, i: int):
     "One curve, in the i-th style; a long one faint as it is and smoothed on top."
-    (xs, ys), (colour, dash, marker) = zip(*points), LINES[i % len(LINES)]
+    (xs, ys), (colour, dash, marker), k = zip(*points), LINES[i % len(LINES)], len(points) // 40
     if len(ys) > 60:
         ax.plot(xs, ys, color=colour, alpha=.22, lw=.8)
-        k = len(ys) // 40
         ys = [sum(near) / len(near) for near in (ys[max(0, i - k):i + k + 1] for i in range(len(ys)))]
     ax.plot(xs, ys, color=colour, ls=dash, lw=1.7, label=_label(name), marker=marker, ms=4.5, markevery=max(1, len(ys) // 12), mfc="white", mew=1.3)
 
@@ -273,12 +272,13 @@ def curves(history,  # a data frame or a list of dicts, one row per measurement
 
 # %% ../nbs/20_show.ipynb #df781d8b
 def _dress(ax, x: str, heading: str, values: list):
-    "Axis labels, grid, legend below, and a logarithmic scale where the values ask for one."
+    "Axis labels, grid, a legend below the axis's name however small the panel becomes, and a logarithmic scale where the values ask for one."
     ax.set_title(_label(heading)); ax.set_xlabel(_label(x)); ax.grid(axis="y")
     if min(values) > 0 and max(values) > 100 * min(values): ax.set_yscale("log")
     ax.yaxis.set_major_formatter(lambda v, _: number(v)); ax.xaxis.set_major_formatter(lambda v, _: number(v))
     from matplotlib.transforms import offset_copy
-    if len(ax.get_legend_handles_labels()[1]) > 1: ax.legend(loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=offset_copy(ax.transAxes, ax.figure, y=-38, units="points"), handlelength=3.2, borderaxespad=0)  # below the axis's name, however small the panel becomes
+    if len(ax.get_legend_handles_labels()[1]) < 2: return
+    ax.legend(loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=offset_copy(ax.transAxes, ax.figure, y=-38 / 72), handlelength=3.2, borderaxespad=0)
 
 # %% ../nbs/20_show.ipynb #ad09c65e
 def _measured(value, error, form) -> str: return "not measured" if value is None else form(value) + (f" ± {number(error)}" if error else "")

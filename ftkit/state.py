@@ -78,7 +78,8 @@ def save_state(learner, folder: Path):
     for mark, group in (("state", kept), ("method", of_method), ("random", random), ("best", learner.best["values"] if learner.best else {})):
         tensors |= {f"{mark}|{n}": t for n, t in group.items()}
     plain = dict(format=1, step=learner.step_count, epoch=learner.epoch, total=learner.total, since_best=learner.since_best, best=best, history=learner.history,
-                 batches=learner.batches.state_dict(), state=plain_state, method=plain_method, random=plain_random, counters=counters, scaler=learner.scaler.state_dict(), seconds=learner.seconds, sizes=learner.sizes, stop=learner.stop)
+                 batches=learner.batches.state_dict(), state=plain_state, method=plain_method, random=plain_random, counters=counters,
+                 scaler=learner.scaler.state_dict(), seconds=learner.seconds, sizes=learner.sizes, stop=learner.stop)
     files = [folder / f"step-{learner.step_count}.safetensors", folder / f"step-{learner.step_count}.json"]
     write_tensors(files[0], tensors)
     write_json(files[1], plain)

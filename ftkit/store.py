@@ -212,7 +212,8 @@ def shelve(
             f.flush()
             os.fsync(f.fileno())
             f.close()
-        described = {n: dict(shape=list(c.shape), dtype=str(c.dtype), longest=longest, file=f"{i}.bin", sha256=writer.hashes[n].hexdigest()) for i, (n, c) in enumerate(writer.columns.items())}
+        described = {n: dict(shape=list(c.shape), dtype=str(c.dtype), longest=longest, file=f"{i}.bin", sha256=writer.hashes[n].hexdigest())
+                     for i, (n, c) in enumerate(writer.columns.items())}
         write_json(writer.folder / "meta.json", dict(format=1, note=writer.note, columns=described))
         os.replace(writer.folder, shelf() / writer.key)
         sync_folder(shelf())
@@ -240,7 +241,8 @@ def find(
         small = sum((folder / d["file"]).stat().st_size for d in described.values()) <= memory_budget()
         columns = {n: opened(folder / d["file"], d, small) for n, d in described.items()}
         store = Store(columns, lengths, order)
-        if any(c.flat.size != (np.prod((c.shape[0], *c.size(c.longest))) if c.shared else c.numbers(lengths).sum()) for c in columns.values()): raise ValueError("an array is too short")
+        wanted = lambda c: np.prod((c.shape[0], *c.size(c.longest))) if c.shared else c.numbers(lengths).sum()
+        if any(c.flat.size != wanted(c) for c in columns.values()): raise ValueError("an array is too short")
         os.utime(folder / "meta.json")
         return store
     except (FtError, OSError, ValueError, KeyError):

@@ -103,16 +103,18 @@ def find_head(
     top = [n for n, m in model.named_children() if size(m) and not any(b == n or b.startswith(n + ".") for b in blocks)]
     named = [n for n in top if HEADS.match(n)]
     inside = [n for n, m in model.named_children() if size(m)]
-    if len(inside) == 1: named = named or [f"{inside[0]}.{n}" for n, m in model.get_submodule(inside[0]).named_children() if HEADS.match(n) and size(m) and f"{inside[0]}.{n}" not in blocks]  # a wrapper around the model
+    if len(inside) == 1 and not named:  # a wrapper around the model
+        within = [(f"{inside[0]}.{n}", n, m) for n, m in model.get_submodule(inside[0]).named_children()]
+        named = [path for path, n, m in within if HEADS.match(n) and size(m) and path not in blocks]
     if named: return named
     last = [n for n, m in model.named_modules() if linear(m) and n.count(".") < 2 and not any(n == b or n.startswith(b + ".") for b in blocks)]
     return last[-1:]
 
 # %% ../nbs/30_structure.ipynb #21278b43
-@dataclass
+@dataclass(repr=False)
 class Anatomy:
     "How a live model is cut."
-    model: nn.Module = field(repr=False)
+    model: nn.Module
     blocks: list  # module paths, in forward order
     head: list  # module paths
     roles: dict  # role -> module paths, in order
@@ -146,6 +148,11 @@ class Anatomy:
         sizes = Counter(p.numel() for n in self.roles.get("norm", []) for p in [getattr(self.module(n), "weight", None)] if p is not None)
         return sizes.most_common(1)[0][0] if sizes else 0
 
+    def __repr__(self):
+        some = lambda names: ", ".join(names) if len(names) < 4 else f"{names[0]} … {names[-1]}"
+        roles = ", ".join(f"{len(v)} {k}" for k, v in self.roles.items())
+        return f"Anatomy({len(self.blocks)} blocks: {some(self.blocks)}; head: {some(self.head) or 'none'}; roles: {roles})"
+
 # %% ../nbs/30_structure.ipynb #3250d2a6
 def anatomy(
     model: nn.Module,  # from transformers, timm, torchvision, or plain
@@ -167,7 +174,8 @@ def with_kin(model: nn.Module, blocks: list) -> list:
     "Blocks and those that stand alone: of the same class elsewhere, or of another class in the same kind of row."
     kinds, shape = {type(model.get_submodule(b)) for b in blocks}, lambda n: re.sub(r"\d+", "#", n)
     rows = {shape(b) for b in blocks if numbered(b)}
-    alone = [n for n, m in model.named_modules() if (type(m) in kinds or shape(n) in rows and composite(m)) and not any(n == b or n.startswith(b + ".") or b.startswith(n + ".") for b in blocks)]
+    kin = [n for n, m in model.named_modules() if type(m) in kinds or shape(n) in rows and composite(m)]
+    alone = [n for n in kin if not any(n == b or n.startswith(b + ".") or b.startswith(n + ".") for b in blocks)]
     order = {n: i for i, (n, _) in enumerate(model.named_modules())}
     return sorted([*blocks, *alone], key=order.get)
 

@@ -19,7 +19,8 @@ from .train import recomputed
 
 # %% ../nbs/80_testing.ipynb #07fe70c3
 TEXT = dict(vocab_size=60, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48, max_position_embeddings=40)
-PAIR = dict(vocab_size=60, d_model=32, encoder_layers=3, decoder_layers=3, encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48)
+PAIR = dict(vocab_size=60, d_model=32, encoder_layers=3, decoder_layers=3, encoder_attention_heads=4, decoder_attention_heads=4,
+            encoder_ffn_dim=48, decoder_ffn_dim=48)
 IMAGE = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48, image_size=32, patch_size=8)
 FAMILIES = {  # family -> (class of transformers, options of its configuration)
     "bert": ("BertForSequenceClassification", TEXT),
@@ -27,7 +28,8 @@ FAMILIES = {  # family -> (class of transformers, options of its configuration)
     "t5": ("T5ForConditionalGeneration", dict(vocab_size=60, d_model=32, d_kv=8, d_ff=48, num_layers=3, num_decoder_layers=3, num_heads=4, decoder_start_token_id=0)),
     "resnet": ("ResNetForImageClassification", dict(embedding_size=8, hidden_sizes=[8, 16], depths=[2, 2], layer_type="basic")),
     "vit": ("ViTForImageClassification", IMAGE),
-    "whisper": ("WhisperForConditionalGeneration", dict(**PAIR, num_mel_bins=8, max_source_positions=12, max_target_positions=40, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1)),
+    "whisper": ("WhisperForConditionalGeneration", dict(**PAIR, num_mel_bins=8, max_source_positions=12, max_target_positions=40,
+                                                        pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1)),
     "clip": ("CLIPModel", dict(text_config=dict(**TEXT, eos_token_id=59, pad_token_id=0, bos_token_id=1), vision_config=IMAGE, projection_dim=16)),
 }
 

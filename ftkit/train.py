@@ -105,7 +105,8 @@ def prepare(learner):
     if not isinstance(learner.models, dict): learner.models = {"model": learner.models}
     learner.device = torch.device(learner.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if learner.precision == "auto": learner.precision = pick_precision(learner.device)
-    learner.total = learner.steps if learner.steps is not None else learner.batches.steps(learner.epochs) if hasattr(learner.batches, "steps") else learner.epochs * len(learner.batches)
+    counted = learner.batches.steps if hasattr(learner.batches, "steps") else lambda epochs: epochs * len(learner.batches)
+    learner.total = learner.steps if learner.steps is not None else counted(learner.epochs)
     learner.out = Path(learner.out) if learner.out else None
     learner.step_count, learner.epoch, learner.stop, learner.interrupted = 0, 0, False, False
     learner.state, learner.history, learner.pending, learner.best, learner.since_best = {}, [], [], None, 0
@@ -156,7 +157,8 @@ def fit(learner):
         if learner.method: [h.at(0) for h in attached(learner.model, learner.name).handles]
     bar = progress_bar(learner)
     try:
-        with keeping(learner.device), faster("meta" if learner.compile else learner.device), recomputed(learner.model if learner.checkpointing else None): loop(learner, bar)
+        again, kernels = recomputed(learner.model if learner.checkpointing else None), faster("meta" if learner.compile else learner.device)
+        with keeping(learner.device), kernels, again: loop(learner, bar)
     except KeyboardInterrupt:
         learner.interrupted = True
         say(f"Interrupted at step {learner.step_count} of {learner.total}; the model so far is kept.")
@@ -276,7 +278,9 @@ def end_epoch(learner, bar):
         if score is None: raise FtError(f"Validation gave no {learner.metric!r}; it gave: {', '.join(found)}.")
         if score != score: raise FtError(f"Validation gave no number for {learner.metric!r}: the rows it is asked of lack a class, or all are alike. Validate on rows of every class, or let another metric decide (metric=…): {', '.join(k for k, v in found.items() if v == v)}.")
         rank = bool(learner.method is None or learner.method.ready(learner.model, learner.name)), score if learner.greater_is_better else -score
-        if learner.best is None or rank > tuple(learner.best["rank"]): learner.best, learner.since_best = dict(rank=rank, score=score, step=learner.step_count, metrics=found, values=get_values(learner)), 0
+        if learner.best is None or rank > tuple(learner.best["rank"]):
+            learner.best = dict(rank=rank, score=score, step=learner.step_count, metrics=found, values=get_values(learner))
+            learner.since_best = 0
         else: learner.since_best += 1
         if learner.patience is not None and learner.since_best >= learner.patience: learner.stop = True
     learner.fire("after_epoch")
@@ -308,7 +312,9 @@ def recomputed(
     blocks = [model.get_submodule(b) for b in anatomy(model).blocks] if model is not None else []
     before = [b.__dict__.get("forward") for b in blocks]
     def bare(x): return None if type(x).__name__.endswith("Cache") else x  # a cache would be filled twice
-    def saving(forward): return lambda *a, **k: checkpoint(forward, *map(bare, a), use_reentrant=False, **{n: bare(x) for n, x in k.items()}) if torch.is_grad_enabled() else forward(*a, **k)
+    def saving(forward):
+        again = lambda a, k: checkpoint(forward, *map(bare, a), use_reentrant=False, **{n: bare(x) for n, x in k.items()})
+        return lambda *a, **k: again(a, k) if torch.is_grad_enabled() else forward(*a, **k)
     for b in blocks: b.forward = saving(b.forward)
     try: yield
     finally:
@@ -344,7 +350,8 @@ def distributed() -> tuple:
     def reduce(params, total, count):
         for p in params:
             if p.grad is None: p.grad = torch.zeros_like(p)
-        flat = torch.cat([p.grad.reshape(-1).float() for p in params] + [torch.stack([torch.as_tensor(total, dtype=torch.float32, device=params[0].device), torch.as_tensor(count, dtype=torch.float32, device=params[0].device)])])
+        sums = torch.stack([torch.as_tensor(x, dtype=torch.float32, device=params[0].device) for x in (total, count)])
+        flat = torch.cat([p.grad.reshape(-1).float() for p in params] + [sums])
         dist.all_reduce(flat)
         at = 0
         for p in params:

@@ -185,7 +185,8 @@ class Trunk:
             if (name := "|".join(map(str, k))) in kept: return laid_out(kept[name], order)
             device = next(iter(kept.values())).device
             return torch.zeros((), dtype=dtype, device=device).expand([{-1: rows, -2: longest}.get(s, s) for s in shape])
-        outs = {u: [tree_unflatten([stand(k) for k in self.shapes if k[:2] == (u, c)], tree) for (v, c), tree in self.trees.items() if v == u] for u in self.units}
+        whole = lambda u, c: tree_unflatten([stand(k) for k in self.shapes if k[:2] == (u, c)], self.trees[u, c])
+        outs = {u: [whole(u, c) for v, c in self.trees if v == u] for u in self.units}
         def make(n, forward):
             given = iter(outs[n])
             return lambda *a, **k: next(given)
@@ -284,15 +285,13 @@ def key_of(
 ) -> str:
     "The content key of a trunk's answers for some rows; None where the rows cannot be told from others."
     if not hasattr(rows, "fingerprint"): return None
-    h = hashlib.sha256()
-    def add(*things):
-        for t in things: h.update(repr(t).encode() + b"\0")
-    add(weights or weights_key(trunk))
     units, config = [trunk.model.get_submodule(u) for u in trunk.units], getattr(trunk.model, "config", None)
-    add(trunk.units, trunk.stop, trunk.across, list(map(repr, units)), config and config.to_json_string(use_diff=False), getattr(config, "_attn_implementation", None))
-    add(*(source(k) for k in dict.fromkeys(type(x) for m in units for x in m.modules())), source(type(task).collate), source(type(task).forward), source(pieces), source(attention))
-    add(rows.fingerprint(), versions(), precision, torch.device(device).type, torch.get_num_threads(), torch.backends.cpu.get_cpu_capability(), torch.get_float32_matmul_precision(), CANONICAL)
-    return h.hexdigest()
+    settings = config and config.to_json_string(use_diff=False), getattr(config, "_attn_implementation", None)
+    model = trunk.units, trunk.stop, trunk.across, list(map(repr, units)), settings
+    code = [source(k) for k in (*dict.fromkeys(type(x) for m in units for x in m.modules()), type(task).collate, type(task).forward, pieces, attention)]
+    machine = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability(), torch.get_float32_matmul_precision()
+    way = versions(), precision, torch.device(device).type, machine, CANONICAL
+    return sha256(repr((weights or weights_key(trunk), model, code, rows.fingerprint(), way)))
 
 def weights_key(trunk: Trunk) -> str:
     "The content key of all numbers below the boundary."

@@ -3,7 +3,9 @@ import ast
 import json
 import re
 import subprocess
+import tokenize
 from functools import lru_cache
+from io import StringIO
 from statistics import median
 
 import pytest
@@ -216,6 +218,18 @@ def test_modules_are_short():
     modules = [p for p in (ROOT / "ftkit").rglob("*.py") if p.name != "_modidx.py"]
     long = {p.relative_to(ROOT).as_posix(): n for p in modules if (n := len(p.read_text(encoding="utf-8").splitlines())) > 400}
     assert not long
+
+
+@pytest.mark.parametrize("module", sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "ftkit").rglob("*.py") if p.name != "_modidx.py"))
+def test_lines_of_code_are_short(module):
+    "Messages and comments aside, which are one sentence each."
+    text = (ROOT / module).read_text(encoding="utf-8")
+    wide = dict(enumerate(map(len, text.splitlines()), 1))
+    said = {tokenize.STRING, tokenize.COMMENT, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
+    for token in tokenize.generate_tokens(StringIO(text).readline):
+        if token.type in said and token.start[0] == token.end[0]:
+            wide[token.start[0]] -= len(token.string)
+    assert not {line: n for line, n in wide.items() if n > 160}, "beside its texts a line has at most 160 characters"
 
 
 def test_methods_and_tasks_do_not_know_each_other():

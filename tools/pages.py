@@ -120,7 +120,7 @@ def main():
     parser.add_argument("--flags", default=None, help="for run and test: flags to run that are normally skipped (slow gpu net)")
     parser.add_argument("--workers", type=int, default=None)
     parser.add_argument("--save", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     if args.command == "one":
         fault = execute(Path(args.pages[0]), args.save, set((args.flags or "").split()))
         print(f"\nCPU seconds {time.process_time():.1f}")

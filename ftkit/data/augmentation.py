@@ -15,7 +15,10 @@ from .pictures import PictureRows
 PRESETS = {  # name -> (pixels a side) -> transforms
     "light": lambda side: [v2.RandomHorizontalFlip(), v2.RandomCrop(side, padding=max(1, side // 12), padding_mode="reflect")],
     "standard": lambda side: [v2.RandomResizedCrop(side, scale=(0.4, 1.0), antialias=True), v2.RandomHorizontalFlip(), v2.ColorJitter(0.3, 0.3, 0.3, 0.04)],
-    "medical": lambda side: [v2.Pad(max(1, side // 6), padding_mode="reflect"), v2.RandomAffine(7, translate=(0.04, 0.04), scale=(0.95, 1.08), interpolation=v2.InterpolationMode.BILINEAR), v2.CenterCrop(side), v2.ColorJitter(0.2, 0.25)],
+    "medical": lambda side: [
+        v2.Pad(max(1, side // 6), padding_mode="reflect"),
+        v2.RandomAffine(7, translate=(0.04, 0.04), scale=(0.95, 1.08), interpolation=v2.InterpolationMode.BILINEAR),
+        v2.CenterCrop(side), v2.ColorJitter(0.2, 0.25)],
 }
 MIXTURES = {"mixup": (v2.MixUp, 0.2), "cutmix": (v2.CutMix, 1.0)}
 

@@ -187,4 +187,6 @@ def pack(
     position = np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n)
     at = np.repeat(rows.offsets[order], n) + position
     sizes = np.add.reduceat(n, np.cumsum([0] + [len(b) for b in together[:-1]]))
-    return Rows(flat=rows.flat[at], offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), pad=rows.pad, tokens={"position": position.astype(np.int32), **{k: v[at] for k, v in rows.tokens.items()}})
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    tokens = {"position": position.astype(np.int32), **{k: v[at] for k, v in rows.tokens.items()}}
+    return Rows(flat=rows.flat[at], offsets=offsets, pad=rows.pad, tokens=tokens)

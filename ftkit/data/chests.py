@@ -25,7 +25,9 @@ def body(size: int, r: np.random.Generator) -> tuple:  # the picture (size, size
     y, x = y - high, x + tilt * y
     lungs = sum(soft(y, x, (r.normal(0, 0.015), side * r.uniform(0.19, 0.23)), (r.uniform(0.30, 0.38), r.uniform(0.13, 0.17))) for side in (-1, 1)).clip(0, 1)
     out = r.uniform(0.55, 0.66) + 0.12 * soft(y, x, (0, 0), (0.7, 0.45)) - r.uniform(0.32, 0.4) * lungs
-    out += 0.16 * soft(y, x, (0, 0), (0.8, 0.045)) + r.uniform(0.22, 0.3) * soft(y, x, (r.uniform(0.08, 0.14), 0.07), (r.uniform(0.16, 0.21), r.uniform(0.11, 0.16)))
+    spine, bright = soft(y, x, (0, 0), (0.8, 0.045)), r.uniform(0.22, 0.3)
+    heart = soft(y, x, (r.uniform(0.08, 0.14), 0.07), (r.uniform(0.16, 0.21), r.uniform(0.11, 0.16)))
+    out += 0.16 * spine + bright * heart
     ribs = np.sin(2 * np.pi * (r.uniform(6.5, 8.5) * (y + r.uniform(0.6, 1.0) * x ** 2) + r.uniform()))
     return out + 0.045 * ribs.clip(0, 1) * (0.4 + 0.6 * lungs), lungs
 
@@ -35,7 +37,7 @@ def finding(lungs: np.ndarray, r: np.random.Generator, severity: float) -> np.nd
     size, cloud = len(lungs), np.zeros(lungs.shape)
     y, x = np.mgrid[:size, :size] / size - 0.5
     inside = np.argwhere(lungs > 0.6)
-    for i, j in inside[r.integers(len(inside), size=r.integers(1, 4))]: cloud += soft(y, x, (i / size - 0.5, j / size - 0.5), tuple(r.uniform(0.05, 0.13, 2)), 2.5)
+    for at in inside[r.integers(len(inside), size=r.integers(1, 4))]: cloud += soft(y, x, at / size - 0.5, r.uniform(0.05, 0.13, 2), 2.5)
     rough = np.asarray(Image.fromarray(r.random((12, 12)).astype(np.float32)).resize((size, size), Image.Resampling.BICUBIC))
     return severity * cloud.clip(0, 1.3) * (0.6 + 0.6 * rough) * lungs
 

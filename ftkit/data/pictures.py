@@ -34,7 +34,9 @@ def plain(
         deep = mode.startswith("I;16") or x.min() >= 0 and 255 < x.max() <= 65535
         low, high = (0, 65535) if deep else (min(0, x.min()), max(1, x.max()))
         picture = Image.fromarray(((x - low) * (255 / (high - low))).round().astype(np.uint8))
-        done.append("scaled to eight bits, each by its own range" if not deep else "nearly black, 16 bits of which only the lower ones are used (bring them to the full range yourself)" if x.max() < 4096 else "scaled to eight bits")
+        dark = deep and x.max() < 4096
+        done.append("nearly black, 16 bits of which only the lower ones are used (bring them to the full range yourself)" if dark
+                    else "scaled to eight bits" + ("" if deep else ", each by its own range"))
     if picture.has_transparency_data:
         over = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over); done.append("laid on white")
@@ -263,12 +265,16 @@ def geometry(processor) -> Geometry:
         side = timm["input_size"][-1]
         names = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
         return Geometry(side, round(side / (timm.get("crop_pct") or 1)), timm["mean"], timm["std"], names.get(timm.get("interpolation"), Image.Resampling.BILINEAR))
-    number = lambda size: size if isinstance(size, int) else next((int(v) for k in ("shortest_edge", "height") if (v := (size.get(k) if isinstance(size, dict) else getattr(size, k, None)))), None)
+    def number(size):
+        if isinstance(size, int): return size
+        side = size.get if isinstance(size, dict) else lambda k: getattr(size, k, None)
+        return next((int(v) for k in ("shortest_edge", "height") if (v := side(k))), None)
     size, cut = getattr(processor, "size", None), getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else None
     if not size: raise FtError(f"{type(processor).__name__} does not say how large its pictures are.")
     side = number(cut or size)
     if not side: raise FtError(f"{type(processor).__name__} names no fixed size of its pictures ({size}).")
-    return Geometry(side, number(size), getattr(processor, "image_mean", None) or (0.5,) * 3, getattr(processor, "image_std", None) or (0.5,) * 3, Image.Resampling(int(getattr(processor, "resample", None) or 2)))
+    mean, std, filter = (getattr(processor, k, None) for k in ("image_mean", "image_std", "resample"))
+    return Geometry(side, number(size), mean or (0.5,) * 3, std or (0.5,) * 3, Image.Resampling(int(filter or 2)))
 
 # %% ../../nbs/data/60_pictures.ipynb #64ba04c1
 def decoded(
@@ -288,7 +294,9 @@ class PictureRows:
         pictures: torch.Tensor,  # (rows, 1 or 3, height, width), uint8
         columns: dict = None,  # name -> array with one entry per row
         geometry: Geometry = None,  # as the checkpoint wants them
-    ): self.pictures, self.columns, self.lengths, self.geometry = pictures, dict(columns or {}), np.ones(len(pictures), np.int64), geometry or Geometry(pictures.shape[-1])
+    ):
+        self.pictures, self.columns, self.lengths = pictures, dict(columns or {}), np.ones(len(pictures), np.int64)
+        self.geometry = geometry or Geometry(pictures.shape[-1])
 
     def __len__(self): return len(self.pictures)
     def column(self, name: str, index): return torch.as_tensor(self.columns[name][np.asarray(index)])

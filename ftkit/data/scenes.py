@@ -44,7 +44,9 @@ def outline(kind: str) -> np.ndarray:  # (points, 2), within the unit circle
     if kind == "square": return turn(4)
     if kind == "triangle": return turn(3)
     if kind == "star": return np.stack([turn(5), 0.42 * turn(5, 0.5)], 1).reshape(-1, 2)
-    if kind == "cross": return np.array([(a, b) for a, b in ((.3, 1), (.3, .3), (1, .3), (1, -.3), (.3, -.3), (.3, -1), (-.3, -1), (-.3, -.3), (-1, -.3), (-1, .3), (-.3, .3), (-.3, 1))]) * 0.95
+    if kind == "cross":
+        arm = np.array([(.3, 1), (.3, .3), (1, .3)])  # of one quarter; the others are turned
+        return 0.95 * np.concatenate([arm, arm[::-1] * (1, -1), -arm, arm[::-1] * (-1, 1)])
     return turn(40)
 
 def mask(

@@ -227,6 +227,12 @@ def _from_folder(path: Path, **options):
     return {part: read_file(p, **options) for part, p in files.items()}
 
 # %% ../../nbs/data/10_sources.ipynb #8fbb9f22
+def _is_column(values) -> bool:
+    "Whether values of a dict are a column, and not a split's rows."
+    if not isinstance(values, (list, tuple, pd.Series, np.ndarray, torch.Tensor)): return False
+    first = next(iter(values), None)
+    return not isinstance(first, Mapping) or {"bytes", "path"} >= set(first)
+
 def _open(source, **options):
     "A source to a dataset or a dict of them, row numbers aside; and its name."
     if isinstance(source, (Dataset, datasets.DatasetDict)): return source, "the dataset"
@@ -234,9 +240,10 @@ def _open(source, **options):
     if isinstance(source, pd.DataFrame): return _table(source.to_dict("list"), "the DataFrame"), "the DataFrame"
     if isinstance(source, (list, tuple)) and source: return _table(_objects(source, "the list", [f"row {i}" for i in range(len(source))]), "the list"), "the list"
     if isinstance(source, Mapping) and source:
-        if all(isinstance(v, (list, tuple, pd.Series, np.ndarray, torch.Tensor)) and not (len(v) and isinstance(v[0], Mapping) and not {"bytes", "path"} >= set(v[0])) for v in source.values()): return _table(_even(source, "the dict"), "the dict"), "the dict"
+        if all(map(_is_column, source.values())): return _table(_even(source, "the dict"), "the dict"), "the dict"
         return {part: _open(v, **options)[0] for part, v in source.items()}, "the dict of splits"
-    if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, (str, Mapping)) and len(source) and isinstance(source[0], tuple): return pictures.of_torch(source), type(source).__name__
+    sized = hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, (str, Mapping))
+    if sized and len(source) and isinstance(source[0], tuple): return pictures.of_torch(source), type(source).__name__
     if not isinstance(source, (str, os.PathLike)) or not str(source).strip():
         raise FtError(f"{type(source).__name__} {str(source)[:40]!r} is no source; give a file, a bundled name, a DataFrame, a Dataset, a list of dicts or a dict of lists with rows in it.")
     name, path = str(source), Path(source).expanduser()
@@ -245,7 +252,8 @@ def _open(source, **options):
         return resolve("dataset", name)(), name
     if path.is_file() and path.suffix.lower() == ".zip": path = pictures.unpacked(path)
     if path.is_dir(): return _from_folder(path, **options), name
-    looks_local = path.exists() or isinstance(source, os.PathLike) or re.search(r"\.[A-Za-z]{2,7}$", name) or name.startswith((".", "~", os.sep)) or "\\" in name or name.count("/") > 1
+    named = re.search(r"\.[A-Za-z]{2,7}$", name) or name.startswith((".", "~", os.sep)) or "\\" in name or name.count("/") > 1
+    looks_local = path.exists() or isinstance(source, os.PathLike) or named
     return (read_file(path, **options) if looks_local else _from_hub(name, sorted(DATASETS))), name
 
 # %% ../../nbs/data/10_sources.ipynb #5868adc1
@@ -303,13 +311,15 @@ def infer_columns(
     texts = {c: [v for v in head[c] if isinstance(v, str)] for c in head}
     few = lambda c: head[c].map(str).nunique() <= max(2, min(50, len(head) // 2))
     is_text = lambda c: c in texts and len(texts[c]) > len(head) / 2 and sum(map(len, texts[c])) / len(texts[c]) > 12 and not (few(c) and len(head) > 20)
-    is_label = lambda c: c in texts and few(c) and all(isinstance(v, str) or float(v).is_integer() for v in head[c].dropna() if not isinstance(v, (list, dict))) and not is_text(c)
+    plain = lambda c: (v for v in head[c].dropna() if not isinstance(v, (list, dict)))
+    is_label = lambda c: c in texts and few(c) and all(isinstance(v, str) or float(v).is_integer() for v in plain(c)) and not is_text(c)
     is_list = lambda c: isinstance(next((v for v in head[c] if v is not None), None), (list, np.ndarray))
     found = {r: c for r, c in given.items() if c is not None}
     if strange := [r for r in found if r not in roles]: raise FtError(f"This task has no {strange[0]} column; it reads {' and '.join(roles)}.")
     for role, column in found.items(): _require(dataset, role, column)
     if missing := [r for r in roles if r not in found]:
-        for role in missing: found[role] = _pick_column(dataset, role, {"label": is_label, "image": shown.__contains__, "labels": is_list, "boxes": is_list}.get(role, is_text), set(found.values()))
+        fits = {"label": is_label, "image": shown.__contains__, "labels": is_list, "boxes": is_list}
+        for role in missing: found[role] = _pick_column(dataset, role, fits.get(role, is_text), set(found.values()))
         say("columns: " + ", ".join(f"{r} is {found[r]!r}" for r in roles) + (" (one of them given)" if len(missing) < len(roles) else ""))
     if len(set(found.values())) < len(roles): raise FtError(f"The {' and the '.join(roles)} are both the column {found[roles[0]]!r}; name two different ones.")
     return {r: found[r] for r in roles}

@@ -88,4 +88,5 @@ class AdaLoRA(Method):
         "The new head trains; A, E and B are added at every selected module."
         lr = self.lr or scaled(5e-3, anatomy)
         targets, options = matrices(anatomy, self.on, self.blocks, self.start)
-        return Plan(lr, head_plan(anatomy, lr), [Allocator("AdaLoraConfig", (*options, ("target_r", self.r), ("init_r", self.start), ("lora_alpha", self.alpha), ("lora_dropout", self.dropout)), targets, lr)])
+        options = (*options, ("target_r", self.r), ("init_r", self.start), ("lora_alpha", self.alpha), ("lora_dropout", self.dropout))
+        return Plan(lr, head_plan(anatomy, lr), [Allocator("AdaLoraConfig", options, targets, lr)])

@@ -26,4 +26,5 @@ class DoRA(Method):
         "The new head trains; A, B and the sizes are added at every selected module."
         lr = self.lr or scaled(4e-4, anatomy)
         targets, options = matrices(anatomy, self.on, self.blocks, self.r)
-        return Plan(lr, head_plan(anatomy, lr), [Tuner("LoraConfig", (*options, ("r", self.r), ("lora_alpha", self.alpha), ("lora_dropout", self.dropout), ("use_dora", True)), targets, lr)])
+        options = (*options, ("r", self.r), ("lora_alpha", self.alpha), ("lora_dropout", self.dropout), ("use_dora", True))
+        return Plan(lr, head_plan(anatomy, lr), [Tuner("LoraConfig", options, targets, lr)])

@@ -59,8 +59,9 @@ class GradualUnfreeze(Method):
     train_bn: bool = False  # let BatchNorm statistics move
 
     def __post_init__(self):
-        s = self.schedule
-        if s is not None and (not s or s[0][0] != 0 or [a for a, _ in s] != sorted(a for a, _ in s) or [n for _, n in s] != sorted(n for _, n in s) or any(not 0 <= a < 1 or n < 0 for a, n in s)):
+        if (s := self.schedule) is None: return
+        shares, counts = [a for a, _ in s], [n for _, n in s]
+        if not s or shares[0] != 0 or shares != sorted(shares) or counts != sorted(counts) or shares[-1] >= 1 or counts[0] < 0:
             raise FtError(f"A schedule lists (share of the steps, how many of the top blocks train), rising and from (0, ...) on, not {s}.")
 
     def plan(self, anatomy):
@@ -90,5 +91,6 @@ def plan_picture(
     blocks, schedule = on.anatomy.blocks, opening.injection.schedule
     opens = [next((s for s, n in schedule if n >= len(blocks) - i), None) for i in range(len(blocks))]
     rates = {n: on.plan.train[names[0]] for n, names in zip(["head", *reversed(blocks)], opening.injection.groups) if names}
-    rows = [dict(name="stem and rest", spans=[(opens[0], 1)] if opens[0] is not None else [])] + [dict(name=b, spans=[(s, 1)] if s is not None else []) for b, s in zip(blocks, opens)]
-    return timeline([*rows, dict(name="head", spans=[(0, 1)])], rates)
+    if blocks[0] in rates: rates["stem and rest"] = rates[blocks[0]]  # it opens with the lowest block, and belongs to its group
+    starts = {"stem and rest": opens[0], **dict(zip(blocks, opens)), "head": 0}
+    return timeline([dict(name=n, spans=[(s, 1)] if s is not None else []) for n, s in starts.items()], rates)

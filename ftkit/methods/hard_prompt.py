@@ -56,7 +56,8 @@ class HardPrompt(Method):
         if reader(anatomy.model) is None:
             pools = hasattr(anatomy.model, "text_model") and "embed" in anatomy.roles and "query" in anatomy.roles
             why = "pools its words inside, where a prompt would stand in the way" if pools else "does not read words"
-            raise FtError(f"{type(anatomy.model).__name__} {why}, so there is no hard prompt; take Prompt() or VisualPrompt() instead.")
+            instead = "Prompt() or VisualPrompt()" if anatomy.roles.get("query") else 'VisualPrompt(form="pixels")'
+            raise FtError(f"{type(anatomy.model).__name__} {why}, so there is no hard prompt; take {instead} instead.")
         place = prompts(anatomy, lr, self.size)[0]
         return Plan(lr, head_plan(anatomy, lr), [Spoken(place.targets, lr, self.size, None, place.at)])
 

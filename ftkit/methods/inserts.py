@@ -104,7 +104,8 @@ def silent(added: nn.Module) -> bool:
 # %% ../../nbs/methods/32_inserts.ipynb #b1ed500e
 class Inserted(Handle):
     "What an insert added to a model, and how to hide it or take it away."
-    def __init__(self, injection, model, name, hosts, heard=()): self.injection, self.model, self.name, self.hosts, self.heard = injection, model, name, hosts, heard
+    def __init__(self, injection, model, name, hosts, heard=()):
+        self.injection, self.model, self.name, self.hosts, self.heard = injection, model, name, hosts, heard
 
     def added(self) -> list:
         "The modules that were added."
@@ -134,5 +135,7 @@ class Inserted(Handle):
             del shelf[self.name]
             if not shelf: del host._modules[f"ft_{self.injection.kind}"]
         for module in (*self.hosts, *self.heard):
-            for hooks, flags in ((module._forward_hooks, module._forward_hooks_with_kwargs), (module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs)):
-                for key in [k for k, f in hooks.items() if isinstance(f, (Before, After, Listen)) and (f.insert, f.name) == (self.injection, self.name)]: del hooks[key], flags[key]
+            after, before = (module._forward_hooks, module._forward_hooks_with_kwargs), (module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs)
+            for hooks, flags in (after, before):
+                ours = [k for k, f in hooks.items() if isinstance(f, (Before, After, Listen)) and (f.insert, f.name) == (self.injection, self.name)]
+                for key in ours: del hooks[key], flags[key]

@@ -58,7 +58,8 @@ class LoRA(Method):
         "The new head trains; A and B are added beside every selected module."
         lr = self.lr or scaled(4e-4, anatomy)
         targets, options = matrices(anatomy, self.on, self.blocks, self.r)
-        options, faster = (("r", self.r), ("lora_alpha", self.alpha), ("lora_dropout", self.dropout), ("bias", "none"), ("use_rslora", self.rs), *options), (("lora_B", self.plus),)
+        options = (("r", self.r), ("lora_alpha", self.alpha), ("lora_dropout", self.dropout), ("bias", "none"), ("use_rslora", self.rs), *options)
+        faster = (("lora_B", self.plus),)
         if self.start == "zero": return Plan(lr, head_plan(anatomy, lr), [Tuner("LoraConfig", options, targets, lr, faster)])
         moves = tuple(n for n, p in anatomy.model.named_parameters() if n.rpartition(".")[0] in targets and n.endswith("weight"))
         if odd := [n for n in moves if anatomy.model.get_parameter(n).ndim != 2]: raise FtError(f"PiSSA takes singular directions of matrices, and {odd[0]} is none; take start=\"zero\".")

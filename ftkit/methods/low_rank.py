@@ -60,7 +60,8 @@ class LowRankLinear(Linear):
         if not plain or not x.is_floating_point() or base._forward_hooks or base._forward_pre_hooks: return super().forward(x, *args, **kwargs)
         name, p = names[0], getattr(self.lora_dropout[names[0]], "p", 0.0)
         weight = base.weight.t() if self.fan_in_fan_out else base.weight
-        return LowRank.apply(x, weight, base.bias, self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name], round(p * 2**16) / 2**16 if self.training else 0.0)
+        dropped = round(p * 2**16) / 2**16 if self.training else 0.0
+        return LowRank.apply(x, weight, base.bias, self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name], dropped)
 
 # %% ../../nbs/methods/29_low_rank.ipynb #cd76b4f6
 def lighten(

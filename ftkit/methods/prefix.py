@@ -27,7 +27,9 @@ def attend_with_prefix(module, query, key, value, attention_mask, is_causal=None
     keys, values = (torch.cat(parts, 1).view(shape).transpose(1, 2).expand(len(key), -1, -1, -1).to(key.dtype) for parts in zip(*(p() for p in found)))
     if causal and attention_mask is None and query.shape[2] > 1:
         attention_mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=key.device).tril(key.shape[2] - query.shape[2])[None, None]
-    return sdpa_attention_forward(module, query, torch.cat([keys, key], 2), torch.cat([values, value], 2), widened(attention_mask, size), is_causal=False, position_bias=widened(position_bias, size), **options)
+    keys, values = torch.cat([keys, key], 2), torch.cat([values, value], 2)
+    mask, bias = widened(attention_mask, size), widened(position_bias, size)
+    return sdpa_attention_forward(module, query, keys, values, mask, is_causal=False, position_bias=bias, **options)
 
 def widened(mask, size: int):
     "A mask or a bias, (…, length), with so many open places before."

@@ -50,18 +50,19 @@ class Ahead(Insert):
         past = given.get("past_key_values")
         first = past is None or not past.get_seq_length()
         some = given["input_ids"] if given.get("input_ids") is not None else given["inputs_embeds"]
+        def between(x, rows): return torch.cat([x[:, :self.at], rows, x[:, self.at:]], 1)
         def grown(key, value):
-            if (x := given.get(key)) is not None and x.ndim == 2: given[key] = torch.cat([x[:, :self.at], x.new_full((len(x), self.size), value), x[:, self.at:]], 1)
+            if (x := given.get(key)) is not None and x.ndim == 2: given[key] = between(x, x.new_full((len(x), self.size), value))
         grown("attention_mask", 1)
         given.pop("cache_position", None)
         if (x := given.get("position_ids")) is not None:
-            shifted = torch.cat([x[:, :self.at], x[:, self.at:] + self.size], 1) if first else x + self.size
-            given["position_ids"] = torch.cat([shifted[:, :self.at], torch.arange(self.at, self.at + self.size, device=x.device).expand(len(x), -1), shifted[:, self.at:]], 1) if first else shifted
+            own = torch.arange(self.at, self.at + self.size, device=x.device).expand(len(x), -1)
+            given["position_ids"] = torch.cat([x[:, :self.at], own, x[:, self.at:] + self.size], 1) if first else x + self.size
         if not first: return (), given
         grown("token_type_ids", 0)
         fits(host, some.shape[1] + self.size, self.size)
         words = given["inputs_embeds"] if given.get("inputs_embeds") is not None else host.get_input_embeddings()(some)
-        given["inputs_embeds"], given["input_ids"] = torch.cat([words[:, :self.at], added().to(words.dtype).expand(len(words), -1, -1), words[:, self.at:]], 1), None
+        given["inputs_embeds"], given["input_ids"] = between(words, added().to(words.dtype).expand(len(words), -1, -1)), None
         added.__dict__["heard"] = True
         return (), given
 

@@ -21,7 +21,8 @@ def four_bits(
     if importlib.util.find_spec("bitsandbytes") is None: raise FtError("QLoRA keeps the base in four bits and needs bitsandbytes: pip install bitsandbytes")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of 4-bit kernels that a CPU does not need
     from transformers import BitsAndBytesConfig
-    wide = torch.float16 if torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0) else torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    wide = torch.float32
+    if torch.cuda.is_available(): wide = torch.float16 if torch.cuda.get_device_capability() < (8, 0) else torch.bfloat16
     return {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=kind, bnb_4bit_use_double_quant=double, bnb_4bit_compute_dtype=wide)}
 
 # %% ../../nbs/methods/35_qlora.ipynb #3abff869
@@ -62,4 +63,5 @@ class QLoRA(Method):
         targets, _ = matrices(anatomy, self.on, self.blocks, self.r)
         if not any(type(anatomy.module(t)).__name__ == "Linear4bit" for t in targets):
             raise FtError(f"QLoRA wants a base whose matrices were read in four bits: ft.load(name, **{self!r}.loading()), which finetune does by itself.")
-        return Plan(lr, head_plan(anatomy, lr), [FourBit("LoraConfig", (("r", self.r), ("lora_alpha", self.alpha), ("lora_dropout", self.dropout), ("bias", "none")), targets, lr)])
+        options = (("r", self.r), ("lora_alpha", self.alpha), ("lora_dropout", self.dropout), ("bias", "none"))
+        return Plan(lr, head_plan(anatomy, lr), [FourBit("LoraConfig", options, targets, lr)])

@@ -130,7 +130,8 @@ def names_on(
 # %% ../../nbs/methods/28_tuners.ipynb #8c8f22dd
 class Added(Handle):
     "What a tuner added to a model, and how to hide it, fold it in, or take it away."
-    def __init__(self, injection, tuner, model, name, bent=None): self.injection, self.tuner, self.model, self.name, self.bent = injection, tuner, model, name, bent or {}
+    def __init__(self, injection, tuner, model, name, bent=None):
+        self.injection, self.tuner, self.model, self.name, self.bent = injection, tuner, model, name, bent or {}
     def layers(self) -> list:
         "The layers that hold it, as (path, layer)."
         return [(n, m) for n, m in tuner_layers(self.model) if canonical(n) in self.injection.targets and self.name in names_on(m)]

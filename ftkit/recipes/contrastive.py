@@ -80,7 +80,8 @@ def collapse(
     s = torch.linalg.svdvals(z - z.mean(0))
     p = s / s.sum().clamp(min=1e-12)
     rank = float((-(p * p.clamp(min=1e-12).log()).sum()).exp()) if s.sum() > 1e-6 else 1.0
-    named = "complete: all pictures have one vector" if spread < 0.05 else "of dimensions: the vectors lie along few directions" if rank < min(3.0, 0.1 * min(z.shape)) else ""
+    flat = rank < min(3.0, 0.1 * min(z.shape))
+    named = "complete: all pictures have one vector" if spread < 0.05 else "of dimensions: the vectors lie along few directions" if flat else ""
     return {"spread": spread, "rank": rank, "named": named}
 
 # %% ../../nbs/recipes/10_contrastive.ipynb #87725964
@@ -123,7 +124,9 @@ class Contrast:
         learner.state.setdefault("collapse", []).append(collapse(a.detach()))
         if self.kind == "moco": return {"contrast": self.against_queue(learner, a, batch["b"])}
         b = self.seen(learner, batch["b"])
-        with torch.autocast(a.device.type, enabled=False): return {"contrast": sup_con(a, b, batch["labels"], self.temperature) if self.kind == "supcon" else nt_xent(a, b, self.temperature)}
+        with torch.autocast(a.device.type, enabled=False):
+            if self.kind == "supcon": return {"contrast": sup_con(a, b, batch["labels"], self.temperature)}
+            return {"contrast": nt_xent(a, b, self.temperature)}
 
     def against_queue(self, learner, a, x):
         with torch.no_grad(): b = F.normalize(self.seen(learner, x, ("slow", "slow project")).float(), dim=1)

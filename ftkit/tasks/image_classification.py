@@ -127,7 +127,9 @@ def answers(
     outputs,  # (rows, classes), logits
 ) -> list:
     "Label and probabilities, one dict per row; where there may be several labels, all from the threshold on."
-    if task.problem == "multi": return [{"labels": [c for c, x in zip(task.classes, p) if x >= task.threshold], **{f"p_{c}": float(x) for c, x in zip(task.classes, p)}} for p in outputs.float().sigmoid()]
+    if task.problem == "multi":
+        each = [dict(zip(task.classes, p.tolist())) for p in outputs.float().sigmoid()]
+        return [{"labels": [c for c, x in p.items() if x >= task.threshold], **{f"p_{c}": x for c, x in p.items()}} for p in each]
     said = likeliest(outputs, task.classes)
     if len(task.classes) == 2:
         yes, no = task.classes[found(task)], task.classes[1 - found(task)]

@@ -75,7 +75,9 @@ def detector(
     from torchvision.models.detection.fcos import FCOSHead
     body = Pyramid(getattr(model, "timm_model", model))
     anchors = AnchorGenerator(tuple((r,) for r in body.reductions), ((1.0,),) * len(body.reductions))
-    out = FCOS(body, classes, image_mean=[0.0] * 3, image_std=[1.0] * 3, anchor_generator=anchors, head=FCOSHead(body.out_channels, 1, classes, convolutions), min_size=side, max_size=side, score_thresh=0.05, detections_per_img=50)
+    head = FCOSHead(body.out_channels, 1, classes, convolutions)
+    out = FCOS(body, classes, image_mean=[0.0] * 3, image_std=[1.0] * 3, anchor_generator=anchors, head=head, min_size=side, max_size=side,
+               score_thresh=0.05, detections_per_img=50)
     out.config, out._ft_new = getattr(model, "config", None), tuple(n for n, _ in out.named_parameters() if not n.startswith("backbone.trunk."))
     return out
 
@@ -149,7 +151,7 @@ class ObjectDetection:
     def show(self, rows, batch):
         "A batch as pictures with boxes."
         from ftkit.gallery import gallery
-        return gallery([rows.drawn(x) for x in batch["pixel_values"]], boxes=[b.tolist() for b in batch["boxes"]], names=[[str(self.classes[int(k)]) for k in y] for y in batch["labels"]])
+        return gallery([rows.drawn(x) for x in batch["pixel_values"]], boxes=[b.tolist() for b in batch["boxes"]], names=[[self.classes[k] for k in y] for y in batch["labels"]])
 
 # %% ../../nbs/tasks/60_object_detection.ipynb #5f67ca50
 def targets(task, data, sizes) -> tuple:
@@ -167,8 +169,10 @@ def targets(task, data, sizes) -> tuple:
 def told(task, found: dict) -> dict:
     "What a detector found in a picture, in numbers and names."
     from torchvision.ops import nms
-    keep = [i for i in nms(found["boxes"], found["scores"], 0.6) if found["scores"][i] >= task.threshold]
-    return {"boxes": [[round(float(v), 1) for v in found["boxes"][i]] for i in keep], "labels": [task.classes[int(found["labels"][i])] for i in keep], "scores": [round(float(found["scores"][i]), 3) for i in keep]}
+    keep = nms(found["boxes"], found["scores"], 0.6)
+    keep = keep[found["scores"][keep] >= task.threshold]
+    boxes, labels, scores = (found[k][keep].tolist() for k in ("boxes", "labels", "scores"))
+    return {"boxes": [[round(v, 1) for v in b] for b in boxes], "labels": [task.classes[k] for k in labels], "scores": [round(s, 3) for s in scores]}
 
 class BoxMetrics:
     "Mean average precision as COCO has it, by torchmetrics. It keeps every box until the end, as the definition asks."
@@ -178,7 +182,8 @@ class BoxMetrics:
         self.task, self.meter = task, MeanAveragePrecision()
     def update(self, outputs, batch):
         scale = [s.repeat(2) / self.task.side for s in batch["size"]]
-        self.meter.update([{k: v.cpu() for k, v in o.items()} for o in outputs], [{"boxes": (b * s).cpu(), "labels": y.cpu()} for b, y, s in zip(batch["boxes"], batch["labels"], scale)])
+        true = [{"boxes": (b * s).cpu(), "labels": y.cpu()} for b, y, s in zip(batch["boxes"], batch["labels"], scale)]
+        self.meter.update([{k: v.cpu() for k, v in o.items()} for o in outputs], true)
     def compute(self) -> dict:
         "map (mean over overlaps from 0.5 to 0.95), map_50, map_75, and recall with up to ten boxes."
         found = self.meter.compute()
