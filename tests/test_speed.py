@@ -182,3 +182,22 @@ def test_a_hundred_refits_leave_no_memory_behind():
     for _ in range(100):
         refit()
     assert resident() < 1.01 * before
+
+
+def test_jobs_that_are_compared_are_computed_in_one_way_and_none_pays_for_the_question(monkeypatch):
+    import time
+    from ftkit import api
+    from ftkit.probe import Way
+    asked = []
+
+    def slow(model, task, batch, precision, device, steps):
+        asked.append(steps)
+        time.sleep(3)
+        return Way("bf16" if len(asked) > 1 else "fp32", torch.get_num_threads())
+
+    monkeypatch.setattr(api, "probed", slow)
+    found = ft.compare("bert-mini", "reviews", ["bitfit", "head", "lora"], steps=2)
+    assert asked == [1, 2], "the first run, which is thrown away, and the first that counts"
+    assert [r["precision"] for r in found.runs] == ["bf16"] * 3
+    alone = ft.finetune("bert-mini", "reviews", "bitfit", steps=2, valid=None)
+    assert len(asked) == 3 and alone.resources["seconds"] < 3
