@@ -73,11 +73,12 @@ class Learner:
     optimizer: str = "adamw"  # or "adamw8bit", whose state takes a quarter of the memory, or "adafactor", whose lr is a share of each weight's size
     checkpointing: bool = False  # compute each block's activations again in the backward pass instead of keeping them
     compile: bool = False  # compile the first model, after a few steps as it is
-    validate: object = None  # (learner) -> dict of metrics, after every epoch
+    validate: object = None  # (learner) -> dict of metrics, at the end of epochs
+    valid_every: int = 1  # epochs between validations; the last step is always followed by one
     metric: str = "loss"  # which of them decides
     greater_is_better: bool = False
     keep: str = "best"  # "best" brings the best weights back at the end, "last" keeps the last
-    patience: int = None  # epochs without improvement before stopping
+    patience: int = None  # validations without improvement before stopping
     out: object = None  # folder for checkpoints to resume from
     save_every: int = None  # optimiser steps between them; None saves after every epoch
     name: str = "default"  # the delta's name on the model
@@ -90,8 +91,7 @@ class Learner:
     def fit(self): return fit(self)
     def resume(self, folder=None): return load_state(self, Path(folder or self.out))
     def fire(self, event): [f(self) for f in self.events[event]]
-    @property
-    def model(self): return next(iter(self.models.values()))
+    model = property(lambda self: next(iter(self.models.values())), doc="The first of the models.")
     def on(self, event: str, function):
         "Call a function with the learner at an event; returns the learner."
         if event not in self.events: raise FtError(f"There is no event {event!r}; there are: {', '.join(EVENTS)}.")
@@ -101,6 +101,7 @@ class Learner:
 def prepare(learner):
     "Fill in what a learner was not told. Raises `FtError` when nothing trains."
     if learner.keep not in ("best", "last"): raise FtError(f'keep is "best" or "last", not {learner.keep!r}.')
+    if learner.valid_every < 1: raise FtError(f"valid_every is a number of epochs, 1 or more, not {learner.valid_every}.")
     factor(0, 1, 0, learner.schedule)
     if not isinstance(learner.models, dict): learner.models = {"model": learner.models}
     learner.device = torch.device(learner.device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -269,7 +270,7 @@ def end_epoch(learner, bar):
     "Validate, remember the best, decide whether to stop."
     flush(learner)
     learner.epoch += 1
-    if learner.validate:
+    if learner.validate and (learner.epoch % learner.valid_every == 0 or learner.stop or learner.step_count >= learner.total):
         for m in learner.models.values(): m.eval()
         found = learner.validate(learner)
         learner.history[-1] |= {f"valid_{k}": v for k, v in found.items()}
