@@ -166,10 +166,10 @@ def head_names(model) -> list:
 # %% ../nbs/40_checkpoints.ipynb #0e1534f6
 def read_processor(where: str, source: str, config):
     "The tokenizer that belongs to a checkpoint, or what prepares its pictures."
-    from transformers import AutoImageProcessor, AutoTokenizer, TimmWrapperImageProcessor
-    if config.model_type == "timm_wrapper": return TimmWrapperImageProcessor(getattr(config, "pretrained_cfg", None) or {}, config.architecture)
-    auto, kind = (AutoImageProcessor, "image processor") if hasattr(config, "num_channels") else (AutoTokenizer, "tokenizer")
-    try: return auto.from_pretrained(where, trust_remote_code=False, local_files_only=source != "hub")
+    import transformers
+    if config.model_type == "timm_wrapper": return transformers.TimmWrapperImageProcessor(getattr(config, "pretrained_cfg", None) or {}, config.architecture)
+    auto, kind = ("AutoImageProcessor", "image processor") if hasattr(config, "num_channels") else ("AutoTokenizer", "tokenizer")
+    try: return getattr(transformers, auto).from_pretrained(where, trust_remote_code=False, local_files_only=source != "hub")
     except Exception as e: raise FtError(f"The checkpoint {where} has weights but no usable {kind}: {first_line(e)}") from e
 
 # %% ../nbs/40_checkpoints.ipynb #58a971c6

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['METHODS', 'TASKS', 'CHECKPOINTS', 'DATASETS', 'KINDS', 'FtError', 'unknown', 'atomic', 'sync_folder', 'write_json',
            'read_json', 'sha256', 'seed_everything', 'rng_state', 'set_rng_state', 'say', 'main_process', 'home',
-           'versions', 'Entry', 'lookup', 'resolve']
+           'versions', 'argument_checks', 'library', 'Entry', 'lookup', 'resolve']
 
 # %% ../nbs/10_core.ipynb #03bb8cda
-import difflib, hashlib, importlib, json, os, random, tempfile
+import difflib, hashlib, importlib, json, os, random, sys, tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,6 +153,33 @@ def versions(
         try: found[p] = metadata.version(p)
         except metadata.PackageNotFoundError: found[p] = None
     return found
+
+# %% ../nbs/10_core.ipynb #6d31a463
+@contextmanager
+def argument_checks():
+    "Whatever is imported or compiled within, `torch.distributions` checks its arguments afterwards as it did before."
+    from torch.distributions import Distribution
+    before = Distribution._validate_args
+    try: yield
+    finally: Distribution.set_default_validate_args(before)
+
+# %% ../nbs/10_core.ipynb #274352d5
+def library(
+    name: str,  # "peft" or "bitsandbytes", or a module of theirs
+):
+    "Import a library without what it would change in the process: peft comes without bitsandbytes, unless that is loaded already."
+    with argument_checks():
+        if name.startswith("peft") and not {"peft", "bitsandbytes"} & sys.modules.keys(): _without("bitsandbytes", "peft")
+        found = importlib.import_module(name)
+    if name == "bitsandbytes" and "peft" in sys.modules: sys.modules["peft.helpers"].bnb = found
+    return found
+
+def _without(missing: str, name: str):
+    "Import a library as if another one were not installed."
+    sys.modules[missing] = None
+    try: importlib.import_module(name)
+    finally: del sys.modules[missing]
+    for asked in ("is_bnb_available", "is_bnb_4bit_available"): getattr(sys.modules["peft.import_utils"], asked).cache_clear()
 
 # %% ../nbs/10_core.ipynb #f76fa15c
 @dataclass(frozen=True)

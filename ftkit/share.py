@@ -10,7 +10,7 @@ __all__ = ['NOT_OPTIONS', 'LORA_OPTIONS', 'write_tensors', 'read_tensors', 'save
 import json, re
 from pathlib import Path
 import torch
-from .core import FtError, atomic, read_json, sha256, write_json
+from .core import FtError, atomic, library, read_json, sha256, write_json
 from .methods.core import Attached, attached, canonical, describe, from_description, method, parts, put
 from .structure import anatomy
 
@@ -160,13 +160,13 @@ def load_peft(model, folder: Path, name: str) -> Attached:
 # %% ../nbs/50_share.ipynb #2a48393c
 def of_peft(config: dict, model):
     "The method that a configuration of peft describes."
-    import dataclasses, peft
+    import dataclasses
     kind, wanted = config["peft_type"].lower(), config["target_modules"]
     if isinstance(wanted, str): hit = lambda p: wanted == "all-linear" or re.fullmatch(wanted, p)
     else: hit = lambda p: any(p == t or p.endswith("." + t) for t in wanted)
     paths = [n for n, _ in model.named_modules() if hit(n)]
     on = "linear" if wanted == "all-linear" else ",".join(paths)
-    fields = dataclasses.fields(peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING[config["peft_type"]])
+    fields = dataclasses.fields(library("peft.mapping").PEFT_TYPE_TO_CONFIG_MAPPING[config["peft_type"]])
     plain = {f.name: f.default if f.default_factory is dataclasses.MISSING else f.default_factory() for f in fields}
     options = {k: v for k, v in config.items() if k in plain and v != plain[k] and k not in NOT_OPTIONS}
     if options.get("init_lora_weights") in (False, "gaussian"): del options["init_lora_weights"]  # how it began is no matter once the numbers are there

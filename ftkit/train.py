@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import torch
 from torch import nn
-from .core import FtError, main_process, say
+from .core import FtError, argument_checks, library, main_process, say
 from .kernels import faster, keeping
 from .methods.core import attached, set_modes
 from .probe import autocast, pick_precision
@@ -130,9 +130,8 @@ def make_optimizer(
     if name == "adamw": return torch.optim.AdamW(groups, fused=True)
     if name == "adafactor": return torch.optim.Adafactor(groups, foreach=True)
     if name != "adamw8bit": raise FtError(f"There is no optimizer {name!r}; there are: adamw, adamw8bit, adafactor.")
-    try: from bitsandbytes.optim import AdamW8bit
+    try: return library("bitsandbytes").optim.AdamW8bit(groups)
     except ImportError: raise FtError('optimizer="adamw8bit" needs bitsandbytes: pip install bitsandbytes') from None
-    return AdamW8bit(groups)
 
 def all_groups(learner) -> list:
     "Parameter groups: the method's, and what else is not frozen in any of the models."
@@ -159,7 +158,7 @@ def fit(learner):
     bar = progress_bar(learner)
     try:
         again, kernels = recomputed(learner.model if learner.checkpointing else None), faster("meta" if learner.compile else learner.device)
-        with keeping(learner.device), kernels, again: loop(learner, bar)
+        with argument_checks(), keeping(learner.device), kernels, again: loop(learner, bar)
     except KeyboardInterrupt:
         learner.interrupted = True
         say(f"Interrupted at step {learner.step_count} of {learner.total}; the model so far is kept.")

@@ -37,7 +37,7 @@ def test_ftkit_commands_exist():
     used = {m[1] for line in commands() if (m := re.match(r"ftkit ([a-z]+)", line))}
     assert used
     for name in used:
-        done = subprocess.run([sys.executable, "-c", "import ftkit.cli; ftkit.cli.main()", name, "--help"], cwd=ROOT, capture_output=True, text=True)
+        done = child("import ftkit.cli; ftkit.cli.main()", name, "--help")
         assert done.returncode == 0, f"ftkit {name}: {done.stderr[-500:]}"
 
 

@@ -1,5 +1,6 @@
 "A run killed with SIGKILL goes on to the weights it would have had; the same seed gives the same weights."
-import os, signal, subprocess, sys, time
+import os, signal, time
+import conftest
 import pytest
 import torch
 import ftkit as ft
@@ -22,7 +23,7 @@ run = ft.resume(out) if sys.argv[3] == "resume" else ft.finetune("bert-mini", "r
 
 
 def child(out, kill=0, how="fit", method="lora"):
-    return subprocess.run([sys.executable, "-c", FIT, str(out), str(kill), how, method], capture_output=True, text=True, timeout=300)
+    return conftest.child(FIT, out, kill, how, method)
 
 
 def weights(out):

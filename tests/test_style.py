@@ -141,7 +141,7 @@ def test_cells_are_short(page):
 
 
 def test_hidden_cells(page):
-    hidden = [c for c in cells(page) if c.hidden and c.source.strip() != COLAB and "nbdev_export(" not in c.source]
+    hidden = [c for c in cells(page) if c.hidden and c.source.strip() != COLAB]
     assert len(hidden) <= 2, "a page that hides more is a test in disguise"
 
 
@@ -161,9 +161,18 @@ def test_export_says_where_to(page):
         stem = re.sub(r"^\d+_", "", page.rpartition("/")[2].removesuffix(".ipynb"))
         folder = page.rpartition("/")[0].replace("/", ".")
         assert to == [f"{folder}.{stem}".lstrip(".")], "one notebook, one module, of the same name"
-        assert "nbdev_export(" in cells(page)[-1].source and cells(page)[-1].directives.get("eval") == "false"
     else:
         assert not to
+
+
+def test_run_all_writes_no_module(page):
+    "`make export` does; on a page it would end in a traceback in Colab, and write what a student typed into the package in a clone."
+    assert not [cell.source for cell in cells(page) if "nbdev_export" in cell.source]
+
+
+def test_code_is_shown_on_the_site(page):
+    "nbdev leaves out the source of `#| export` cells, and shows that of `#| exports` cells."
+    assert not [cell.lines[0][:60] for cell in cells(page) if cell.code and cell.directives.keys() & {"export", "exporti"}]
 
 
 def test_size(page):

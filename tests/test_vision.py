@@ -1,6 +1,7 @@
 "Picture models from end to end: checkpoints in every form, broken files, several labels, phases of a trunk, resumed runs."
-import os, subprocess, sys
+import os
 from pathlib import Path
+import conftest
 import numpy as np
 import pytest
 import torch
@@ -133,7 +134,7 @@ else: ft.finetune("resnet18", data, ft.GradualUnfreeze(schedule=((0, 0), (0.5, 3
 def test_killed_and_resumed_on_pictures(folder, tmp_path, augment):
     "From a folder of files, phases and augmentation included; resumed in another folder, without the files."
     from ftkit.core import sha256
-    def child(out, kill=0, how="fit", cwd=None): return subprocess.run([sys.executable, "-c", FIT, str(out), str(folder), str(kill), how, augment], capture_output=True, text=True, timeout=300, cwd=cwd)
+    def child(out, kill=0, how="fit", cwd=None): return conftest.child(FIT, out, folder, kill, how, augment, cwd=cwd)
     whole = child(tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr[-2000:]
     assert child(tmp_path / "killed", kill=13).returncode == -9
@@ -146,7 +147,7 @@ def test_killed_and_resumed_on_pictures(folder, tmp_path, augment):
 
 def test_in_a_terminal(folder, tmp_path):
     words = ["finetune", "resnet18", str(folder), "--task", "image-classification", "--method", "head", "--no-pretrained", "--steps", "2", "--option", "augment=light", "--out", str(tmp_path / "run")]
-    done = subprocess.run([sys.executable, "-c", "from ftkit.cli import main; main()", *words], capture_output=True, text=True, timeout=300)
+    done = conftest.child("from ftkit.cli import main; main()", *words)
     assert done.returncode == 0 and "auc" in done.stdout, done.stderr[-1000:]
     assert ft.load_run(tmp_path / "run").task.augment == "light"
 
@@ -186,7 +187,7 @@ else: ft.finetune("resnet-mini", scenes(40, seed=0), "lora", task="object-detect
 
 def test_killed_and_resumed_on_boxes(tmp_path):
     from ftkit.core import sha256
-    def child(out, kill=0, how="fit"): return subprocess.run([sys.executable, "-c", BOXES, str(tmp_path / out), str(kill), how], capture_output=True, text=True, timeout=300)
+    def child(out, kill=0, how="fit"): return conftest.child(BOXES, tmp_path / out, kill, how)
     for done, code in ((child("whole"), 0), (child("killed", kill=5), -9), (child("killed", how="resume"), 0)): assert done.returncode == code, done.stderr[-2000:]
     weights = lambda out: {p.name: sha256(p) for p in sorted((tmp_path / out / "delta").rglob("*.safetensors"))}
     assert weights("killed") == weights("whole") and weights("whole")

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any, Callable
 import numpy as np
 from datasets import Dataset, DatasetDict
-from sklearn.model_selection import StratifiedGroupKFold
 from ..core import FtError, say
 from . import cleaning, pictures, sources
 from .pictures import KEY
@@ -33,6 +32,7 @@ def _shares(
 # %% ../../nbs/data/30_splits.ipynb #d4b1aee6
 def _group_draw(labels, groups, share, seed):
     "Positions of a part made of whole groups, close to the share, close to the classes' shares."
+    from sklearn.model_selection import StratifiedGroupKFold
     small, kinds = min(share, 1 - share), len(set(groups))
     if kinds < 2: raise FtError(f"All rows belong to one group ({groups[0]!r}), so no group can be held back; split without groups=.")
     folds = StratifiedGroupKFold(max(2, min(kinds, round(1 / small))), shuffle=True, random_state=seed)

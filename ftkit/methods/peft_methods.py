@@ -7,7 +7,7 @@ __all__ = ['Peft', 'known']
 
 # %% ../../nbs/methods/46_peft_methods.ipynb #bdfa2e99
 from dataclasses import dataclass
-from ..core import FtError, unknown
+from ..core import FtError, library, unknown
 from .core import Method, Plan, head_plan, scaled
 from .tuners import Tuner, matrices
 
@@ -31,8 +31,8 @@ class Peft(Method):
 
 def known(name: str) -> str:
     "The configuration class of a tuner. Raises `FtError` for names that peft does not know, and for prompts, which are no tuners."
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
-    tuners = {k.value.lower(): PEFT_TYPE_TO_CONFIG_MAPPING[k].__name__ for k in PEFT_TYPE_TO_TUNER_MAPPING if k in PEFT_TYPE_TO_CONFIG_MAPPING}
+    kinds, there = library("peft.mapping").PEFT_TYPE_TO_CONFIG_MAPPING, library("peft.mapping").PEFT_TYPE_TO_TUNER_MAPPING
+    tuners = {k.value.lower(): kinds[k].__name__ for k in there if k in kinds}
     if name.lower() in ("prefix_tuning", "prompt_tuning", "p_tuning"): raise FtError(f"peft's {name} works on few families; take Prefix(), Prompt() or PTuning() instead.")
     if name.lower() not in tuners: raise unknown("tuner of peft", name, tuners)
     return tuners[name.lower()]

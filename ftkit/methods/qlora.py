@@ -7,7 +7,7 @@ __all__ = ['four_bits', 'FourBit', 'OnFourBits', 'QLoRA']
 
 # %% ../../nbs/methods/35_qlora.ipynb #a385eb36
 from dataclasses import dataclass
-from ..core import FtError
+from ..core import FtError, library
 from .core import Method, Plan, head_plan, scaled
 from .tuners import Added, Tuner, matrices
 
@@ -17,9 +17,10 @@ def four_bits(
     double: bool = True,  # keep the scales in eight bits
 ) -> dict:
     "Options for reading weights in four bits. Raises `FtError` where bitsandbytes is missing."
-    import importlib.util, logging, torch
-    if importlib.util.find_spec("bitsandbytes") is None: raise FtError("QLoRA keeps the base in four bits and needs bitsandbytes: pip install bitsandbytes")
+    import logging, torch
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of 4-bit kernels that a CPU does not need
+    try: library("bitsandbytes")
+    except ImportError: raise FtError("QLoRA keeps the base in four bits and needs bitsandbytes: pip install bitsandbytes") from None
     from transformers import BitsAndBytesConfig
     wide = torch.float32
     if torch.cuda.is_available(): wide = torch.float16 if torch.cuda.get_device_capability() < (8, 0) else torch.bfloat16

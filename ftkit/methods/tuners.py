@@ -7,11 +7,11 @@ __all__ = ['LINEAR_ONLY', 'Tuner', 'undone', 'shape_of', 'matrices', 'straighten
            'speak', 'forget']
 
 # %% ../../nbs/methods/28_tuners.ipynb #1bbdf67e
-import logging, warnings
+import logging, sys, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from torch import nn
-from ..core import FtError
+from ..core import FtError, library
 from .core import Handle, canonical
 from ..structure import select
 
@@ -29,7 +29,7 @@ class Tuner:
 
     def config(self, steps: int = None):
         "The peft configuration."
-        import peft
+        peft = library("peft")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return getattr(peft, self.kind)(target_modules=list(self.targets), **{k: list(v) if isinstance(v, tuple) else v for k, v in self.options})
@@ -39,12 +39,12 @@ class Tuner:
         for path, layer in tuner_layers(model):
             if canonical(path) in self.targets and name in names_on(layer): raise FtError(f"{path} carries an update under the name {name!r} already; two of one kind cannot share a place, so choose other modules with on=..., or attach one under another name.")
         config = self.config(steps)
-        from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+        tuners = library("peft.mapping").PEFT_TYPE_TO_TUNER_MAPPING
         active, flags = {n: list(m.active_adapters) for n, m in tuner_layers(model)}, {n: p.requires_grad for n, p in model.named_parameters()}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             bent = straighten(model, self.targets) if self.kind in LINEAR_ONLY else {}
-            try: tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](model, config, name)
+            try: tuner = tuners[config.peft_type](model, config, name)
             except (ValueError, TypeError, NotImplementedError) as e: raise undone(self, model, name, bent, e) from e
         if self.kind == "LoraConfig":
             from ftkit.methods.low_rank import lighten
@@ -118,6 +118,7 @@ def tuner_layers(
     model,
 ) -> list:
     "Wrapped layers as (path, layer), in order."
+    if "peft.tuners.tuners_utils" not in sys.modules: return []  # nobody has wrapped anything yet
     from peft.tuners.tuners_utils import BaseTunerLayer
     return [(n, m) for n, m in model.named_modules() if isinstance(m, BaseTunerLayer)]
 

@@ -1,6 +1,7 @@
 "Two processes reach the weights of one at the same global batch."
 import os, subprocess, sys
 from pathlib import Path
+import conftest
 import torch
 from safetensors import safe_open
 
@@ -15,7 +16,7 @@ def read(path):
 def test_two_gloo_processes_equal_one(tmp_path):
     env = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
-    alone = subprocess.run([sys.executable, str(SCRIPT), str(one)], env=env, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    alone = conftest.child("import runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')", SCRIPT, one, env=env)
     assert alone.returncode == 0, alone.stderr[-2000:]
     # accelerate's flag for several local processes is --multi_gpu, also where ACCELERATE_USE_CPU puts them on the CPU with gloo
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
