@@ -9,7 +9,7 @@ STAMP := $(VENV)/.ftkit-ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lab docs export pages readme clean zoo bench test-floor test-colab
+.PHONY: help setup demo test test-fast test-all mutations lab docs export pages readme student address clean zoo bench evidence test-floor test-colab test-newest
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## ?/  make \1\t/' | expand -t 22
@@ -25,11 +25,28 @@ $(STAMP): settings.ini setup.py $(CONSTRAINTS)
 demo: setup      ## fine-tune bert-mini five ways: a table and a picture
 	@$(BIN)/ftkit demo $(ARGS)
 
-test: setup      ## every test: the pages by nbdev's rules, then pytest
+PYTEST = $(RUN) -m pytest tests -q -ra -p no:cacheprovider $(ARGS)
+
+test: setup      ## every page by nbdev's rules, then pytest; of the large sweeps a sample
 	@failed=; \
 	$(RUN) tools/pages.py test || failed="the pages"; \
-	$(RUN) -m pytest tests -q -ra -p no:cacheprovider --durations=5 $(ARGS) || failed="$$failed pytest"; \
+	$(PYTEST) --durations=5 || failed="$$failed pytest"; \
 	if [ -n "$$failed" ]; then echo "FAILED: $$failed"; exit 1; fi
+
+test-fast: setup ## the form of the pages, the public face, and the loop: a minute or two, while you work
+	@failed=; \
+	$(RUN) tools/pages.py test nbs/58_state.ipynb nbs/60_train.ipynb || failed="the pages"; \
+	$(PYTEST) -m fast || failed="$$failed pytest"; \
+	if [ -n "$$failed" ]; then echo "FAILED: $$failed"; exit 1; fi
+
+test-all: setup  ## every case of every sweep, planted faults, and the other versions (an hour or more)
+	@failed=; \
+	$(MAKE) test ARGS="--all $(ARGS)" || failed="test"; \
+	for more in mutations test-floor test-colab test-newest; do $(MAKE) $$more || failed="$$failed $$more"; done; \
+	if [ -n "$$failed" ]; then echo "FAILED: $$failed"; exit 1; fi
+
+mutations: setup ## plant faults in a copy of the package; the tests must see each of them
+	@$(RUN) tools/mutations.py
 
 lab: setup       ## JupyterLab on the first page
 	@$(BIN)/jupyter lab nbs/start/10_quickstart.ipynb
@@ -46,6 +63,13 @@ pages: setup     ## run the pages in place and keep their outputs (NBS="nbs/10_c
 readme: setup    ## write README.md from nbs/index.ipynb
 	@$(RUN) tools/readme.py
 
+address: setup   ## write the repository's address (git_url in settings.ini) wherever it stands
+	@$(RUN) tools/address.py
+	@$(BIN)/nbdev_export
+
+student: setup   ## write the student edition to student/: all pages, without hints and answers
+	@$(RUN) tools/student.py $(ARGS)
+
 clean: setup     ## clean the notebooks' metadata, and remove what was built
 	@$(BIN)/nbdev_clean
 	@rm -rf _proc _docs _site .quarto build dist nbs/nbdev.yml
@@ -54,10 +78,16 @@ zoo: setup       ## make the bundled checkpoints again (hours on a CPU, minutes 
 	@$(RUN) tools/pages.py run nbs/zoo --flags "slow gpu net"
 
 bench: setup     ## measure whole jobs against Trainer with peft (hours; ARGS="--repeats 1" for less)
-	@$(RUN) tools/bench $(ARGS)
+	@$(RUN) tools/bench jobs $(ARGS)
+
+evidence: setup  ## measure a result that pages state again (NAME=methods), or list them
+	@$(RUN) tools/bench $(or $(NAME),--list) $(ARGS)
 
 test-floor:      ## every test on the oldest versions that are promised, in .venv-floor
 	@$(MAKE) test VENV=.venv-floor CONSTRAINTS=constraints-floor.txt EXTRAS=dev,detection
 
 test-colab:      ## every test on what Colab preinstalls, in .venv-colab
 	@$(MAKE) test VENV=.venv-colab CONSTRAINTS=constraints-colab.txt EXTRAS=dev,detection
+
+test-newest:     ## every test on the newest versions, in .venv-newest (PYTHON=python3.13: numpy 2.5 needs 3.12)
+	@$(MAKE) test VENV=.venv-newest CONSTRAINTS=constraints-newest.txt EXTRAS=dev,detection

@@ -3,6 +3,7 @@ from configparser import ConfigParser
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 here = Path(__file__).parent
 parser = ConfigParser(delimiters=["="], interpolation=None)
@@ -13,6 +14,22 @@ suffix = "_requirements"
 extras = {key[: -len(suffix)]: value.split() for key, value in cfg.items() if key.endswith(suffix)}
 extras["all"] = sorted({req for name, reqs in extras.items() if name != "dev" for req in reqs})
 readme = here / "README.md"
+
+
+
+class BuildWithEvidence(build_py):
+    "In a wheel the measured results that pages read, bench/evidence, lie in ftkit/evidence; an editable install reads them in place."
+
+    def run(self):
+        super().run()
+        if getattr(self, "editable_mode", False):
+            return
+        to = Path(self.build_lib) / "ftkit" / "evidence"
+        self.mkpath(str(to))
+        for file in sorted((here / "bench" / "evidence").glob("*.json")):
+            if not file.stem.isupper():  # STALE.json is for the tests
+                self.copy_file(str(file), str(to / file.name))
+
 
 setup(
     name=cfg["lib_name"],
@@ -37,6 +54,7 @@ setup(
     package_dir={"": "."},  # an editable install then puts this folder on the path, where nbdev's docs find tools.callouts
     packages=find_packages(include=["ftkit", "ftkit.*"]),
     package_data={"ftkit": ["zoo/**/*"]},
+    cmdclass={"build_py": BuildWithEvidence},
     install_requires=cfg["requirements"].split(),
     extras_require=extras,
     entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"]},

@@ -2,7 +2,14 @@
 
 Importing this package is light: a name is looked up where it lives when it is first used.
 """
+import sys
 from importlib import import_module
+from os import environ
+
+# Threads of OpenMP that wait for each other sleep instead of spinning, or a fit beside other programs takes many times as long.
+# OpenMP reads this once, when torch loads it, so it is set before that or not at all, and never over a setting of the user's.
+if "torch" not in sys.modules and not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & environ.keys():
+    environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 __version__ = "0.1.0"
 
@@ -46,7 +53,7 @@ _WHERE = {
     "methods.hybrid": "MAM UniPELT",
 }
 _NAMES = {name: module for module, names in _WHERE.items() for name in names.split()}
-_ROOMS = ("core show structure kernels data gallery tasks checkpoints methods share many store probe state train trunk run recipes api lab evaluation saliency advice testing teach cli").split()
+_ROOMS = ("core formats show structure kernels data gallery tasks checkpoints methods share many store probe state train trunk run recipes api lab evaluation saliency advice testing teach cli").split()
 _LATER = ("recommend diagnose evaluate export").split()
 
 __all__ = [*_NAMES, *_LATER]

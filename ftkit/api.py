@@ -4,18 +4,20 @@
 
 # %% auto #0
 __all__ = ['method', 'list_methods', 'list_tasks', 'list_checkpoints', 'list_datasets', 'listed', 'read_data', 'build',
-           'check_words', 'from_boundary', 'Phased', 'device_of', 'way_for', 'learner_for', 'run_of', 'last_metrics',
-           'finetune', 'parted', 'show_batch', 'train', 'keep_data', 'resume', 'load_run']
+           'check_words', 'from_boundary', 'Phased', 'device_of', 'way_for', 'learner_for', 'run_of',
+           'majority_baseline', 'last_metrics', 'finetune', 'parted', 'show_batch', 'train', 'keep_data', 'resume',
+           'load_run']
 
 # %% ../nbs/70_api.ipynb #53cb0811
 import os, time
+from collections import Counter
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from .checkpoints import load
+from .checkpoints import load, quiet
 from .core import CHECKPOINTS, DATASETS, METHODS, TASKS, FtError, main_process, read_json, resolve, rng_state, say
 from .core import seed_everything, set_rng_state, versions, write_json
 from .data.batching import Batches
@@ -183,6 +185,15 @@ def run_of(spec: dict, learner: Learner, ck, task, peak: int) -> Run:
     return Run(ck.model, ck.processor, task, learner.method, spec, kept, resources, learner.history)
 
 # %% ../nbs/70_api.ipynb #8b762639
+def majority_baseline(
+    task,  # what is asked
+    valid,  # a datasets.Dataset to validate on, or None
+) -> dict:
+    "The accuracy of always predicting the most frequent class of the validation labels; nothing where there is not one label a row."
+    column = task.columns.get("label")
+    if valid is None or column not in valid.column_names or not len(valid): return {}
+    return {"majority_baseline": max(Counter(map(str, valid[column][:])).values()) / len(valid)}
+
 def last_metrics(learner) -> dict:
     "The metrics of the last validation, if there was one."
     for row in reversed(learner.history):
@@ -215,7 +226,7 @@ def finetune(
     keep_leaks: bool = False,  # keep training texts that also stand in validation
     cache: bool = None,  # compute what is frozen once per row: True insists, False never does, None does it where it is safe and pays
     out=None,  # folder for checkpoints; `resume(out)` goes on from them
-    **options,  # of the task (augment for pictures) and of the Learner: keep, patience, schedule, warmup, optimizer, checkpointing, compile, …; the probe chooses precision unless given
+    **options,  # of the task (augment for pictures) and of the Learner: eval_on_start, keep, patience, schedule, warmup, optimizer, checkpointing, compile, …; the probe chooses precision unless given
 ) -> Run:
     "Fine-tune a checkpoint on data. Raises `FtError` for whatever can be known to be wrong before training."
     asked, learner = parted(options, task, max_length)
@@ -282,6 +293,7 @@ def train(spec: dict, ck, task, data, valid, out, resume: bool = False) -> Run:
         if resume: learner.resume()
         with Way(**spec["way"]).used(): learner.fit()
     run = run_of(spec, learner, ck, task, memory.peak)
+    if "accuracy" in run.metrics: run.resources |= majority_baseline(task, valid)
     if out and main_process(): run.save(out)
     return run
 
@@ -290,7 +302,8 @@ def keep_data(out: Path, spec: dict, found):
     "Write what a killed run needs to go on: its specification and its data."
     out.mkdir(parents=True, exist_ok=True)
     for name, part in (("train", found.train), ("valid", found.valid)):
-        if part is not None: portable(part).to_parquet(str(out / f"{name}.parquet"))
+        if part is not None:
+            with quiet(): portable(part).to_parquet(str(out / f"{name}.parquet"))
     write_json(out / "spec.json", spec)
 
 # %% ../nbs/70_api.ipynb #4d0773df
@@ -303,7 +316,7 @@ def resume(
     if not (out / "spec.json").exists(): raise FtError(f"{out} holds no run to resume (there is no spec.json); give the folder that finetune(out=…) wrote.")
     spec = read_json(out / "spec.json")
     ck, task = build(spec)
-    data, valid = (Dataset.from_parquet(str(out / f"{n}.parquet"), keep_in_memory=True) if (out / f"{n}.parquet").exists() else None for n in ("train", "valid"))
+    with quiet(): data, valid = (Dataset.from_parquet(str(out / f"{n}.parquet"), keep_in_memory=True) if (out / f"{n}.parquet").exists() else None for n in ("train", "valid"))
     return train(spec, ck, task, data, valid, out, resume=(out / "state" / "last.json").exists())
 
 # %% ../nbs/70_api.ipynb #14467c91

@@ -8,7 +8,7 @@ __all__ = ['ZOO', 'Checkpoint', 'locate', 'fingerprint', 'read_weights', 'quiet'
            'hub_id', 'from_scratch']
 
 # %% ../nbs/40_checkpoints.ipynb #6f673b16
-import re
+import re, sys
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,15 +90,19 @@ def read_weights(auto, where: str, config, source: str, **kw) -> tuple:
 # %% ../nbs/40_checkpoints.ipynb #1ecf8ea8
 @contextmanager
 def quiet():
-    "Silence transformers' loading report and progress bars."
+    "Silence transformers' loading report, and the progress bars of transformers and datasets."
     from transformers.utils import logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    datasets = sys.modules.get("datasets")  # it is not imported for this
+    more = datasets and not datasets.are_progress_bars_disabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    if more: datasets.disable_progress_bars()
     try: yield
     finally:
         logging.set_verbosity(level)
         if bars: logging.enable_progress_bar()
+        if more: datasets.enable_progress_bars()
 
 # %% ../nbs/40_checkpoints.ipynb #cbe80891
 def first_line(e: Exception) -> str:

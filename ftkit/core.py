@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['METHODS', 'TASKS', 'CHECKPOINTS', 'DATASETS', 'KINDS', 'FtError', 'unknown', 'atomic', 'sync_folder', 'write_json',
            'read_json', 'sha256', 'seed_everything', 'rng_state', 'set_rng_state', 'say', 'main_process', 'home',
-           'versions', 'argument_checks', 'library', 'Entry', 'lookup', 'resolve']
+           'versions', 'argument_checks', 'library', 'without_bitsandbytes', 'forget_bitsandbytes', 'Entry', 'lookup',
+           'resolve', 'code_hash', 'Evidence', 'evidence_folder', 'evidence']
 
 # %% ../nbs/10_core.ipynb #03bb8cda
-import difflib, hashlib, importlib, json, os, random, sys, tempfile
+import ast, difflib, hashlib, importlib, json, logging, os, random, sys, tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,18 +169,35 @@ def library(
     name: str,  # "peft" or "bitsandbytes", or a module of theirs
 ):
     "Import a library without what it would change in the process: peft comes without bitsandbytes, unless that is loaded already."
-    with argument_checks():
-        if name.startswith("peft") and not {"peft", "bitsandbytes"} & sys.modules.keys(): _without("bitsandbytes", "peft")
-        found = importlib.import_module(name)
-    if name == "bitsandbytes" and "peft" in sys.modules: sys.modules["peft.helpers"].bnb = found
+    with argument_checks(), without_bitsandbytes():
+        if name.startswith("peft"): return importlib.import_module(name)
+    if name == "bitsandbytes":
+        logging.getLogger(name).setLevel(logging.ERROR)  # it warns of 4-bit kernels for CPUs, which nobody needs
+    with argument_checks(): found = importlib.import_module(name)
+    if name == "bitsandbytes" and "peft.helpers" in sys.modules: sys.modules["peft.helpers"].bnb = found
     return found
 
-def _without(missing: str, name: str):
-    "Import a library as if another one were not installed."
-    sys.modules[missing] = None
-    try: importlib.import_module(name)
-    finally: del sys.modules[missing]
-    for asked in ("is_bnb_available", "is_bnb_4bit_available"): getattr(sys.modules["peft.import_utils"], asked).cache_clear()
+
+@contextmanager
+def without_bitsandbytes():
+    "Within, peft takes bitsandbytes for not installed and so does not import it; where it is loaded already, nothing changes."
+    if "bitsandbytes" in sys.modules:
+        yield
+        return
+    sys.modules["bitsandbytes"] = None
+    forget_bitsandbytes()
+    try:
+        yield
+    finally:
+        del sys.modules["bitsandbytes"]
+        forget_bitsandbytes()
+
+
+def forget_bitsandbytes():
+    "Have peft look again whether bitsandbytes is there; it remembers the answer."
+    for name in ("is_bnb_available", "is_bnb_4bit_available"):
+        asked = getattr(sys.modules.get("peft.import_utils"), name, None)
+        if hasattr(asked, "cache_clear"): asked.cache_clear()
 
 # %% ../nbs/10_core.ipynb #f76fa15c
 @dataclass(frozen=True)
@@ -263,3 +281,69 @@ def resolve(
     "Import what a name stands for."
     module, attribute = lookup(kind, name).target.split(":")
     return getattr(importlib.import_module(module), attribute)
+
+# %% ../nbs/10_core.ipynb #d9eb71da
+def code_hash(
+    path: Path,  # a Python module, or any other file
+) -> str:
+    "The SHA-256 of a module's code without comments, docstrings and layout; of any other file, of its bytes."
+    if path.suffix != ".py": return sha256(path)
+    return sha256(json.dumps(_syntax(ast.parse(path.read_text(encoding="utf-8")))))
+
+def _syntax(node):
+    "A syntax tree as lists and names. Empty fields are left out, because versions of Python differ in them."
+    if isinstance(node, list): return [_syntax(n) for n in node if not _is_text(n)]
+    if not isinstance(node, ast.AST): return repr(node)
+    fields = {k: v for k, v in ast.iter_fields(node) if k not in ("ctx", "kind", "type_comment", "type_ignores")}
+    return [type(node).__name__, {k: _syntax(v) for k, v in fields.items() if v is not None and v != []}]
+
+def _is_text(node) -> bool:
+    "Whether a statement is a string and nothing else, as a docstring is."
+    return type(node).__name__ == "Expr" and isinstance(getattr(node.value, "value", None), str)
+
+# %% ../nbs/10_core.ipynb #ebd316b6
+def _package() -> Path: return Path(importlib.import_module("ftkit").__file__).parent
+
+@dataclass(frozen=True)
+class Evidence:
+    "A measured result: its values, and under which conditions they were measured."
+    name: str  # of the file, without .json
+    values: dict  # what the measurement returned
+    record: dict  # commit, date, seeds, versions, machine, command, and the hash of each measured file
+
+    def changed(self) -> list:
+        "The measured files whose code is no longer what it was, relative to the repository."
+        package = _package()
+        clone = evidence_folder().parent != package  # an installed package has no tools/
+        paths = {p: package.parent / p for p in self.record["modules"] if clone or p.startswith("ftkit/")}
+        return [p for p, at in paths.items() if not at.exists() or code_hash(at) != self.record["modules"][p]]
+
+    @property
+    def caption(self) -> str:
+        "One line: date, commit and machine, and whether the measured code has changed since."
+        commits = [c[:7] for c in self.record.get("parts") or [self.record["commit"]]]
+        machine = self.record["machine"]
+        where = ", ".join(str(machine[k]) for k in ("accelerator", "cpu", "capability") if machine.get(k))
+        at = f"commit {commits[0]}" if len(commits) == 1 else f"commits {commits[0]} to {commits[-1]}"
+        at += " with uncommitted changes" if self.record.get("clean") is False else ""
+        threads = machine.get("threads")
+        where += f", {threads} thread{'s' * (threads > 1)}" if threads else ""
+        since = "; the measured code has changed since" if self.changed() else ""
+        return f"measured {self.record['date'][:10]}, {at}, on {where or 'a machine that was not recorded'}{since}"
+
+# %% ../nbs/10_core.ipynb #27e2cfc9
+def evidence_folder() -> Path:
+    "Where measured results are: in the package when it is installed, in `bench/evidence` in a clone."
+    package = _package()
+    inside = package / "evidence"
+    return inside if inside.exists() else package.parent / "bench" / "evidence"
+
+def evidence(
+    name: str,  # the name of a measurement, e.g. "methods"
+) -> Evidence:
+    "A measured result that is stored with the package. Raises `FtError` with the names there are."
+    folder = evidence_folder()
+    if not (folder / f"{name}.json").exists():
+        raise unknown("evidence", name, [f.stem for f in folder.glob("*.json") if not f.stem.isupper()])
+    record = read_json(folder / f"{name}.json")
+    return Evidence(name, record.pop("values"), record)

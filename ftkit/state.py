@@ -29,7 +29,11 @@ def handles(learner) -> list:
 
 def moving_buffers(learner) -> dict:
     "The buffers of the models, by name."
-    return {f"{key}:{n}": b for key, m in learner.models.items() for n, b in m.named_buffers() if n in m.state_dict()}
+    found = {}
+    for key, m in learner.models.items():
+        kept = m.state_dict().keys()
+        found |= {f"{key}:{n}": b for n, b in m.named_buffers() if n in kept}
+    return found
 
 # %% ../nbs/58_state.ipynb #e281a5fd
 def get_values(learner) -> dict:

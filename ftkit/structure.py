@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ATTENTION', 'LEAF', 'HEADS', 'ROLES', 'ADDED', 'own_parameters', 'composite', 'size', 'repeated', 'numbered',
            'linear', 'role_of', 'find_head', 'Anatomy', 'anatomy', 'with_kin', 'over_vocabulary', 'find_roles',
-           'select', 'no_match', 'rows', 'picture']
+           'select', 'no_match', 'part_of', 'rows', 'picture']
 
 # %% ../nbs/30_structure.ipynb #4f0fe227
 import fnmatch, re
@@ -202,7 +202,7 @@ def find_roles(model: nn.Module, blocks: list, head: list) -> tuple:
     return {r: roles[r] for r in ROLES if r in roles}, fused
 
 # %% ../nbs/30_structure.ipynb #2563fb89
-ADDED = re.compile(r"(^|\.)(lora_\w+|ft_\w+|hada_\w+|lokr_\w+|ia3_\w+)\.")  # modules that a method added
+ADDED = re.compile(r"(^|\.)(lora_\w+|ft_\w+|hada_\w+|lokr_\w+|ia3_\w+|ranknum)\.")  # modules that a method added
 
 # %% ../nbs/30_structure.ipynb #5345e065
 def select(
@@ -231,23 +231,41 @@ def no_match(anatomy: Anatomy, on: str, missed: list, blocks=None) -> str:
             f"so nothing was changed. It has: {has}; module paths and patterns work too.")
 
 # %% ../nbs/30_structure.ipynb #7244cdf7
+def part_of(
+    anatomy: Anatomy,
+    path: str,  # of a module or parameter
+    rest: list,  # paths of the modules above the blocks
+) -> str:
+    "The part of a model that holds a module or parameter: stem, a block's path, rest or head."
+    if anatomy.in_head(path): return "head"
+    if (i := anatomy.block_of(path)) is not None: return anatomy.blocks[i]
+    base = ADDED.split(path + ".")[0].replace(".base_layer", "").rstrip(".")
+    return "rest" if any(base == r or base.startswith(r + ".") for r in rest) else "stem"
+
 def rows(
     anatomy: Anatomy,
 ) -> list:
-    "One row per part of the model: name, kind, parameters, how many train, how many were added, roles."
-    owners = {}
+    "One row per part: name, kind, parameters, how many train, how many were added, roles, and modules of the rest."
+    stem = set(anatomy.stem)
+    modules = [n for n, m in anatomy.model.named_modules() if own_parameters(m) and not ADDED.search(n + ".")]
+    own = [n for n in modules if n not in stem]
+    names = [n for n, _ in anatomy.model.named_parameters()]  # of tied weights the first
+    held = {ADDED.split(n)[0].replace(".base_layer", "").rpartition(".")[0] for n in names if not ADDED.search(n)}
+    above = [n.replace(".base_layer", "") for n in own if anatomy.block_of(n) is None and not anatomy.in_head(n)]
+    rest = [n for n in above if n in held]
+    known = {id(p) for on in anatomy.model.__dict__.get("_ft", {}).values() for p in on.added().values()}
+    owners, roles = {}, {}
     for name, p in anatomy.model.named_parameters():
-        i = anatomy.block_of(name)
-        part = "head" if anatomy.in_head(name) else "stem and rest" if i is None else anatomy.blocks[i]
-        owners.setdefault(part, []).append((name, p))
-    order = ["stem and rest", *anatomy.blocks, "head"]
+        owners.setdefault(part_of(anatomy, name, rest), []).append((name, p))
+    for role, paths in anatomy.roles.items():
+        for path in held.intersection(paths): roles.setdefault(part_of(anatomy, path, rest), {})[role] = None
     out = []
-    for part in [o for o in order if o in owners]:
+    for part in [o for o in ("stem", *anatomy.blocks, "rest", "head") if o in owners]:
         ps = owners[part]
-        added = [p for n, p in ps if ADDED.search(n)]
-        out.append(dict(name=part, kind="block" if part in anatomy.blocks else part.split()[0], total=sum(p.numel() for _, p in ps),
+        added = [p for n, p in ps if id(p) in known or ADDED.search(n)]
+        out.append(dict(name=part, kind="block" if part in anatomy.blocks else part, total=sum(p.numel() for _, p in ps),
                         trains=sum(p.numel() for _, p in ps if p.requires_grad), added=sum(p.numel() for p in added),
-                        roles=[r for r, paths in anatomy.roles.items() if any(q.startswith(part + ".") for q in paths)]))
+                        roles=list(roles.get(part, ())), modules=rest if part == "rest" else []))
     return out
 
 # %% ../nbs/30_structure.ipynb #6d7c80ac

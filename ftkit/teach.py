@@ -6,8 +6,9 @@
 __all__ = ['Feedback', 'close', 'between', 'agrees', 'Note', 'Exercise', 'Progress', 'progress', 'variant']
 
 # %% ../nbs/84_teach.ipynb #dec71d98
-import copy, hashlib, html, math, random, re, reprlib, traceback, unicodedata
-from collections.abc import Callable, Mapping, Sequence
+import copy, hashlib, html, itertools, math, random, re, reprlib, traceback, unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 
@@ -94,6 +95,31 @@ def _same(a, b, tol: float) -> bool:
     return bool(a == b)
 
 
+@dataclass(frozen=True)
+class _Agrees:
+    "The checker that `agrees` makes: it can also be asked for its inputs."
+    reference: Callable
+    draw: Callable
+    n: int
+    seed: int
+    tol: float
+
+    def inputs(self) -> Iterator[tuple]:
+        rng = random.Random(self.seed)
+        for _ in range(self.n):
+            args = self.draw(rng)
+            yield args if isinstance(args, tuple) else (args,)
+
+    def __call__(self, answer):
+        if not callable(answer): return f"A function is expected, not {_short(answer)}: hand it over without calling it."
+        for args in self.inputs():
+            want, got = self.reference(*copy.deepcopy(args)), answer(*copy.deepcopy(args))
+            given = f"for the input {', '.join(map(_short, args))}"
+            if got is None and want is not None: return f"It returns nothing {given}: is there a `return`?"
+            if not _same(want, got, self.tol): return f"It gives {_short(got)} {given}; right is {_short(want)}."
+        return True
+
+# %% ../nbs/84_teach.ipynb #caf2e577
 def agrees(reference: Callable,  # the right function
            draw: Callable,  # `random.Random` -> one input, or a tuple of inputs
            n: int = 20,  # how many inputs to try
@@ -101,18 +127,7 @@ def agrees(reference: Callable,  # the right function
            tol: float = 1e-6,  # how far off numbers may be (relative or absolute)
           ) -> Callable:  # a checker for `Exercise`
     "Check a function that the learner wrote against `reference`, on seeded inputs."
-    def check(answer):
-        if not callable(answer): return f"A function is expected, not {_short(answer)}: hand it over without calling it."
-        rng = random.Random(seed)
-        for _ in range(n):
-            args = draw(rng)
-            args = args if isinstance(args, tuple) else (args,)
-            want, got = reference(*copy.deepcopy(args)), answer(*copy.deepcopy(args))
-            given = f"for the input {', '.join(map(_short, args))}"
-            if got is None and want is not None: return f"It returns nothing {given}: is there a `return`?"
-            if not _same(want, got, tol): return f"It gives {_short(got)} {given}; right is {_short(want)}."
-        return True
-    return check
+    return _Agrees(reference, draw, n, seed, tol)
 
 # %% ../nbs/84_teach.ipynb #13144945
 _UNTRIED = Feedback(False, "Not attempted yet: put your answer in place of the dots.", attempted=False)
@@ -128,9 +143,25 @@ def _explain(error: Exception, answer) -> str:
     return f"{_short(answer).replace('the', 'The', 1)} raised {what} ({where})."
 
 
+def _dots(): ...
+
+
+def _titled_dots():
+    "With a line of documentation."
+
+
+def _is_stub(answer) -> bool:
+    "Is this a function or a class whose body is still the dots?"
+    if isinstance(answer, type): return all(name.startswith("_") for name in vars(answer))
+    code = getattr(answer, "__code__", None)
+    if code is None or code.co_name == "<lambda>": return False
+    returned = {_dots.__code__.co_code: 0, _titled_dots.__code__.co_code: 1}.get(code.co_code)
+    return returned is not None and code.co_consts[returned] is None
+
+
 def _judge(check: Callable, answer) -> Feedback:
     "What `check` says about `answer`; whatever either of them raises becomes a sentence."
-    if answer is None or answer is ...: return _UNTRIED
+    if answer is None or answer is ... or _is_stub(answer): return _UNTRIED
     try:
         said = check(answer)
         if isinstance(said, (str, Feedback)): return said if isinstance(said, Feedback) else Feedback(False, said)
@@ -139,16 +170,34 @@ def _judge(check: Callable, answer) -> Feedback:
     except Exception as error: return Feedback(False, _explain(error, answer))
 
 # %% ../nbs/84_teach.ipynb #46550401
-def _prove(name: str, check: Callable, right, wrong: Sequence | Mapping) -> Feedback:
-    "Assert that `check` accepts `right` and gives every answer in `wrong` a reason (the one named, for a dict)."
-    verdict = _judge(check, right)
-    assert verdict.ok, f"{name}: the right answer {_short(right)} is refused: {verdict.message}"
+def _constants(check: Callable, right: Callable) -> Iterator[tuple[str, Callable]]:
+    "Functions that compute nothing, with what they do: they give a frequent result of `right`, or their first argument."
+    seen = []
+    def watched(*args, **options):
+        seen.append(right(*args, **options))
+        return seen[-1]
+    _judge(check, watched)
+    frequent = Counter(map(repr, seen)).most_common(5)
+    results = {text: next(x for x in seen if repr(x) == text) for text, _ in frequent}
+    for text, result in ({"None": None} | results).items():
+        yield f"always gives {text[:60]}", lambda *args, _result=result, **options: _result
+    yield "gives its first argument back", lambda *args, **options: args[0] if args else None
+
+
+def _prove(name: str, check: Callable, right, wrong: Sequence | Mapping, also: Sequence = ()) -> Feedback:
+    "Assert that `check` accepts `right` and `also`, and gives every answer in `wrong` a reason (the one named, for a dict)."
+    for answer in (right, *also):
+        verdict = _judge(check, answer)
+        assert verdict.ok, f"{name}: the right answer {_short(answer)} is refused: {verdict.message}"
     for answer in wrong:
         verdict = _judge(check, answer)
         assert not verdict.ok, f"{name}: the wrong answer {_short(answer)} is accepted"
         assert verdict.message.strip() not in ("", _NO_REASON), f"{name}: {_short(answer)} is refused without a reason"
         part = wrong[answer] if isinstance(wrong, Mapping) else ""
         assert part in verdict.message, f"{name}: {_short(answer)} is told {verdict.message!r}, not {part!r}"
+    if callable(right) and not isinstance(right, type):
+        for does, function in _constants(check, right):
+            assert not _judge(check, function).ok, f"{name}: a function that {does} is accepted"
     return Feedback(True, f"{name}: the right answer passes, and wrong ones are told why not ({len(wrong)} tried).")
 
 # %% ../nbs/84_teach.ipynb #16dbe0dd
@@ -179,24 +228,22 @@ _session: dict[str, dict] = {}
 
 # %% ../nbs/84_teach.ipynb #e2cf682f
 class Exercise:
-    "A question that judges answers, gives hints one by one, and has a solution. Raises `TypeError` for a check that cannot be called."
+    "Judges the answers to one question, gives hints one by one, and has a solution. Raises `TypeError` for a check that cannot be called."
     def __init__(self,
-                 question: str,  # what is asked; names in backticks are shown as code
+                 name: str,  # the title, e.g. "Exercise 1"; the same name again is the same exercise
                  check: Callable,  # answer -> True, or a sentence that says why not, or False
                  hint: str | Sequence[str] = (),  # one hint, or several that go from vague to plain
                  solution: str = "",  # text or code
-                 name: str | None = None):  # title; None counts the exercises of this session
+                 keep: bool = False):  # the check's code gives no answer away: the student edition keeps it
         if not callable(check): raise TypeError(f"check must be a function of the answer, not {_short(check)}")
-        self.question, self._check, self._solution = question, check, solution
+        self.name, self.judge, self.answer, self.keep = name, check, solution, keep
         self.hints, self._given = [hint] if isinstance(hint, str) else list(hint), 0
-        # The same question again is the same exercise: running its cell twice must not count it twice.
-        count = 1 + sum(row["name"].startswith("Exercise ") for row in _session.values())
-        new = dict(name=name or f"Exercise {count}", attempts=0, hints=0, solved=False)
-        self._row = _session.setdefault(name or question, new)
-        self.name = self._row["name"]
+        self.proof: dict | None = None  # what `test` proved it with
+        # Running the cell of an exercise twice must not count it twice.
+        self._row = _session.setdefault(name, dict(name=name, attempts=0, hints=0, solved=False))
     def check(self, answer) -> Feedback:
-        "Judge `answer`; `None` and `...` do not count as an attempt."
-        verdict = _judge(self._check, answer)
+        "Judge `answer`; `None`, `...` and stubs do not count as an attempt."
+        verdict = _judge(self.judge, answer)
         self._row["attempts"] += verdict.attempted
         self._row["solved"] |= verdict.ok
         return verdict
@@ -208,12 +255,15 @@ class Exercise:
         return Note(f"{self.name}: hint {self._given} of {len(self.hints)}", self.hints[self._given - 1])
     def solution(self) -> Note:
         "The solution, folded in a notebook and plain in a terminal."
-        return Note(f"{self.name}: solution", self._solution or "None is written down.", fold=True)
-
-    def test(self, right, wrong: Sequence | Mapping = ()) -> Feedback:
-        "Assert that `right` passes and all of `wrong` fail with a reason; a dict maps wrong answers to a part of theirs."
-        return _prove(self.name, self._check, right, wrong)
-
+        return Note(f"{self.name}: solution", self.answer or "None is written down.", fold=True)
+    def test(self, right, wrong: Sequence | Mapping = (), also: Sequence = ()) -> Feedback:
+        "Assert that `right` and `also` pass and all of `wrong` fail with a reason; a dict maps wrong answers to a part of theirs."
+        self.proof = dict(right=right, wrong=list(wrong), also=list(also))
+        return _prove(self.name, self.judge, right, wrong, also)
+    @classmethod
+    def sealed(cls, name: str, data: Mapping) -> "Exercise":
+        "The exercise of the student edition: `data` holds hashes; without data it says who checks it."
+        return cls(name, _opened(data))
     def __repr__(self): return _card(self)[0]
     def _repr_html_(self): return _card(self)[1]
 
@@ -222,9 +272,8 @@ def _card(ex: Exercise) -> tuple[str, str]:
     "An exercise as text (with nothing given away) and as HTML (with hints and solution folded up)."
     n, hints = len(ex.hints), ""
     for i in range(n, 0, -1): hints = _fold(f"Hint {i} of {n}", f"<p>{_html(ex.hints[i - 1])}</p>{hints}")
-    if ex._solution: hints += _fold("Solution", _pre(ex._solution))
-    text = f"{ex.name}\n{ex.question}\n(.check(answer), .hint(): {n}, .solution())"
-    return text, _box(ex.name, f"<p>{_html(ex.question)}</p>{hints}", "#2f6fb7")
+    if ex.answer: hints += _fold("Solution", _pre(ex.answer))
+    return f"{ex.name} (.check(answer), .hint(): {n}, .solution())", _box(ex.name, hints, "#2f6fb7")
 
 # %% ../nbs/84_teach.ipynb #764d664f
 class Progress(list):
@@ -262,3 +311,87 @@ def variant(seed_text: str,  # who or what the variant is for, e.g. a student's 
     if not isinstance(options, Sequence): raise TypeError("options must keep their order: a list, a tuple or a range")
     if not options: raise ValueError("there are no options to pick from")
     return options[int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % len(options)]
+
+# %% ../nbs/84_teach.ipynb #51020536
+_ROUNDS = 20_000  # of PBKDF2 per hash
+_STEP = 1e-4  # numbers that a function returns are compared on a grid of this step
+
+
+def _digest(salt: str, text: str, size: int = 16) -> bytes:
+    "A slow hash of `text`: `size` bytes."
+    return hashlib.pbkdf2_hmac("sha256", text.encode(), salt.encode(), _ROUNDS, size)
+
+
+def _mask(salt: str, text: str, message: bytes) -> bytes:
+    "Encrypt or decrypt `message` with the answer `text` as the key."
+    return bytes(a ^ b for a, b in zip(message, _digest(salt + "why", text, len(message))))
+
+
+def _text(answer, grid: Iterator, ordered: bool = True) -> str:
+    "Plain data in one form; `grid` has (step, offset) or None for each number. Raises `TypeError` for an answer that is none."
+    answer = answer.tolist() if hasattr(answer, "tolist") else answer
+    if answer is None or isinstance(answer, bool):
+        return str(answer)
+    if isinstance(answer, str):
+        return repr(" ".join(unicodedata.normalize("NFKC", answer).casefold().split()).strip("'\"` ."))
+    if isinstance(answer, Real):
+        step, offset = next(grid, None) or (0, 0)
+        return f"#{math.floor((answer - offset) / step)}" if step and math.isfinite(answer) else f"{float(answer):.9g}"
+    if isinstance(answer, Mapping):
+        return "{" + ",".join(sorted(f"{key}:{_text(value, grid)}" for key, value in answer.items())) + "}"
+    if not isinstance(answer, (list, tuple, set, frozenset)):
+        raise TypeError(f"{_short(answer)} is not plain data")
+    parts = [_text(part, grid) for part in answer]
+    return "[" + ",".join(parts if ordered and isinstance(answer, (list, tuple)) else sorted(parts)) + "]"
+
+# %% ../nbs/84_teach.ipynb #c4cce599
+def _kind(answer) -> str:
+    "What sort of answer this is, in words."
+    if isinstance(answer, bool):
+        return "`True` or `False`"
+    if isinstance(answer, Real) or getattr(answer, "shape", None) == ():
+        return "a number"
+    if isinstance(answer, (list, tuple)):
+        return f"a list or tuple of {len(answer)}"
+    return "a text" if isinstance(answer, str) else f"a {type(answer).__name__}"
+
+
+def _sealed_value(data: Mapping, answer) -> bool | str:
+    "Judge an answer of plain data by hashes."
+    try:
+        text = _text(answer, iter(data["grid"]), data["ordered"])
+    except TypeError:
+        return f"Expected is {data['kind']}, not {_short(answer)}."
+    found = _digest(data["salt"], text).hex()
+    if found in data["hashes"]:
+        return True
+    if found in data["reasons"]:
+        return _mask(data["salt"], text, bytes.fromhex(data["reasons"][found])).decode()
+    if _kind(answer) != data["kind"]:
+        return f"Expected is {data['kind']}, not {_short(answer)}."
+    return f"{_short(answer)} is not the answer."
+
+
+def _revived(x):
+    "The input that was written down as a literal: arrays and tensors say what they were."
+    if isinstance(x, dict) and x.keys() == {"Tensor"}:
+        import torch
+        return torch.tensor(x["Tensor"])
+    return type(x)(map(_revived, x)) if isinstance(x, (list, tuple)) else copy.deepcopy(x)
+
+# %% ../nbs/84_teach.ipynb #b5ed91a4
+def _sealed_function(data: Mapping, answer) -> bool | str:
+    "Judge a function by hashes of what it returns."
+    if not callable(answer):
+        return f"A function is expected, not {_short(answer)}: hand it over without calling it."
+    for args, offset, wanted in zip(data["inputs"], data["offsets"], data["hashes"]):
+        got, given = answer(*_revived(args)), f"for the input {', '.join(map(_short, _revived(args)))}"
+        if _digest(data["salt"], _text(got, itertools.repeat((_STEP, offset)))).hex() != wanted:
+            return f"It gives {_short(got)} {given}; that is not right."
+    return True
+
+
+def _opened(data: Mapping) -> Callable:
+    "The check of a sealed exercise."
+    judge = _sealed_function if "inputs" in data else _sealed_value
+    return lambda answer: judge(data, answer) if data else "This answer is checked in the instructor's edition."

@@ -119,9 +119,10 @@ def law_1(method, model, batch):
     two_steps(method, model, batch)
     allowed = {canonical(n) for n in on.parameters()}
     if on.plan.buffers: allowed |= {n for n, _ in model.named_buffers()}
-    stray = [n for n, t in snapshot(model).items() if not torch.equal(t, before[n]) and n not in allowed]
+    after = snapshot(model)
+    stray = [n for n, t in after.items() if not torch.equal(t, before[n]) and n not in allowed]
     assert not stray, f"{stray[0]} changed although {method!r} does not train it"
-    still = [n for n in allowed if n in before and torch.equal(snapshot(model)[n], before[n]) and "num_batches" not in n]
+    still = [n for n in allowed if n in before and torch.equal(after[n], before[n]) and "num_batches" not in n]
     return f"{len(allowed)} tensors may change" + (f", {len(still)} did not in two steps" if still else "")
 
 # %% ../nbs/80_testing.ipynb #d2634c99
@@ -236,8 +237,7 @@ def law_7(
 def law_8(method, model, batch):
     "Same seed, same weights, bit for bit on a CPU."
     ends = []
-    for _ in range(2):
-        twin = copy.deepcopy(model)
+    for twin in (copy.deepcopy(model), model):
         seed_everything(5)
         method.attach(twin, steps=STEPS)
         ends.append(snapshot(two_steps(method, twin, batch, seed=5)))
@@ -254,7 +254,7 @@ def law_9(method, model, batch):
     two_steps(both, model, batch, steps=3)
     moved = {canonical(n) for n, p in on.parameters().items() if not torch.equal(p, before[n])}
     for p in parts(both):
-        single = copy.deepcopy(tiny_like(model))
+        single = tiny_like(model)
         alone = {canonical(n) for n in p.attach(single, steps=STEPS).parameters()}
         assert alone <= {canonical(n) for n in on.parameters()}, f"{p!r} trains less inside a sum than alone"
         assert alone & moved, f"{p!r} does not train inside {both!r}"
@@ -293,7 +293,8 @@ def law_10(method, model, batch):
     buffers = {n: b.clone() for n, b in model.named_buffers()}
     with recomputed(model): again = gradients()
     assert plain.keys() == again.keys() and all(torch.allclose(plain[n], again[n], atol=1e-6) for n in plain), "a gradient differs"
-    assert all(torch.equal(b, dict(model.named_buffers())[n]) for n, b in buffers.items()) or attached(model).plan.buffers, "a buffer differs"
+    after = dict(model.named_buffers())
+    assert all(torch.equal(b, after[n]) for n, b in buffers.items()) or attached(model).plan.buffers, "a buffer differs"
     return f"{len(plain)} gradients"
 
 # %% ../nbs/80_testing.ipynb #e4f7c765

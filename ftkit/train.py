@@ -5,18 +5,20 @@
 # %% auto #0
 __all__ = ['EVENTS', 'factor', 'as_sums', 'backward', 'Learner', 'prepare', 'make_optimizer', 'all_groups', 'modes', 'fit',
            'loop', 'gradients', 'out_of_memory', 'smaller', 'update', 'shrink', 'not_a_number', 'flush', 'end_epoch',
-           'due', 'progress_bar', 'recomputed', 'Compiling', 'distributed']
+           'before_training', 'NotebookBar', 'due', 'in_notebook', 'progress_bar', 'recomputed', 'Compiling',
+           'distributed']
 
 # %% ../nbs/60_train.ipynb #cc6f62fe
-import contextlib, math, os, sys, time, warnings
+import contextlib, html, math, os, sys, time
 from dataclasses import dataclass
 from pathlib import Path
 import torch
 from torch import nn
-from .core import FtError, argument_checks, library, main_process, say
+from tqdm import tqdm
+from .core import FtError, argument_checks, library, main_process, rng_state, say, set_rng_state
 from .kernels import faster, keeping
 from .methods.core import attached, set_modes
-from .probe import autocast, pick_precision
+from .probe import Crowding, autocast, pick_precision, threads_may_crowd
 from .state import get_values, load_state, put_values, save_state
 from .structure import anatomy
 from .tasks.core import to_device
@@ -75,6 +77,7 @@ class Learner:
     compile: bool = False  # compile the first model, after a few steps as it is
     validate: object = None  # (learner) -> dict of metrics, at the end of epochs
     valid_every: int = 1  # epochs between validations; the last step is always followed by one
+    eval_on_start: bool = False  # validate before the first step too: the row of step 0 in the history
     metric: str = "loss"  # which of them decides
     greater_is_better: bool = False
     keep: str = "best"  # "best" brings the best weights back at the end, "last" keeps the last
@@ -92,8 +95,7 @@ class Learner:
     def resume(self, folder=None): return load_state(self, Path(folder or self.out))
     def fire(self, event): [f(self) for f in self.events[event]]
     model = property(lambda self: next(iter(self.models.values())), doc="The first of the models.")
-    def on(self, event: str, function):
-        "Call a function with the learner at an event; returns the learner."
+    def on(self, event: str, function):  # call a function with the learner at an event; returns the learner
         if event not in self.events: raise FtError(f"There is no event {event!r}; there are: {', '.join(EVENTS)}.")
         self.events[event].append(function); return self
 
@@ -102,6 +104,7 @@ def prepare(learner):
     "Fill in what a learner was not told. Raises `FtError` when nothing trains."
     if learner.keep not in ("best", "last"): raise FtError(f'keep is "best" or "last", not {learner.keep!r}.')
     if learner.valid_every < 1: raise FtError(f"valid_every is a number of epochs, 1 or more, not {learner.valid_every}.")
+    if learner.eval_on_start and not learner.validate: raise FtError("eval_on_start=True needs data to validate on; give valid=…")
     factor(0, 1, 0, learner.schedule)
     if not isinstance(learner.models, dict): learner.models = {"model": learner.models}
     learner.device = torch.device(learner.device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -120,6 +123,7 @@ def prepare(learner):
     learner.scaler = torch.amp.GradScaler(learner.device.type, enabled=learner.precision == "fp16")
     learner.world, learner.reduce = distributed()
     if learner.compile: learner.on("after_step", Compiling())
+    if threads_may_crowd(learner.device): learner.on("after_step", Crowding())
 
 # %% ../nbs/60_train.ipynb #f938b181
 def make_optimizer(
@@ -175,6 +179,7 @@ def fit(learner):
 # %% ../nbs/60_train.ipynb #269b5156
 def loop(learner, bar):
     "Steps until the total is reached."
+    if learner.eval_on_start and not learner.step_count: before_training(learner)
     while learner.step_count < learner.total and not learner.stop:
         modes(learner)
         for item in learner.batches:
@@ -286,21 +291,50 @@ def end_epoch(learner, bar):
     learner.fire("after_epoch")
     if learner.out and not learner.save_every: save_state(learner, learner.out)
 
+def before_training(learner):
+    "Validate before the first step, as step 0 of the history. It changes nothing else: neither what is random later, nor what counts as the best."
+    random = rng_state()
+    for m in learner.models.values(): m.eval()
+    learner.history.append(dict(step=0, epoch=0, **{f"valid_{k}": v for k, v in learner.validate(learner).items()}))
+    set_rng_state(*random)
+
+# %% ../nbs/60_train.ipynb #e4b7a541
+class NotebookBar(tqdm):
+    "A progress bar in HTML, which needs no widgets and leaves no output behind when it is closed."
+    def __init__(self, **options):
+        from IPython.display import display
+        super().__init__(gui=True, bar_format="{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]", **options)
+        self.output = display({"text/plain": str(self)}, raw=True, display_id=True)
+
+    def display(self, *_, **__):
+        "Show where the bar stands; tqdm calls it, a few times a second at most."
+        bar = f'<progress value="{self.n}" max="{self.total}" aria-label="progress"></progress>'
+        self.output.update({"text/html": f"{bar} <small>{html.escape(str(self))}</small>", "text/plain": str(self)}, raw=True)
+
+    def close(self):
+        "Take the bar away."
+        if self.disable: return
+        super().close()
+        self.output.update({}, raw=True)
+
 # %% ../nbs/60_train.ipynb #7ba1cae7
 def due(learner) -> bool:
     "Whether a checkpoint is due after this step."
     return bool(learner.out and learner.save_every and learner.step_count % learner.save_every == 0)
 
-def progress_bar(learner):
-    "A bar that suits where it is shown, or none."
-    from tqdm import TqdmWarning
+def in_notebook() -> bool:
+    "Whether this process is the kernel of a notebook."
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return getattr(shell, "kernel", None) is not None
+
+def progress_bar(learner) -> tqdm:
+    "A bar that suits where it is shown, or none: a log file wants none."
     quiet = os.environ.get("FTKIT_QUIET") or os.environ.get("IN_TEST") or not main_process()
-    watched = sys.stderr.isatty() or "ipykernel" in sys.modules  # a log file wants no bar
+    watched = sys.stderr.isatty() or in_notebook()
     shown = watched and not quiet if learner.progress is None else learner.progress
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TqdmWarning)
-        from tqdm.auto import tqdm
-        return tqdm(total=learner.total, initial=learner.step_count, disable=not shown, leave=False, desc=repr(learner.method)[:40] if learner.method else "fit")
+    name = repr(learner.method)[:40] if learner.method else "fit"
+    kind = NotebookBar if shown and in_notebook() else tqdm
+    return kind(total=learner.total, initial=learner.step_count, disable=not shown, leave=False, desc=name)
 
 # %% ../nbs/60_train.ipynb #b7904a8e
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ def all_in_place(model, blocks, head):
     return cut
 
 
+@pytest.mark.sweep(least=16)
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_transformers(name):
     *_, blocks, attentions, head = TRANSFORMERS[name]
@@ -32,10 +33,12 @@ def test_transformers(name):
     assert cut.roles["norm"] and (cut.roles.get("embed") or cut.roles.get("conv"))
 
 
+@pytest.mark.sweep(least=6)
 @pytest.mark.parametrize("name", TIMM)
 def test_timm(name): all_in_place(from_timm(name), *TIMM[name])
 
 
+@pytest.mark.sweep(least=3)
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_torchvision(name): all_in_place(from_torchvision(name), *TORCHVISION[name])
 

@@ -3,6 +3,8 @@ import json
 import pytest
 import ftkit as ft
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.fixture
 def folder(tmp_path):

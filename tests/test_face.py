@@ -6,6 +6,7 @@ import torch
 import ftkit as ft
 from ftkit.checkpoints import ZOO
 
+pytestmark = [pytest.mark.fast, pytest.mark.usefixtures("one_way")]
 FRAME = pd.DataFrame({"text": [f"{w} film number {i}" for i in range(30) for w in ("a wonderful", "an awful")], "label": ["pos", "neg"] * 30})
 
 

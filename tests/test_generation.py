@@ -29,6 +29,7 @@ def written(model, given, **how):
     return out[:, -LONGEST:]
 
 
+@pytest.mark.sweep("name", "family")
 @pytest.mark.parametrize("family", ["gpt", "t5"])
 @pytest.mark.parametrize("name", METHODS)
 def test_the_cache_of_keys_changes_nothing(name, family):
@@ -36,6 +37,7 @@ def test_the_cache_of_keys_changes_nothing(name, family):
     assert torch.equal(written(model, given), written(model, given, use_cache=False))
 
 
+@pytest.mark.sweep("name", "family")
 @pytest.mark.parametrize("family", ["gpt", "t5"])
 @pytest.mark.parametrize("name", METHODS)
 def test_alone_as_in_company(name, family):
@@ -59,11 +61,12 @@ def test_padding_is_not_the_end():
     assert (targets == tokenizer.eos_token_id).sum() == 2 and batch["count"] == int((targets != -100).sum()) == int(rows.lengths.sum()) - 2
 
 
+@pytest.mark.usefixtures("one_way")
 def test_a_language_model_resumes(tmp_path, monkeypatch):
     "A run of another task that was interrupted goes on to the weights it would have had."
     from ftkit.data.reviews import reviews
     from ftkit.train import Learner
-    ask, fire = dict(method="lora", task="text-generation", steps=6, seed=0, valid=None, precision="fp32"), Learner.fire
+    ask, fire = dict(method="lora", task="text-generation", steps=6, batch_size=8, seed=0, valid=None, precision="fp32"), Learner.fire
     def stopped(self, event):
         if event == "after_step" and self.step_count == 5: raise KeyboardInterrupt
         fire(self, event)

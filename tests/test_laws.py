@@ -7,6 +7,7 @@ from ftkit.testing import LAWS, check_method, tiny
 SUMS = ["lora + bitfit", "freeze + lora", "lora + prefix + adapter", "prompt + ia3", "sparse + norm_tuning", "adalora + bitfit"]
 
 
+@pytest.mark.sweep("method", "law")
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("method", SUMS)
 def test_law(method, law):

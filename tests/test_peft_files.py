@@ -6,6 +6,7 @@ from ftkit.testing import tiny
 
 warnings.filterwarnings("ignore", category=FutureWarning)
 SEQ = dict(task_type="SEQ_CLS")
+pytestmark = pytest.mark.fast
 OURS = {"lora": ft.LoRA(r=4), "lora on some": ft.LoRA(r=2, on="query,value"), "rslora": ft.LoRA(r=4, rs=True), "pissa": ft.LoRA(r=4, start="pissa"), "dora": ft.DoRA(r=4), "ia3": ft.IA3(), "loha": ft.LoHa(r=4), "lokr": ft.LoKr(r=4),
         "adalora": ft.AdaLoRA(r=2, start=4), "vera": ft.Peft("vera")}
 THEIRS = {"lora": lambda: peft.LoraConfig(r=4, target_modules=["query", "value"], init_lora_weights=False, **SEQ), "all": lambda: peft.LoraConfig(r=3, lora_alpha=5, target_modules="all-linear", use_rslora=True, **SEQ),

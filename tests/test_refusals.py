@@ -4,6 +4,7 @@ import pytest
 import ftkit as ft
 from ftkit.testing import snapshot, tiny
 
+pytestmark = pytest.mark.fast
 CASES = {
     "a typo in a selector": ("bert", lambda m: ft.LoRA(on="querry").attach(m), "querry", "query"),
     "half a match": ("bert", lambda m: ft.LoRA(on="query,valuee").attach(m), "valuee", "value"),

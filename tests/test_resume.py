@@ -1,24 +1,30 @@
 "A run killed with SIGKILL goes on to the weights it would have had; the same seed gives the same weights."
-import os, signal, time
+import os
+import signal
+
 import conftest
 import pytest
 import torch
+
 import ftkit as ft
 from ftkit.core import sha256
+from ftkit.data.reviews import reviews
 
-FIT = """
-import sys, ftkit as ft
+FIT = f"import sys{conftest.ONE_WAY}" + """
+import os, signal
+import ftkit as ft
+from ftkit.data.reviews import reviews
 out, kill = sys.argv[1], int(sys.argv[2])
-from ftkit.train import Learner
-import ftkit.api as api
 if kill:
-    import os, signal
     plain = api.learner_for
     def with_kill(*a, **kw):
         learner = plain(*a, **kw)
         return learner.on("after_step", lambda l: l.step_count == kill and os.kill(os.getpid(), signal.SIGKILL))
     api.learner_for = with_kill
-run = ft.resume(out) if sys.argv[3] == "resume" else ft.finetune("bert-mini", "reviews", method=sys.argv[4], steps=24, batch_size=16, out=out, save_every=5, progress=False)
+if sys.argv[3] == "resume":
+    ft.resume(out)
+else:  # ten steps an epoch, so that the end of one lies between a saved state and the next
+    ft.finetune("bert-mini", reviews(100, difficulty=1), method=sys.argv[4], steps=24, batch_size=8, out=out, save_every=5, progress=False)
 """
 
 
@@ -43,16 +49,17 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, method, kills):
     assert weights(out) == weights(tmp_path / "whole") and weights(out)
 
 
+@pytest.mark.usefixtures("one_way")
 def test_same_seed_twice_gives_the_same_bits():
-    runs = [ft.finetune("bert-mini", "reviews", method="full", steps=6, seed=s, progress=False) for s in (4, 4, 5)]
+    runs = [ft.finetune("bert-mini", reviews(100), method="full", steps=6, batch_size=8, seed=s, progress=False) for s in (4, 4, 5)]
     states = [r.model.state_dict() for r in runs]
     assert all(torch.equal(states[0][n], states[1][n]) for n in states[0])
     assert any(not torch.equal(states[0][n], states[2][n]) for n in states[0])
 
 
+@pytest.mark.fast
 def test_killed_while_saving_leaves_a_whole_state(tmp_path):
     "At whichever byte a save dies, the folder opens at an earlier step."
-    import json
     from ftkit import train
     from ftkit.data.batching import Batches, Rows
     rows = Rows([[i] for i in range(64)])
@@ -81,8 +88,9 @@ def test_killed_while_saving_leaves_a_whole_state(tmp_path):
         assert all(torch.equal(a, b) for a, b in zip(learner.model.parameters(), whole.model.parameters()))
 
 
+@pytest.mark.fast
 def test_a_changed_state_is_refused(tmp_path):
-    ft.finetune("bert-mini", "reviews", method="head", steps=3, out=tmp_path, save_every=3, progress=False)
+    ft.finetune("bert-mini", reviews(100), method="head", steps=3, batch_size=8, out=tmp_path, save_every=3, progress=False)
     state = next((tmp_path / "state").glob("*.safetensors"))
     data = bytearray(state.read_bytes())
     data[-1] ^= 1

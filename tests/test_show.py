@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from ftkit.core import FtError
-from ftkit.show import Figure, anatomy_picture, bars, bytes_, curves, legible, number, pick_font, records, seconds, table
+from ftkit.formats import axis_range, bytes_, display_width, log_ticks, number, records, seconds, table, tick_labels
+from ftkit.show import Figure, anatomy_picture, bars, curves, legible, pick_font, wrap
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = "<script>alert('x')</script>"
@@ -59,9 +60,8 @@ def test_table_escapes_everything():
 
 
 def test_table_lines_are_as_wide_as_each_other_in_a_terminal():
-    from ftkit.show import _columns_wide
     lines = repr(table([{"name": "正面の例", "n": 1}, {"name": "a\nb\x1b[31m", "n": 12345}])).split("\n")
-    assert "\x1b" not in lines[3] and len({_columns_wide(line) for line in lines}) == 1
+    assert "\x1b" not in lines[3] and len({display_width(line) for line in lines}) == 1
 
 
 def test_table_of_gaps_types_and_many_rows():
@@ -198,7 +198,6 @@ def test_a_thin_share_can_be_seen_and_is_not_called_all():
 
 def test_legends_lie_below_the_name_of_their_axis():
     "However many curves a panel has, nothing is printed over anything."
-    from ftkit.show import curves
     rows = [{"step": i, "loss": 1.5 / i, "valid_loss": 1 / i, **{f"valid_{n}": 0.5 + 0.01 * i for n in ("accuracy", "f1", "auc", "sensitivity", "specificity")}} for i in range(1, 9)]
     fig = curves(rows).fig
     fig.canvas.draw() if hasattr(fig.canvas, "get_renderer") else fig.savefig(__import__("io").BytesIO())
@@ -206,3 +205,181 @@ def test_legends_lie_below_the_name_of_their_axis():
         legend, name = ax.get_legend().get_window_extent(), ax.xaxis.label.get_window_extent()
         assert legend.y1 <= name.y0 and legend.y0 >= 0 and ax.get_window_extent().height > 60
         assert all(t.get_window_extent().x0 >= 0 for t in ax.get_yticklabels())
+
+
+HISTORIES = {
+    "equal scores": [(10, .99), (20, .98995), (30, .99)],
+    "one point": [(14, .55)],
+    "perfect": [(1, 1.), (2, 1.)],
+    "hopeless": [(1, 0.), (2, 0.)],
+    "close": [(1, .98501), (2, .98502)],
+    "wide": [(1, .02), (400, .97)],
+    "step 0": [(0, .5), (12, .93), (24, .94)],
+}
+OTHERS = [[3., 3.], [1e-7, 3e-7], [1.001, 1.002], [1e9 + 1, 1e9 + 2], [-5., 5.], [1e-4, 1e3], [250., 1250.], [0.25, 2.]]
+
+
+def drawn(fig, axis):
+    "Tick labels that stand inside the axis."
+    low, high = sorted(getattr(fig, f"get_{axis}lim")())
+    ticks = zip(getattr(fig, f"get_{axis}ticks")(), getattr(fig, f"get_{axis}ticklabels")())
+    return [label.get_text() for at, label in ticks if low - 1e-9 <= at <= high + 1e-9 and label.get_text()]
+
+
+@pytest.mark.parametrize("points", HISTORIES.values(), ids=HISTORIES)
+def test_a_score_axis_is_honest(points):
+    picture = curves([{"step": s, "valid_accuracy": v} for s, v in points])
+    ax, = picture.fig.axes
+    low, high = ax.get_ylim()
+    assert 0 <= low <= min(v for _, v in points) and max(v for _, v in points) <= high <= 1 and high - low >= .0999
+    for axis in "xy": assert len(set(drawn(ax, axis))) == len(drawn(ax, axis)) >= 1, drawn(ax, axis)
+    assert (low > 0) == ("axis starts at" in ax.get_ylabel()) == (f"starts at {number(low)}" in picture.alt), "a cut axis says so"
+    assert picture._repr_html_()
+
+
+@pytest.mark.parametrize("values", OTHERS)
+def test_ticks_of_any_measure_differ_and_a_flat_line_stays_flat(values):
+    ax, = curves([{"step": i, "measure": v} for i, v in enumerate(values)]).fig.axes
+    low, high = ax.get_ylim()
+    assert len(set(drawn(ax, "y"))) == len(drawn(ax, "y")) >= 2, drawn(ax, "y")
+    assert low <= min(values) and high >= max(values) and high - low >= .0999 * max(map(abs, values))
+    assert (low > 0 and ax.get_yscale() == "linear") == ("axis starts at" in ax.get_ylabel())
+
+
+def test_tick_labels_have_the_decimals_that_their_distance_needs():
+    assert tick_labels([.985, .99, .995]) == ["0.985", "0.990", "0.995"] and tick_labels([0, .5, 1]) == ["0.0", "0.5", "1.0"]
+    assert tick_labels([0, 500, 1000, 1500]) == ["0", "500", "1k", "1.5k"] and tick_labels([3]) == ["3"]
+    assert len(set(tick_labels([1e6 + 1, 1e6 + 2]))) == 2 and tick_labels([2e-5, 4e-5]) == ["2e-5", "4e-5"]
+    assert axis_range([.99, .99], share=True) == (.9, 1) and axis_range([0, 0], share=True) == (0, .1)
+    assert log_ticks(2, 9) == [2, 5] and log_ticks(.9, 1100) == [1, 10, 100, 1000]
+
+
+def test_the_axis_of_bars_ends_at_one():
+    rows = [{"method": "a", "accuracy": .99, "spread": .03}, {"method": "b", "accuracy": .5, "spread": .02}]
+    ax, = bars(rows, "accuracy", error="spread").fig.axes
+    assert max(ax.get_xticks()) <= 1 and ax.spines["bottom"].get_bounds()[1] <= 1
+    ends = [x for bar in ax.collections for path in bar.get_paths() for x in path.vertices[:, 0]]
+    assert max(ends) <= 1, "an error bar does not pass one"
+    assert "0.990 ± 0.03" in {t.get_text() for t in ax.texts}
+    assert len(set(drawn(ax, "x"))) == len(drawn(ax, "x")) >= 2
+
+
+def test_a_single_measurement_is_a_marker():
+    rows = [{"step": i, "loss": 1 / i} for i in range(1, 14)] + [{"step": 14, "loss": .05, "valid_accuracy": .6}]
+    line, = curves(rows).fig.axes[1].get_lines()
+    assert line.get_marker() not in ("", "None", None) and line.get_markersize() > 6 and line.get_markerfacecolor() != "white"
+    assert [ax.get_xlim() for ax in curves(rows).fig.axes][0] == curves(rows).fig.axes[1].get_xlim(), "panels share their steps"
+
+
+def test_a_baseline_is_drawn_and_named():
+    rows = [{"step": i, "loss": 1 / i, "valid_accuracy": .9 + i / 100} for i in range(1, 4)]
+    picture = curves(rows, baseline={"majority-class accuracy": .52})
+    loss, score = picture.fig.axes
+    assert [list(line.get_ydata()) for line in score.get_lines()[1:]] == [[.52, .52]] and len(loss.get_lines()) == 1
+    assert score.get_ylim()[0] < .52 and "majority-class accuracy 0.52" in [t.get_text() for t in score.get_legend().get_texts()]
+    assert "majority-class accuracy, is at 0.52" in picture.alt and "horizontal" not in curves(rows).alt
+    compared = bars([{"method": "a", "v": .8}], "v", baseline={"majority class": .5})
+    assert "majority class 0.5" in {t.get_text() for t in compared.fig.axes[0].texts} and "majority class, is at 0.5" in compared.alt
+    assert "baseline 0.5" in {t.get_text() for t in bars([{"method": "a", "v": .8}], "v", baseline=.5).fig.axes[0].texts}
+
+
+LONG = "LoRA(target_modules='query,value') + BitFit() + GradualUnfreeze(order='top-down')"
+
+
+def test_long_labels_and_titles_are_wrapped_and_stay_inside():
+    bare = "".join(LONG.split())
+    picture = bars([{"method": LONG, "v": .5}, {"method": "b", "v": .7}], "v", title=f"{LONG}, {LONG}")
+    picture._repr_html_()
+    ax, = picture.fig.axes
+    assert "".join(ax.get_yticklabels()[1].get_text().split()) == bare
+    heading = picture.fig._suptitle
+    assert "".join(heading.get_text().split()) == f"{bare},{bare}"
+    assert heading.get_window_extent().x1 <= picture.fig.bbox.x1 and min(t.get_window_extent().x0 for t in ax.get_yticklabels()) >= 0
+    run = curves([{"step": 1, LONG: .5}, {"step": 2, LONG: .6}], title=LONG)
+    run._repr_html_()
+    assert "".join(run.fig.axes[0].get_title(loc="left").split()) == bare and run.fig._suptitle.get_window_extent().x1 <= run.fig.bbox.x1
+    part = anatomy_picture([PART | {"name": "wav2vec2.encoder.transformer.layers.11"}])
+    assert "wav2vec2.encoder.transformer.layers.11" in {"".join(t.get_text().split()) for t in part.fig.axes[0].texts}
+
+
+@pytest.mark.parametrize("text", ["", "x" * 500, "正面の例 " * 40, "a b " * 300, "\U0010fffd" * 50, "one"])
+def test_wrapped_lines_are_no_wider_than_asked(text):
+    lines = wrap(text, 20, 3).split("\n")
+    assert len(lines) <= 3 and all(display_width(line) <= 20 for line in lines)
+
+
+@pytest.mark.parametrize("baseline", [None, {"majority class": .5}])
+@pytest.mark.parametrize("name", ["loss", "ᶁ loss", "x" * 60])
+def test_the_legend_never_touches_the_name_of_the_axis(name, baseline):
+    for title in ("", LONG):
+        fig = curves([{"step": 1, name: .7, "valid_loss": .6, "valid_accuracy": .5}, {"step": 2, name: .6, "valid_loss": .7}], title=title, baseline=baseline).fig
+        fig.savefig(__import__("io").BytesIO(), dpi=100)
+        for ax in fig.axes:
+            if legend := ax.get_legend(): assert legend.get_window_extent().y1 <= ax.xaxis.label.get_window_extent().y0
+
+
+def test_labels_of_points_that_lie_close_are_moved_apart():
+    from matplotlib.text import Text
+    from ftkit.lab import overlap, tradeoff
+    rows = [{"method": f"method {i}", "cost": 1e5 * (1 + .02 * i), "v": .8 + .001 * (i % 3), "e": .01} for i in range(12)]
+    picture = tradeoff(rows, "cost", "v", error="e")
+    picture._repr_html_()
+    texts = [t for t in picture.fig.axes[0].texts if t.get_text().startswith("method")]
+    boxes = [Text.get_window_extent(t).extents for t in texts]  # without their leader lines
+    assert len(texts) == 12 and not [1 for i, a in enumerate(boxes) for b in boxes[:i] if overlap(a, b)]
+    assert sum(t.arrow_patch is not None for t in texts) > 3 and all(0 <= picture.fig.axes[0].get_ylim()[i] <= 1 for i in (0, 1))
+
+
+def test_what_stands_above_the_blocks_is_drawn_above_them():
+    from ftkit.structure import anatomy, rows
+    from ftkit.testing import tiny
+    for family, above, last in (("bert", "bert.pooler.dense", ["head"]), ("gpt", "transformer.ln_f", [])):  # GPT's head is its embedding
+        cut = anatomy(tiny(family)[0])
+        found = rows(cut)
+        assert [r["kind"] for r in found] == ["stem", *["block"] * len(cut.blocks), "rest", *last]
+        rest = next(r for r in found if r["kind"] == "rest")
+        assert rest["modules"] == [above] and rest["total"] == sum(p.numel() for p in cut.model.get_submodule(above).parameters())
+        assert sum(r["total"] for r in found) == sum(p.numel() for p in cut.model.parameters())
+    assert "rest" not in [r["kind"] for r in rows(anatomy(tiny("resnet")[0]))]
+
+
+def fitted(folder=None, **options):
+    import ftkit as ft
+    from ftkit.data.reviews import reviews
+    data = reviews(60, difficulty=1)
+    return ft.finetune("bert-mini", data, "bitfit", **dict(valid=0.2, epochs=2, batch_size=16, precision="fp32", cache=False, out=folder) | options)
+
+
+def test_step_0_is_validated_on_demand_and_changes_nothing_else():
+    import torch
+    from ftkit.probe import agreed
+    with agreed(): plain, started = fitted(), fitted(eval_on_start=True)
+    first = started.steps[0]
+    assert set(first) == {"step", "epoch", "valid_accuracy", "valid_f1", "valid_loss"} and first["step"] == 0
+    assert [h["step"] for h in plain.steps] == [h["step"] for h in started.steps[1:]] == list(range(1, 7))
+    assert [h["loss"] for h in plain.steps] == [h["loss"] for h in started.steps[1:]] and plain.metrics == started.metrics
+    assert all(torch.equal(a, b) for a, b in zip(plain.model.state_dict().values(), started.model.state_dict().values()))
+    score = next(ax for ax in started.plot().fig.axes if len(ax.get_lines()) == 3)
+    assert list(score.get_lines()[0].get_xdata()) == [0, 3, 6] and score.get_lines()[2].get_ydata()[0] == started.resources["majority_baseline"] == .5
+    assert "score" not in curves(plain.steps, y=["loss"]).alt
+
+
+def test_step_0_stands_once_in_the_history_of_a_resumed_run(tmp_path, monkeypatch):
+    import torch
+    import ftkit as ft
+    from ftkit import train
+    from ftkit.probe import agreed
+    def stopped(learner, bar, loop=train.loop):
+        return loop(learner.on("after_step", lambda learner: setattr(learner, "stop", learner.step_count == 3)), bar)
+    with agreed(), monkeypatch.context() as patch:
+        whole = fitted(tmp_path / "whole", eval_on_start=True)
+        assert ft.load_run(tmp_path / "whole").steps == [pytest.approx(row) for row in whole.steps]
+        patch.setattr(train, "loop", stopped)
+        assert fitted(tmp_path / "half", eval_on_start=True, save_every=2).steps[-1]["step"] == 3
+    again = ft.resume(tmp_path / "half")
+    assert [h["step"] for h in again.steps] == list(range(7)) and again.steps[0] == whole.steps[0] and again.metrics == whole.metrics
+    assert all(torch.equal(a, b) for a, b in zip(again.model.state_dict().values(), whole.model.state_dict().values()))
+
+
+def test_step_0_without_data_to_validate_on_is_refused():
+    with pytest.raises(FtError, match="eval_on_start=True needs data"): fitted(valid=None, eval_on_start=True)

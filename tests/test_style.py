@@ -10,12 +10,14 @@ from statistics import median
 
 import pytest
 from conftest import NBS, ROOT, pages
+from tools import address
 
-COLAB = '''#| hide
+COLAB = re.compile(r'''#\| hide
 # Colab only: install ftkit next to the preinstalled torch
 import sys
-if "google.colab" in sys.modules:
-    %pip install -q "ftkit @ git+https://github.com/ftkit/ftkit"'''
+if "google\.colab" in sys\.modules:
+    %pip install -q "ftkit(?:\[([\w,]+)\])? @ git\+(https://\S+)"''')
+pytestmark = pytest.mark.fast
 CARD = ["You will", "You need", "Runs in", "Paper"]
 FLAGS = {"slow", "gpu", "net"}
 
@@ -82,7 +84,48 @@ def test_there_are_pages():
 
 
 def test_first_cell_installs_on_colab(page):
-    assert cells(page)[0].source.strip() == COLAB
+    "ftkit from the address of settings.ini, with exactly the extras of which the page imports something."
+    found = COLAB.fullmatch(cells(page)[0].source.strip())
+    assert found, "run `make address`"
+    config = address.settings()
+    assert (found[1] or "") == ",".join(address.needed(notebook(page)["cells"], config)), "run `make address`"
+    assert found[2] == config["git_url"], "run `make address`"
+
+
+@pytest.mark.parametrize("source, extras", [
+    ("import torch\nfrom ftkit.core import library", []),
+    ("from bitsandbytes.functional import quantize_4bit", ["quant"]),
+    ('bits = library("bitsandbytes").functional', ["quant"]),
+    ("def late():\n    try: from torchmetrics.detection import MeanAveragePrecision\n    except ImportError: raise", ["detection"]),
+    ("%matplotlib inline\nimport onnx, jiwer", ["export", "speech"]),
+    ('"import bitsandbytes"', []),
+])
+def test_extras_are_seen(source, extras):
+    assert address.needed([dict(cell_type="code", source=source), dict(cell_type="markdown", source="import onnx")], address.settings()) == extras
+
+
+def test_the_address_is_one_setting():
+    assert not [path.relative_to(ROOT).as_posix() for path in address.stale()], "run `make address`"
+
+
+def test_another_address_reaches_every_place(tmp_path):
+    "In a copy: no file names the old address any more, and a second change is made as well as the first."
+    for name in ("settings.ini", "README.md", "nbs/index.ipynb", "nbs/methods/35_qlora.ipynb"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    links = "https://colab.research.google.com/github/{0}/blob/main/x.ipynb https://{1}.github.io/{2}/x.html"
+    old = address.settings()
+    (tmp_path / "README.md").write_text(links.format(f"{old['user']}/{old['repo']}", old["user"], old["repo"]), encoding="utf-8")
+    for user, repo in (("someone", "fine-kit"), ("a-b", "ftkit-2")):
+        ini = tmp_path / "settings.ini"
+        ini.write_text(re.sub(r"(?m)^git_url = .*$", f"git_url = https://github.com/{user}/{repo}", ini.read_text(encoding="utf-8")), encoding="utf-8")
+        changed = address.stale(tmp_path)
+        assert {path.name for path in changed} == {"settings.ini", "README.md", "index.ipynb", "35_qlora.ipynb"}
+        for path, text in changed.items():
+            path.write_text(text, encoding="utf-8")
+        assert not address.stale(tmp_path)
+        assert (tmp_path / "README.md").read_text(encoding="utf-8") == links.format(f"{user}/{repo}", user, repo)
+        assert f"ftkit[quant] @ git+https://github.com/{user}/{repo}" in (tmp_path / "nbs/methods/35_qlora.ipynb").read_text(encoding="utf-8")
 
 
 def test_title_cell_is_a_title_and_a_promise(page):
@@ -112,10 +155,54 @@ def test_sections(page):
     assert [head for head in want if head not in heads] == []
 
 
+FOLDED = {"jupyter": {"source_hidden": True}}  # JupyterLab shows such a cell as one line
+DOTS = "...  # your answer"
+
+
+def folded(page):
+    "The places of the cells that define exercises."
+    return [i for i, cell in enumerate(cells(page)) if "exercises" in cell.directives]
+
+
+def exercises(page):
+    "The numbers of a page's exercises, as its folded cell defines them."
+    return [int(n) for i in folded(page) for n in re.findall(r"^exercise_(\d+) = Exercise\(", cells(page)[i].source, re.M)]
+
+
 def test_exercises(page):
-    if not teaches(page):
-        pytest.skip("not a page of a method, a task or the start")
-    assert sum(len(re.findall(r"\bExercise\(", cell.source)) for cell in cells(page) if cell.code) >= 3
+    "One folded cell holds all checks, hints and answers, each proved; it shows nothing."
+    titled = any(cell.source.strip() == "## Exercises" for cell in cells(page) if cell.kind == "markdown")
+    assert len(folded(page)) == titled, "a section of exercises has exactly one cell with `#| exercises`"
+    numbers = exercises(page)
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(numbers) >= (3 if teaches(page) else 2 if titled else 0)
+    for cell in [cells(page)[i] for i in folded(page)]:
+        assert cell.source.startswith("#| code-fold: true\n#| exercises\n# ")
+        assert cell.raw["metadata"] == FOLDED and not cell.outputs and cell.source.endswith(";")
+        proved = [int(n) for n in re.findall(r"^exercise_(\d+)\.test\(right=", re.sub(r"\(\s+", "(", cell.source), re.M)]
+        assert proved == numbers, "each exercise is proved by its `.test(right=..., wrong=...)`"
+
+
+def test_exercises_can_be_done(page):
+    "Per exercise the question, an answer cell that holds no answer, and a check cell, in this order."
+    for place in folded(page):
+        after = cells(page)[place + 1:]
+        for n in exercises(page):
+            question, answer, check, *after = after
+            assert question.kind == "markdown" and re.fullmatch(rf"### Exercise {n}\n\n\S.+", question.source, re.S)
+            stub = re.fullmatch(rf"(?:@.*\n)?(?:def|class) (\w+)(?:\(.*\))?:\n    {re.escape(DOTS)}", answer.source)
+            assert answer.code and (stub or answer.source == f"answer_{n} = {DOTS}"), answer.source
+            assert check.code and check.source == f"exercise_{n}.check({stub[1] if stub else f'answer_{n}'})"
+            told = "".join("".join(out.get("data", {}).get("text/plain", "")) for out in check.outputs)
+            assert not check.outputs or "Not attempted yet" in told
+        assert after[0].source.startswith("## "), "nothing else stands between the exercises"
+
+
+def test_answers_are_nowhere_else(page):
+    "The page that teaches exercises shows how they are made."
+    lesson = page == "84_teach.ipynb"
+    open_ = [c for i, c in enumerate(cells(page)) if c.code and i not in folded(page) and not (lesson and i < folded(page)[0])]
+    assert not [c.source[:60] for c in open_ if re.search(r"\bsolution=|\bhint=|\.test\(\s*right=|\bExercise\(", c.source)]
 
 
 def test_badge_opens_this_page(page):
@@ -136,12 +223,13 @@ def test_every_public_symbol_says_what_it_does(page):
 def test_cells_are_short(page):
     long = [(cell.lines[0][:60], n) for cell in cells(page) if cell.exported and (n := sum(map(bool, map(str.strip, cell.lines)))) > 40]
     assert not long, "an exported cell has at most 40 lines"
-    lengths = [sum(map(bool, map(str.strip, cell.lines))) for cell in cells(page) if cell.code and not cell.exported and not cell.hidden]
+    lessons = [cell for cell in cells(page) if cell.code and not (cell.exported or cell.hidden or "exercises" in cell.directives)]
+    lengths = [sum(map(bool, map(str.strip, cell.lines))) for cell in lessons]
     assert not lengths or median(lengths) <= 6, f"lesson cells have a median of {median(lengths)} lines; at most 6"
 
 
 def test_hidden_cells(page):
-    hidden = [c for c in cells(page) if c.hidden and c.source.strip() != COLAB]
+    hidden = [c for c in cells(page)[1:] if c.hidden]
     assert len(hidden) <= 2, "a page that hides more is a test in disguise"
 
 
@@ -176,7 +264,7 @@ def test_code_is_shown_on_the_site(page):
 
 
 def test_size(page):
-    assert len(cells(page)) <= 80
+    assert len(cells(page)) <= 90
     assert (NBS / page).stat().st_size <= 200 * 1024
 
 
@@ -191,12 +279,22 @@ def test_stored_outputs(page):
     assert not faults
 
 
+def test_nothing_is_stored_from_stderr(page):
+    "Jupyter shows it on pink: warnings, logs and progress bars as text. A bar in HTML or of widgets is no lesson either, nor the space it left."
+    pink = ["".join(out["text"])[:100] for c in cells(page) for out in c.outputs if out.get("name") == "stderr"]
+    assert not pink, "mend what writes it, then `make pages`"
+    bars = [c.lines[-1][:60] for c in cells(page) for out in c.outputs
+            if out["output_type"] == "display_data" and (not out["data"] or re.search("IProgress|<progress|widget-view", json.dumps(out["data"])))]
+    assert not bars, "a progress bar is stored"
+
+
 def test_stored_clean(page):
     nb = notebook(page)
     assert nb["metadata"].keys() <= {"kernelspec", "accelerator", "colab"}
     assert (nb["nbformat"], nb["nbformat_minor"]) == (4, 5)
     assert len({c.raw["id"] for c in cells(page)}) == len(cells(page))
-    dirty = [c.raw["id"] for c in cells(page) if c.raw["metadata"] or c.raw.get("execution_count") or any(o.get("execution_count") for o in c.outputs)]
+    kept = [FOLDED if i in folded(page) else {} for i in range(len(cells(page)))]
+    dirty = [c.raw["id"] for c, known in zip(cells(page), kept) if c.raw["metadata"] != known or c.raw.get("execution_count") or any(o.get("execution_count") for o in c.outputs)]
     assert not dirty, "run `make clean`"
 
 

@@ -89,8 +89,44 @@ def test_hints_one_after_another():
     assert Exercise("s", close(1), hint="one").hints == ["one"]
 
 
+@pytest.mark.parametrize("stub", ["def f(x): ...", "def f(x, y=1):\n    ...", 'def f():\n    "what it does"', "class f: ...", "class f(dict): pass",
+                                  "import dataclasses\n@dataclasses.dataclass(frozen=True)\nclass f: ..."])
+def test_dots_are_no_attempt(stub):
+    space = {}
+    exec(stub, space)
+    assert not Exercise("q", lambda f: f(1) or "no").check(space["f"]).attempted
+
+
+@pytest.mark.parametrize("answer", ["def f(x): return x", "def f(x): return 'text'", "def f(x): x", 'def f(x):\n    "doc"\n    return 3', "f = lambda x: ...",
+                                    "f = lambda: None", "class f:\n    size = 3", "class f:\n    def go(self): ...", "f = len", "f = int"])
+def test_more_than_dots_is_an_attempt(answer):
+    space = {}
+    exec(answer, space)
+    assert Exercise("q", lambda f: "no").check(space["f"]).attempted
+
+
+def test_a_function_that_computes_nothing_fails_the_proof():
+    ex = Exercise("q", lambda f: abs(f(30, 10) - 0.25) < 1e-6 or "no")
+    with pytest.raises(AssertionError, match="always gives 0.25 is accepted"): ex.test(right=lambda n, p: p / (n + p), wrong=[lambda n, p: p / n])
+    with pytest.raises(AssertionError, match="first argument back is accepted"): Exercise("r", agrees(lambda x, y: x, lambda rng: (rng.random(), 1))).test(lambda x, y: x)
+    with pytest.raises(AssertionError, match="always gives None is accepted"): Exercise("s", lambda f: f(1) is None or "no").test(right=lambda x: None)
+    with pytest.raises(AssertionError, match="always gives 'a' is accepted"): Exercise("t", lambda f: f(1) == f(2) == "a" or "no").test(right=lambda x: "a")
+    assert Exercise("u", agrees(lambda x: x + 1, lambda rng: rng.random())).test(right=lambda x: 1 + x, wrong=[lambda x: x])
+
+
+def test_a_class_is_proved_without_constants():
+    class Right: size = 3
+    assert Exercise("q", lambda kind: kind.size == 3 or "no").test(right=Right, wrong=[dict])
+
+
+def test_other_right_answers_are_proved_too():
+    ex = Exercise("q", lambda a: a in ("bias", "biases") or "no")
+    assert ex.test(right="bias", wrong=["head"], also=["biases"]) and ex.proof == dict(right="bias", wrong=["head"], also=["biases"])
+    with pytest.raises(AssertionError, match="right answer 'heads' is refused"): ex.test(right="bias", also=["heads"])
+
+
 def test_everything_shown_is_escaped():
-    ex = Exercise(SCRIPT, lambda a: f"`{a}` {a}", hint=[SCRIPT, SCRIPT], solution=SCRIPT, name=SCRIPT)
+    ex = Exercise(SCRIPT, lambda a: f"`{a}` {a}", hint=[SCRIPT, SCRIPT], solution=SCRIPT)
     for thing in (ex, ex.check(SCRIPT), ex.hint(), ex.solution(), progress()):
         assert "<script" not in thing._repr_html_() and "&lt;script&gt;" in thing._repr_html_()
 
@@ -114,7 +150,7 @@ def test_proof():
 def test_running_a_cell_twice_counts_once():
     for _ in range(2): Exercise("same", close(1)).check(1)
     Exercise("other", close(1))
-    assert [row["name"] for row in progress()] == ["Exercise 1", "Exercise 2"]
+    assert [row["name"] for row in progress()] == ["same", "other"]
     assert progress()[0]["attempts"] == 2 and progress().solved == 1 and "1 of 2 solved" in repr(progress())
 
 

@@ -97,6 +97,7 @@ def trained(name, method, cache_it, shuffle=True, batch_size=8, epochs=2):
     return {n: p.detach().clone() for n, p in model.named_parameters()}, task
 
 
+@pytest.mark.sweep("name", "method")
 @pytest.mark.parametrize("method", [ft.Head(), ft.Freeze(top=1), ft.Freeze(top=2)], ids=repr)
 @pytest.mark.parametrize("name", ALL)
 def test_cached_training_ends_where_training_does(name, method):
@@ -110,6 +111,7 @@ def test_cached_training_ends_where_training_does(name, method):
         if not NOISE.search(n): assert torch.allclose(w, fresh[n], rtol=1e-5, atol=1e-5 * float(w.abs().max())), n
 
 
+@pytest.mark.sweep(least=4)
 @pytest.mark.parametrize("name", ALL)
 def test_on_canonical_batches_the_weights_are_equal_bit_for_bit(name):
     ends = [trained(name, ft.Freeze(top=1), c, shuffle=False, batch_size=64)[0] for c in (False, True)]

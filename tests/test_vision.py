@@ -10,6 +10,7 @@ import ftkit as ft
 from ftkit.core import FtError
 from ftkit.data.scenes import SHAPES, paint, shapes
 
+pytestmark = pytest.mark.usefixtures("one_way")
 ASK = dict(task="image-classification", progress=False)
 DATA = Path(os.environ.get("FTKIT_DATA", "data"))
 
@@ -28,10 +29,11 @@ def blank(name="resnet18", **o):
     return ft.load(name, task="image-classification", num_labels=3, pretrained=False, seed=0, **o)
 
 
-@pytest.fixture
-def folders_in_hub_form(tmp_path):
+@pytest.fixture(scope="module")
+def folders_in_hub_form(tmp_path_factory):
     "A ViT and a ResNet of transformers, and a model of timm, each as the hub has it."
     from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, ViTForImageClassification, ViTImageProcessor
+    tmp_path = tmp_path_factory.mktemp("hub")
     size = {"height": 32, "width": 32}
     for name, model in (("vit", ViTForImageClassification(ViTConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=32, patch_size=8, num_labels=5))),
                         ("resnet", ResNetForImageClassification(ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=5)))):
@@ -41,11 +43,11 @@ def folders_in_hub_form(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["vit", "resnet", "timm"])
-def test_checkpoints_in_hub_form(folders_in_hub_form, folder, name):
+def test_checkpoints_in_hub_form(folders_in_hub_form, folder, tmp_path, name):
     run = ft.finetune(str(folders_in_hub_form / name), folder, "lora", steps=2, batch_size=8, **ASK)
     assert set(run.metrics) >= {"accuracy", "f1", "auc", "loss"} and run.predict(folder / "star").label.isin(SHAPES).all()
-    run.save(folders_in_hub_form / "run")
-    again = ft.load_run(folders_in_hub_form / "run")
+    run.save(tmp_path / "run")
+    again = ft.load_run(tmp_path / "run")
     assert np.allclose(again.predict(folder / "ring").score, run.predict(folder / "ring").score, atol=1e-6)
 
 
@@ -73,8 +75,8 @@ def test_broken_files_end_no_epoch(folder, capsys):
     Image.fromarray(paint(32, ["ring"], np.random.default_rng(2))[0]).convert("CMYK").save(folder / "ring" / "print.jpg")
     Image.fromarray(paint(32, ["ring"], np.random.default_rng(3))[0]).convert("P").save(folder / "ring" / "palette.gif")
     (folder / "ring" / "really_png.jpg").write_bytes(whole)
-    with pytest.raises(FtError, match="3 of 55 pictures cannot be read"): ft.finetune("resnet18", folder, "head", pretrained=False, steps=1, **ASK)
-    run = ft.finetune("resnet18", folder, "head", pretrained=False, epochs=1, clean=True, **ASK)
+    with pytest.raises(FtError, match="3 of 55 pictures cannot be read"): ft.finetune("resnet-mini", folder, "head", pretrained=False, steps=1, **ASK)
+    run = ft.finetune("resnet-mini", folder, "head", pretrained=False, epochs=1, clean=True, **ASK)
     said = capsys.readouterr().out
     assert all(n in said for n in ("cut.png", "text.jpg", "dot.png", "scaled to eight bits", "CMYK", "palette")) and len(run.history)
 
@@ -86,7 +88,7 @@ def test_several_labels_in_lists_and_in_texts():
         rows.append((paint(32, [SHAPES[k] for k in kinds], r)[0], [SHAPES[k] for k in kinds]))
     lists = {"image": [p for p, _ in rows], "labels": [k for _, k in rows]}
     texts = lists | {"labels": ["|".join(k) for _, k in rows]}
-    runs = [ft.finetune("resnet18", d, "head", pretrained=False, problem="multi", steps=2, **ASK) for d in (lists, texts)]
+    runs = [ft.finetune("resnet-mini", d, "head", pretrained=False, problem="multi", steps=2, **ASK) for d in (lists, texts)]
     assert runs[0].task.classes == runs[1].task.classes == sorted(SHAPES[:3]) and runs[0].metrics == runs[1].metrics
     said = runs[0].predict([rows[0][0]])
     assert isinstance(said.labels[0], list) and {f"p_{c}" for c in SHAPES[:3]} <= set(said.columns)
@@ -102,31 +104,31 @@ def test_probabilities_at_a_threshold():
 
 
 def test_augmentation_changes_training_only(folder, capsys):
-    plain, changed = (ft.finetune("resnet18", folder, "head", pretrained=False, steps=3, batch_size=8, lr=0.0, **ASK, **o) for o in ({}, {"augment": "standard+mixup"}))
+    plain, changed = (ft.finetune("resnet-mini", folder, "head", pretrained=False, steps=3, batch_size=8, lr=0.0, **ASK, **o) for o in ({}, {"augment": "standard+mixup"}))
     assert plain.metrics == changed.metrics  # nothing learned at a rate of zero, and validation is not augmented
     said = capsys.readouterr().out
     assert said.count("trunk cached") <= 1
-    with pytest.raises(FtError, match="cannot be cached"): ft.finetune("resnet18", folder, "head", pretrained=False, steps=2, augment="light", cache=True, **ASK)
+    with pytest.raises(FtError, match="cannot be cached"): ft.finetune("resnet-mini", folder, "head", pretrained=False, steps=2, augment="light", cache=True, **ASK)
 
 
 def test_phases_start_at_their_boundary(folder):
     "Gradual unfreezing with a trunk for each phase ends where it ends without one."
     on = ft.GradualUnfreeze(schedule=((0, 0), (0.4, 2), (0.7, 4)), lr=1e-3)
-    ends = [ft.finetune("resnet18", folder, on, pretrained=False, epochs=6, batch_size=8, cache=c, keep="last", precision="fp32", seed=0, **ASK) for c in (False, True)]
+    ends = [ft.finetune("resnet-mini", folder, on, pretrained=False, epochs=6, batch_size=8, cache=c, keep="last", precision="fp32", seed=0, **ASK) for c in (False, True)]
     a, b = (r.model.state_dict() for r in ends)
     far = max(float((a[n].float() - b[n].float()).abs().max() / a[n].float().abs().max().clamp(min=1e-3)) for n in a)
     assert far < 1e-3 and [r.history.loss.iloc[-1] for r in ends][0] == pytest.approx(ends[1].history.loss.iloc[-1], rel=1e-3)
 
 
-FIT = """
-import sys, os, signal
-import ftkit as ft, ftkit.api as api
+FIT = f"import sys{conftest.ONE_WAY}" + """
+import os, signal
+import ftkit as ft
 out, data, kill = sys.argv[1], sys.argv[2], int(sys.argv[3])
 if kill:
     plain = api.learner_for
     api.learner_for = lambda *a, **k: plain(*a, **k).on("after_step", lambda l: l.step_count == kill and os.kill(os.getpid(), signal.SIGKILL))
 if sys.argv[4] == "resume": ft.resume(out)
-else: ft.finetune("resnet18", data, ft.GradualUnfreeze(schedule=((0, 0), (0.5, 3))), pretrained=False, epochs=4, batch_size=8, out=out, save_every=3, augment=sys.argv[5] or None, task="image-classification", progress=False)
+else: ft.finetune("resnet-mini", data, ft.GradualUnfreeze(schedule=((0, 0), (0.5, 3))), pretrained=False, epochs=4, batch_size=8, out=out, save_every=3, augment=sys.argv[5] or None, task="image-classification", progress=False)
 """
 
 
@@ -146,7 +148,7 @@ def test_killed_and_resumed_on_pictures(folder, tmp_path, augment):
 
 
 def test_in_a_terminal(folder, tmp_path):
-    words = ["finetune", "resnet18", str(folder), "--task", "image-classification", "--method", "head", "--no-pretrained", "--steps", "2", "--option", "augment=light", "--out", str(tmp_path / "run")]
+    words = ["finetune", "resnet-mini", str(folder), "--task", "image-classification", "--method", "head", "--no-pretrained", "--steps", "2", "--option", "augment=light", "--out", str(tmp_path / "run")]
     done = conftest.child("from ftkit.cli import main; main()", *words)
     assert done.returncode == 0 and "auc" in done.stdout, done.stderr[-1000:]
     assert ft.load_run(tmp_path / "run").task.augment == "light"
@@ -172,9 +174,9 @@ def test_a_folder_named_as_bundled_data(tmp_path, monkeypatch, capsys):
     assert len(read(Path("digits"))) == len(read("./digits")) == 2
 
 
-BOXES = """
-import sys, os, signal
-import ftkit as ft, ftkit.api as api
+BOXES = f"import sys{conftest.ONE_WAY}" + """
+import os, signal
+import ftkit as ft
 from ftkit.data.scenes import scenes
 out, kill = sys.argv[1], int(sys.argv[2])
 if kill:

@@ -1,6 +1,7 @@
-"""The docs: pages as nbdev processes them (in _proc/), checked for what Quarto lets pass, then built where Quarto is installed
+"""The docs: pages as nbdev processes them (in _proc/), checked for what Quarto lets pass, then built where there is Quarto
 
 `python tools/docs.py` processes and checks; `--build` also renders to _docs/, where a warning of Quarto's is a fault."""
+
 import os, re, shutil, subprocess, sys
 from pathlib import Path
 
@@ -9,19 +10,31 @@ sys.path.insert(0, str(ROOT))
 CALLOUTS = {"note", "tip", "warning", "important", "caution"}
 
 
-def process() -> Path:
-    "Process all pages into _proc/ and return it; raises where an exported cell or an import fails."
-    os.chdir(ROOT)
-    os.environ["IN_TEST"] = "1"
-    from nbdev.quarto import refresh_quarto_yml
-    from nbdev.serve import proc_nbs
-    refresh_quarto_yml()
-    return Path(proc_nbs(n_workers=0, force=True))
+def process(to: Path) -> Path:
+    "Process all pages into the folder `to`, which is made anew, and return it. Raises where a module cannot be imported."
+    os.chdir(ROOT)  # nbdev looks for its settings here
+    from execnb.nbio import read_nb, write_nb
+    from nbdev.processors import FilterDefaults
+
+    shutil.rmtree(to, ignore_errors=True)
+    for path in sorted((ROOT / "nbs").rglob("*")):
+        name = path.relative_to(ROOT / "nbs")
+        if path.is_dir() or any(part.startswith(".") for part in name.parts):
+            continue
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".ipynb":
+            nb = read_nb(path)
+            FilterDefaults()(nb)
+            write_nb(nb, to / name)
+        else:
+            shutil.copy(path, to / name)
+    return to
 
 
 def read(path):
     "(kind, source, outputs) of the cells of a notebook."
     import json
+
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     return [(c["cell_type"], "".join(c["source"]), c.get("outputs", [])) for c in cells]
 
@@ -36,8 +49,10 @@ def anchors(cells):
     found = set()
     for kind, source, _ in cells:
         if kind == "markdown":
-            found |= set(re.findall(r"\{#([\w-]+)", source))
-            for title in re.findall(r"^#+\s+(.+?)(?:\s*\{.*\})?$", re.sub(r"^```.*?^```", "", source, flags=re.S | re.M), re.M):
+            found |= set(re.findall(r"\{#([\w.-]+)", source))
+            for title in re.findall(
+                r"^#+\s+(.+?)(?:\s*\{.*\})?$", re.sub(r"^```.*?^```", "", source, flags=re.S | re.M), re.M
+            ):
                 title = re.sub(r"[^\w\s.-]", "", re.sub(r"\]\([^)]*\)", "]", title).lower())
                 found.add(re.sub(r"\s+", "-", re.sub(r"^[^a-z]+", "", title.strip())))
     return found
@@ -81,6 +96,7 @@ def divs(source):
 def options(source):
     "Cell options that are not YAML."
     import yaml
+
     for line in re.findall(r"^#\|\s*(.*)$", source, re.M):
         if ":" in line:
             try:
@@ -99,18 +115,33 @@ def references(cells):
             yield f"reference without a target: @{name}"
 
 
-def maths(cells):
-    "LaTeX that cannot be shown: pandoc says which."
+def maths(pages: dict[str, list]):
+    "LaTeX that cannot be shown, as (page, fault): pandoc is asked once for all pages, and page by page on a fault."
     try:
         import pypandoc
+
         pandoc = pypandoc.get_pandoc_path()
     except (ImportError, OSError):
         return
-    text = "\n\n".join(source for kind, source, _ in cells if kind == "markdown")
-    if "$" in text:
-        done = subprocess.run([pandoc, "-f", "markdown", "-t", "html", "--mathml"], input=text, capture_output=True, text=True, encoding="utf-8")
-        for fault in re.findall(r"Could not convert TeX math (.*)", done.stderr):
-            yield f"LaTeX that does not parse: {fault}"
+    texts = {
+        name: "\n\n".join(source for kind, source, _ in cells if kind == "markdown") for name, cells in pages.items()
+    }
+    if broken(pandoc, "\n\n".join(text for text in texts.values() if "$" in text)):
+        for name, text in texts.items():
+            for fault in broken(pandoc, text):
+                yield name, f"LaTeX that does not parse: {fault}"
+
+
+def broken(pandoc: str, text: str) -> list[str]:
+    "The formulas of a markdown text that pandoc cannot convert to MathML."
+    done = subprocess.run(
+        [pandoc, "-f", "markdown", "-t", "html", "--mathml"],
+        input=text,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    return re.findall(r"Could not convert TeX math (.*)", done.stderr)
 
 
 def entries(contents):
@@ -126,6 +157,7 @@ def entries(contents):
 def sidebar(proc, quarto_yml):
     "Sidebar entries without a page, pages without an entry."
     import yaml
+
     listed = list(entries(yaml.safe_load(quarto_yml.read_text(encoding="utf-8"))["website"]["sidebar"]["contents"]))
     there = {p.relative_to(proc).as_posix() for p in proc.rglob("*.ipynb")}
     for name in listed:
@@ -138,9 +170,10 @@ def sidebar(proc, quarto_yml):
 def lint(proc: Path, quarto_yml: Path | None = None):
     "Every fault of the processed pages, as (page, fault)."
     faults = [("_quarto.yml", f) for f in sidebar(proc, quarto_yml)] if quarto_yml else []
-    for page in sorted(proc.rglob("*.ipynb")):
-        cells = read(page)
-        found = [*references(cells), *maths(cells), *divs("\n".join(prose(s) for kind, s, _ in cells if kind == "markdown"))]
+    pages = {page.relative_to(proc).as_posix(): read(page) for page in sorted(proc.rglob("*.ipynb"))}
+    for name, cells in pages.items():
+        page = proc / name
+        found = [*references(cells), *divs("\n".join(prose(s) for kind, s, _ in cells if kind == "markdown"))]
         for kind, source, outputs in cells:
             if kind == "markdown":
                 found += links(proc, page, prose(source))
@@ -148,16 +181,22 @@ def lint(proc: Path, quarto_yml: Path | None = None):
                 found += options(source)
                 for out in outputs:
                     found += links(proc, page, "".join(out.get("data", {}).get("text/html", "")))
-        faults += [(page.relative_to(proc).as_posix(), fault) for fault in found]
-    return faults
+        faults += [(name, fault) for fault in found]
+    return faults + list(maths(pages))
 
 
 def build():
     "Render with Quarto to _docs/; a list of what it warned about."
     # nbdev rewrites an older README.md by Quarto; ours is tools/readme.py's.
     (ROOT / "README.md").touch()
-    done = subprocess.run([sys.executable, "-c", "from nbdev.quarto import nbdev_docs; nbdev_docs.__wrapped__()"], cwd=ROOT,
-                          env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", "from nbdev.quarto import nbdev_docs; nbdev_docs.__wrapped__()"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
     said = done.stdout + done.stderr
     faults = [("quarto", line.strip()) for line in said.splitlines() if re.search(r"\b(WARN|ERROR)", line)]
     if done.returncode or not (ROOT / "_docs" / "index.html").exists():
@@ -166,7 +205,7 @@ def build():
 
 
 def main():
-    proc = process()
+    proc = process(ROOT / "_proc")
     faults = lint(proc, ROOT / "_quarto.yml")
     number = len(list(proc.rglob("*.ipynb")))
     if "--build" in sys.argv:

@@ -61,15 +61,21 @@ def execute(page: Path, save: bool, flags: set):
     except BaseException:
         return shell.prettytb(fname=page.relative_to(ROOT))
     if save:
-        clean_nb(nb, allowed_metadata_keys=settings().get("allowed_metadata_keys", "").split())
+        allowed = {key: settings().get(key, "").split() for key in ("allowed_metadata_keys", "allowed_cell_metadata_keys")}
+        clean_nb(nb, **allowed)
         temporary = page.with_name(f".{page.name}.tmp")
         write_nb(nb, temporary)
         os.replace(temporary, page)
 
 
+def cores() -> int:
+    "Cores that this process may use."
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def environment(workers: int, home: str, offline: bool):
     "What all pages see: no network and an empty hub folder for the run, and a share of the cores each."
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    threads = str(max(1, cores() // workers))
     env = os.environ | dict(PYTHONUTF8="1", OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", threads), TOKENIZERS_PARALLELISM="false")
     if offline:
         return env | dict(IN_TEST="1", HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_HOME=f"{home}/hf")
@@ -149,7 +155,7 @@ def main():
     forced = set((args.flags or "").split())
     skip = set(settings().get("tst_flags", "").split()) - forced
     save = args.command == "run"
-    workers = args.workers or (1 if save else min(2, os.cpu_count() or 1))
+    workers = args.workers or min(2, cores())
     costs = "record" if args.record else "compare" if not (save or forced or args.pages) else None
     good = many(pages(args.pages), save, skip, workers, offline=not forced, costs=costs)
     sys.exit(0 if good else 1)

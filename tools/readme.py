@@ -47,8 +47,8 @@ def readme() -> str:
 
     class Filter(FilterDefaults):
         # Links to symbols depend on what is installed, and the README must not.
-        def base_procs(self):
-            return [proc for proc in super().base_procs() if proc.__name__ not in ("add_links", "insert_warning", "exec_show_docs")]
+        def procs(self):
+            return [proc for proc in super().procs() if proc.__name__ not in ("page_links", "insert_warning")]
 
     nb = read_nb(ROOT / "nbs" / get_config(path=ROOT).readme_nb)
     Filter()(nb)

@@ -20,7 +20,7 @@ FORKS = hasattr(os, "fork") and sys.platform != "darwin"  # Apple's frameworks d
 STOP = 600  # seconds after which a piece of work is taken to hang
 HEAVY = """torch torchvision torchvision.transforms.v2 timm transformers transformers.models.auto transformers.pipelines
     transformers.models.bert.modeling_bert transformers.models.gpt2.modeling_gpt2 transformers.models.t5.modeling_t5
-    transformers.generation peft datasets accelerate safetensors.torch pandas pyarrow.parquet sklearn.linear_model
+    transformers.generation datasets accelerate safetensors.torch pandas pyarrow.parquet sklearn.linear_model
     sklearn.metrics matplotlib.pyplot matplotlib_inline.backend_inline PIL.Image psutil IPython execnb.shell
     execnb.nbio nbdev.clean torch.utils.checkpoint"""
 
@@ -39,7 +39,8 @@ class Done:
 def warm_up():
     "Import what pages and tests use. Nothing is computed here: a child of a process that did would hang in its threads."
     sys.path.insert(0, str(ROOT))
-    import ftkit
+    from ftkit.core import library
+    library("peft")  # as ftkit imports it: without bitsandbytes
     for name in HEAVY.split():
         try:
             import_module(name)
@@ -49,7 +50,6 @@ def warm_up():
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         if not path.name.startswith("_modidx"):
             import_module(name)
-    return ftkit
 
 
 def become(task: dict) -> int:

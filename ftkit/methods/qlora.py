@@ -17,8 +17,7 @@ def four_bits(
     double: bool = True,  # keep the scales in eight bits
 ) -> dict:
     "Options for reading weights in four bits. Raises `FtError` where bitsandbytes is missing."
-    import logging, torch
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of 4-bit kernels that a CPU does not need
+    import torch
     try: library("bitsandbytes")
     except ImportError: raise FtError("QLoRA keeps the base in four bits and needs bitsandbytes: pip install bitsandbytes") from None
     from transformers import BitsAndBytesConfig

@@ -11,7 +11,7 @@ import logging, sys, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from torch import nn
-from ..core import FtError, library
+from ..core import FtError, library, without_bitsandbytes
 from .core import Handle, canonical
 from ..structure import select
 
@@ -44,14 +44,15 @@ class Tuner:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             bent = straighten(model, self.targets) if self.kind in LINEAR_ONLY else {}
-            try: tuner = tuners[config.peft_type](model, config, name)
+            try:
+                with without_bitsandbytes(): tuner = tuners[config.peft_type](model, config, name)
             except (ValueError, TypeError, NotImplementedError) as e: raise undone(self, model, name, bent, e) from e
         if self.kind == "LoraConfig":
             from ftkit.methods.low_rank import lighten
             lighten(model)
         # A tuner silences every other delta and freezes the whole base; both are for the method to say.
         for n, layer in tuner_layers(model): layer.set_adapter(active.get(n, []) + [name] * (name in names_on(layer)))
-        for n, p in model.named_parameters(): p.requires_grad_(flags.get(canonical(n), flags.get(n, True)))
+        for n, p in model.named_parameters(): p.requires_grad_(flags.get(canonical(n), flags.get(n, False)))  # what is new trains once the handle names it
         return self.handle()(self, tuner, model, name, bent)
 
     def handle(self):

@@ -1,30 +1,38 @@
-"""The learner's overhead over a bare PyTorch loop on the same batches: paired, alternating, in CPU time of this process.
-
-    python tools/bench overhead
+"""The learner's overhead over a bare PyTorch loop on the same batches: paired, alternating, in CPU time.
 
 The bare loop is run as one would write it, and again with this kit's kernels, which shows what the loop alone costs.
 """
-import os, statistics, sys, time
+
+import os
+import statistics
+import time
 from contextlib import nullcontext
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-os.environ.update(FTKIT_QUIET="1", IN_TEST="1", HF_HUB_OFFLINE="1")
+from .record import BERT, SPEED, TEXT, Declared
 
-import torch
-import ftkit as ft
-from ftkit.core import seed_everything
-from ftkit.data.batching import Batches
-from ftkit.data.reviews import reviews
-from ftkit.kernels import faster, keeping
-from ftkit.methods.core import set_modes
-from ftkit.tasks.text_classification import TextClassification
-from ftkit.train import Learner, factor
+DECLARED = Declared(
+    what="CPU time of the learner over that of a bare PyTorch loop on the same batches",
+    measures=(
+        "ftkit/train.py",
+        *SPEED,
+        *TEXT,
+        *BERT,
+        "ftkit/methods/core.py",
+        "ftkit/methods/lora.py",
+        "ftkit/data/reviews.py",
+    ),
+    epochs=150,
+)
 
 
-def setting(method, steps):
+def setting(method, steps: int) -> tuple:
     "A model with a method on it, and batches: the same for both loops."
+    import ftkit as ft
+    from ftkit.core import seed_everything
+    from ftkit.data.batching import Batches
+    from ftkit.data.reviews import reviews
+    from ftkit.tasks.text_classification import TextClassification
+
     seed_everything(0)
     task = TextClassification(classes=["negative", "positive"])
     ck = ft.load("bert-mini", task=task, classes=task.classes)
@@ -33,8 +41,13 @@ def setting(method, steps):
     return ck.model, task, Batches(task.encode(data, ck.processor), task.collate, 32)
 
 
-def bare(method, steps, kernels=False):
-    "What one would write by hand: forward, loss, backward, clip, step."
+def bare(method, steps: int, kernels: bool = False) -> tuple:
+    "What one would write by hand: forward, loss, backward, clip, step. Returns CPU seconds and the model."
+    import torch
+    from ftkit.kernels import faster, keeping
+    from ftkit.methods.core import set_modes
+    from ftkit.train import factor
+
     model, task, batches = setting(method, steps)
     groups = method.param_groups(model)
     peaks = [g["lr"] for g in groups]
@@ -47,16 +60,21 @@ def bare(method, steps, kernels=False):
             loss, n = task.loss(task.forward(model, batch), batch)
             (loss / n).backward()
             torch.nn.utils.clip_grad_norm_(params, 1.0)
-            for g, peak in zip(optimizer.param_groups, peaks): g["lr"] = peak * factor(i, steps)
+            for g, peak in zip(optimizer.param_groups, peaks):
+                g["lr"] = peak * factor(i, steps)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
     return time.process_time() - started, model
 
 
-def ours(method, steps):
-    "The learner on the same batches."
+def ours(method, steps: int) -> tuple:
+    "The learner on the same batches. Returns CPU seconds and the model."
+    from ftkit.train import Learner
+
     model, task, batches = setting(method, steps)
-    learner = Learner(model, batches, lambda l, b: task.loss(task.forward(l.model, b), b), method, steps=steps, device="cpu")
+    learner = Learner(
+        model, batches, lambda l, b: task.loss(task.forward(l.model, b), b), method, steps=steps, device="cpu"
+    )
     started = time.process_time()
     learner.fit()
     return time.process_time() - started, model
@@ -65,24 +83,37 @@ def ours(method, steps):
 LOOPS = {"learner": ours, "bare loop": bare, "bare loop, same kernels": lambda m, s: bare(m, s, kernels=True)}
 
 
-def overhead(method, rounds=20, steps=30):
+def overhead(method, rounds: int, steps: int) -> list[dict]:
     "CPU time of the learner over that of each bare loop, round by round, and how far the weights end apart."
-    seconds, gaps = {name: [] for name in LOOPS}, {}
+    seconds, ends = {name: [] for name in LOOPS}, {}
     for i in range(rounds):
-        ends = {}
-        for name in list(LOOPS)[::-1 if i % 2 else 1]:
+        for name in list(LOOPS)[:: -1 if i % 2 else 1]:
             t, ends[name] = LOOPS[name](method, steps)
             seconds[name].append(t)
-        for name in LOOPS: gaps[name] = max((x - y).abs().max().item() for x, y in zip(ends["learner"].parameters(), ends[name].parameters()))
     found = []
     for name in list(LOOPS)[1:]:
-        ratios = [a / b for a, b in zip(seconds["learner"], seconds[name])]
-        low, median, high = statistics.quantiles(ratios, n=4)
-        found.append(dict(method=repr(method), against=name, median=median, low=low, high=high, rounds=rounds, steps=steps, largest_weight_difference=gaps[name]))
-        print(f"{method!r:<10} learner / {name}, CPU time: median {median:.3f} (quartiles {low:.3f} to {high:.3f}, {rounds} rounds of {steps} steps); weights differ by {gaps[name]:.1e}", flush=True)
+        pairs = zip(ends["learner"].parameters(), ends[name].parameters())
+        gap = max((x - y).abs().max().item() for x, y in pairs)
+        low, median, high = statistics.quantiles([a / b for a, b in zip(seconds["learner"], seconds[name])], n=4)
+        found.append(
+            dict(
+                method=repr(method),
+                against=name,
+                median=median,
+                low=low,
+                high=high,
+                rounds=rounds,
+                steps=steps,
+                largest_weight_difference=gap,
+            )
+        )
+        print(f"{method!r:<10} learner / {name}: median {median:.3f}, quartiles {low:.3f} to {high:.3f}", flush=True)
     return found
 
 
-def rows():
+def measure(rounds: int = 20, steps: int = 30) -> dict:
     "Full fine-tuning and LoRA."
-    return [r for m in (ft.Full(), ft.LoRA()) for r in overhead(m)]
+    os.environ.update(FTKIT_QUIET="1", IN_TEST="1", HF_HUB_OFFLINE="1")
+    import ftkit as ft
+
+    return dict(rows=[r for m in (ft.Full(), ft.LoRA()) for r in overhead(m, rounds, steps)])

@@ -1,76 +1,139 @@
-"""What pretraining is worth on real pictures: both minis, two sets, three sizes, four methods, pretrained and random, five seeds.
+"""What pretraining is worth on real images: both minis, two data sets, three sizes, four methods, two starts.
 
-    FTKIT_DATA=... python tools/bench transfer [--only resnet-mini] [--repeats 5]
-
-The error is 1 - accuracy on digits and 1 - AUC on X-rays (PneumoniaMNIST, where it is at hand). Every run has the same steps, and is judged once, on the set's own test part.
-Each method runs at its own rate. What suits pretrained weights need not suit random ones; so at 200 rows all of the model is also trained at six rates, and each start is given its best, chosen on the rows it is judged by: an upper bound for both.
+The error is 1 - accuracy on digits and 1 - AUC on X-rays (PneumoniaMNIST). Every run has the same steps, and is judged
+once, on the test set. Each method runs at its own learning rate. What suits pretrained weights need not suit random
+ones; so at 200 rows all of the model is also trained at six learning rates, and each start is given its best, chosen
+on the rows it is judged by: an upper bound for both.
 """
-import os, statistics
+
+import os
+import statistics
 from pathlib import Path
 
+from .record import FIT, IMAGES, ROOT, Declared
+
 METHODS = ("head", "gradual_unfreeze", "full", "lora")
-SIZES = {50: 40, 200: 80, 1000: 160}  # rows -> optimiser steps
+SIZES = {50: 40, 200: 80, 1000: 160}  # training examples -> optimiser steps
 RATES = (0.2, 0.5, 1, 2, 5, 10)  # times a method's own
+DECLARED = Declared(
+    what="resnet-mini and vit-mini from pretrained and from random weights, on digits and X-rays",
+    measures=(
+        *FIT,
+        *IMAGES,
+        *(f"ftkit/methods/{m}.py" for m in ("core", *METHODS, "low_rank", "tuners")),
+        "ftkit/data/digits.py",
+        "ftkit/zoo/resnet_mini/model.safetensors",
+        "ftkit/zoo/vit_mini/model.safetensors",
+    ),
+    epochs=2100,
+    seeds=(0, 1, 2, 3, 4),
+    needs="FTKIT_DATA with pneumonia_mnist",
+)
 
 
-def xrays():
-    "PneumoniaMNIST's train and test parts as rows, or None."
+def xrays() -> tuple:
+    "PneumoniaMNIST's train and test parts as rows."
     import numpy as np
     from ftkit.data.pictures import of_values
-    file = Path(os.environ.get("FTKIT_DATA", "data")) / "pneumonia_mnist" / "pneumonia_mnist.npz"
-    if not file.exists(): return None
-    z = np.load(file)
-    return tuple(of_values(list(z[f"{p}_images"]), z[f"{p}_labels"].tolist(), ["normal", "pneumonia"]) for p in ("train", "test"))
+
+    data = Path(os.environ.get("FTKIT_DATA") or ROOT.parent / "shared" / "data")
+    z = np.load(data / "pneumonia_mnist" / "pneumonia_mnist.npz")
+    names = ["normal", "pneumonia"]
+    return tuple(of_values(list(z[f"{p}_images"]), z[f"{p}_labels"].tolist(), names) for p in ("train", "test"))
 
 
-def sets():
+def sets() -> dict:
     "name -> (rows to draw from, test rows, metric)."
     from ftkit.data.digits import digits
-    found = {"digits": (digits(1197), digits(600, "test"), "accuracy")}
-    if (real := xrays()): found["pneumonia"] = (*real, "auc")
-    return found
+
+    return {"digits": (digits(1197), digits(600, "test"), "accuracy"), "pneumonia": (*xrays(), "auc")}
 
 
-def drawn(pool, seed, size):
+def drawn(pool, seed: int, size: int):
     "Rows of a seed."
     import numpy as np
+
     return pool.select(np.random.default_rng([seed, size]).permutation(len(pool))[:size])
 
 
-def one(mini, train, test, metric, method, steps, pretrained, seed, lr=None) -> dict:
-    "One run, judged once."
+def one(mini: str, train, test, metric: str, method: str, steps: int, pretrained: bool, seed: int, lr=None) -> float:
+    "The metric of one run, judged once."
     import ftkit as ft
     from ftkit.run import evaluate_rows
-    run = ft.finetune(mini, train, method, task="image-classification", valid=None, steps=steps, batch_size=32, seed=seed, pretrained=pretrained, lr=lr, progress=False, keep="last", precision="fp32")
-    return {metric: evaluate_rows(run.model, run.task, run.task.encode(test, run.processor))[metric], "seconds": run.resources["seconds"]}
+
+    run = ft.finetune(
+        mini,
+        train,
+        method,
+        task="image-classification",
+        valid=None,
+        steps=steps,
+        batch_size=32,
+        seed=seed,
+        pretrained=pretrained,
+        lr=lr,
+        progress=False,
+        keep="last",
+        precision="fp32",
+    )
+    return evaluate_rows(run.model, run.task, run.task.encode(test, run.processor))[metric]
 
 
-def transfer(seeds, minis):
-    "All runs, and one line for each mini, set, size and method."
+def line(mini: str, data: str, rows: int, method: str, metric: str, mean: dict, every: dict, **more) -> dict:
+    "One row of the table, said as well."
+    gone = 1 - (1 - mean[True]) / max(1e-9, 1 - mean[False])
+    means = f"{mean[True]:.3f} against {mean[False]:.3f}"
+    print(f"{mini:12s}{data:11s}{rows:5d}  {method:17s}{means}: {gone:+.0%} of the error", flush=True)
+    return dict(
+        mini=mini,
+        data=data,
+        rows=rows,
+        method=method,
+        metric=metric,
+        pretrained=mean[True],
+        random=mean[False],
+        **more,
+        taken_away=gone,
+        all={str(k).lower(): v for k, v in every.items()},
+    )
+
+
+def compared(mini: str, name: str, pool, test, metric: str, size: int, method: str, seeds: tuple) -> dict:
+    "One method at one size, from pretrained and from random weights."
+    found = {True: [], False: []}
+    for seed in seeds:
+        train = drawn(pool, seed, size)
+        for start in found:
+            found[start].append(one(mini, train, test, metric, method, SIZES[size], start, seed))
+    mean = {s: statistics.fmean(v) for s, v in found.items()}
+    spread = statistics.stdev(found[True]) if len(seeds) > 1 else 0.0
+    return line(mini, name, size, method, metric, mean, found, spread=spread)
+
+
+def at_its_best(mini: str, name: str, pool, test, metric: str, seeds: tuple, size: int = 200) -> dict:
+    "All of the model trained on 200 rows, each start at the best of six learning rates."
+    import ftkit as ft
+
+    own = ft.Full().plan(ft.load(mini, task="image-classification", num_labels=2, seed=0).anatomy).lr
+    found = {True: {}, False: {}}
+    for start, by_rate in found.items():
+        for k in RATES:
+            runs = [
+                one(mini, drawn(pool, s, size), test, metric, "full", SIZES[size], start, s, k * own) for s in seeds
+            ]
+            by_rate[k * own] = statistics.fmean(runs)
+    best = {s: max(v.values()) for s, v in found.items()}
+    return line(mini, name, size, "full, best rates", metric, best, found)
+
+
+def measure(seeds: tuple = DECLARED.seeds, only: tuple = ("resnet-mini", "vit-mini")) -> dict:
+    "All runs, and one line for each mini, data set, size and method."
     os.environ["FTKIT_QUIET"] = "1"
     rows = []
-    for mini in minis or ("resnet-mini", "vit-mini"):
+    for mini in only:
         for name, (pool, test, metric) in sets().items():
-            for size, steps in SIZES.items():
-                for method in METHODS:
-                    found = {True: [], False: []}
-                    for seed in range(seeds):
-                        train = drawn(pool, seed, size)
-                        for start in found: found[start].append(one(mini, train, test, metric, method, steps, start, seed)[metric])
-                    mean = {s: statistics.fmean(v) for s, v in found.items()}
-                    rows.append(dict(mini=mini, data=name, rows=size, method=method, metric=metric, pretrained=mean[True], random=mean[False], spread=statistics.stdev(found[True]) if seeds > 1 else 0.0,
-                                     taken_away=1 - (1 - mean[True]) / max(1e-9, 1 - mean[False]), all=found))
-                    print(f"{mini:12s}{name:11s}{size:5d}  {method:17s}{mean[True]:.3f} against {mean[False]:.3f}: {rows[-1]['taken_away']:+.0%} of the error", flush=True)
+            rows += [
+                compared(mini, name, pool, test, metric, size, method, seeds) for size in SIZES for method in METHODS
+            ]
             rows.append(at_its_best(mini, name, pool, test, metric, seeds))
-            print(f"{mini:12s}{name:11s}  200  {'full, best rates':17s}{rows[-1]['pretrained']:.3f} against {rows[-1]['random']:.3f}: {rows[-1]['taken_away']:+.0%} of the error", flush=True)
-    return rows
-
-
-def at_its_best(mini, name, pool, test, metric, seeds, size=200) -> dict:
-    "All of the model trained on 200 rows, each start at the best of six rates."
-    from statistics import fmean
-    import ftkit as ft
-    own = ft.Full().plan(ft.load(mini, task="image-classification", num_labels=2, seed=0).anatomy).lr
-    found = {s: {k * own: fmean(one(mini, drawn(pool, seed, size), test, metric, "full", SIZES[size], s, seed, k * own)[metric] for seed in range(seeds)) for k in RATES} for s in (True, False)}
-    best = {s: max(v.values()) for s, v in found.items()}
-    return dict(mini=mini, data=name, rows=size, method="full, best rates", metric=metric, pretrained=best[True], random=best[False], taken_away=1 - (1 - best[True]) / max(1e-9, 1 - best[False]), all={str(s): v for s, v in found.items()})
+    return dict(rows=rows)

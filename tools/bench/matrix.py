@@ -1,0 +1,24 @@
+"""The support matrix: every method on a tiny model of every family, as the tests judge it"""
+
+import os
+
+from .record import Declared
+
+DECLARED = Declared(
+    what="every method on every family: works, or refuses with a reason",
+    measures=("ftkit/testing.py", "ftkit/structure.py", "ftkit/share.py", "ftkit/methods/*.py"),
+    epochs=160,
+)
+
+
+def measure(only: tuple = ()) -> dict:
+    "A cell for each method and family, from `testing.cell`; with `only`, for some methods."
+    os.environ.update(FTKIT_QUIET="1", IN_TEST="1", HF_HUB_OFFLINE="1")
+    from ftkit.core import METHODS
+    from ftkit.testing import FAMILIES, cell
+
+    cells = []
+    for name in only or METHODS:
+        cells += [{"name": name, **cell(name, family)} for family in FAMILIES]
+        print(f"{name:18s}{[c['cell'] for c in cells[-len(FAMILIES) :]]}", flush=True)
+    return dict(families=list(FAMILIES), cells=cells)

@@ -1,0 +1,20 @@
+"""Whole jobs in processes of their own: `job.py` run once, with its caches where the caller says"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+
+def job(*args, home) -> dict:
+    "What one job measured about itself; `args` as on its command line, `home` the folder of its caches."
+    env = dict(os.environ, FTKIT_HOME=str(home), PYTHONWARNINGS="ignore")
+    command = [sys.executable, str(HERE / "job.py"), *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    try:
+        return json.loads(done.stdout.strip().splitlines()[-1])
+    except (ValueError, IndexError):
+        raise SystemExit(f"{' '.join(map(str, args))} failed:\n{done.stderr[-2000:]}") from None

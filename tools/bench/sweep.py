@@ -1,0 +1,36 @@
+"""What twenty learning rates for one head cost: one process after the other, on one shelf of cached states"""
+
+import tempfile
+
+from .processes import job
+from .record import FIT, JOB_METHODS, SPEED, TEXT, Declared
+
+DECLARED = Declared(
+    what="twenty heads on one frozen trunk, a process each, in passes of that trunk",
+    measures=(*FIT, *SPEED, *TEXT, *JOB_METHODS, "tools/bench/job.py", "tools/bench/work.py"),
+    epochs=250,
+    needs="FTKIT_DATA with sst2",
+)
+
+
+def measure(rows: int = 4000, runs: int = 20, work: str = "sst2-base") -> dict:
+    "Seconds of search, filling and training for each learning rate, beside one epoch without the cache."
+    with tempfile.TemporaryDirectory() as home:
+        fixed = (work, "head", "kit", "--rows", rows)
+        job(*fixed, "--steps", 1, "--cache", 0, home=home)
+        without = job(*fixed, "--epochs", 1, "--cache", 0, home=home)
+        each = [job(*fixed, "--epochs", 3, "--rate", 10 ** (-4 + i / 8), home=home) for i in range(runs)]
+    inside = [r["inside"] for r in each]
+    passes = sum(inside) / without["inside"]
+    others = sum(inside[1:]) / (runs - 1)
+    print(f"{runs} runs of 3 epochs: {passes:.2f} passes; the first {inside[0]:.2f} s, the others {others:.2f} s each")
+    return dict(
+        work=work,
+        rows=rows,
+        runs=runs,
+        one_epoch_without=without["inside"],
+        seconds=inside,
+        total=sum(inside),
+        passes=passes,
+        whole=[r["seconds"] for r in each],
+    )

@@ -1,0 +1,351 @@
+"""Plant one fault at a time in a copy of the package, and see whether the tests named for it fail (`make mutations`)"""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from tools.warm import Done, Warm  # noqa: E402
+
+LOOP = "tests/contracts/test_loop.py::"
+CELL = "tests/test_matrix.py::test_cell"
+PEFT = "tests/test_peft_files.py::"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    "A fault: `old` stands exactly once in `file` and becomes `new`; one of `tests` must fail then."
+
+    what: str
+    file: str  # relative to ftkit/
+    old: str
+    new: str
+    tests: str  # node ids, separated by spaces
+
+
+MUTATIONS = [
+    Mutation(
+        "LoRA forgets to scale its update",
+        "methods/low_rank.py",
+        "y.addmm_(thin, b16.t(), alpha=scale)",
+        "y.addmm_(thin, b16.t())",
+        f"{PEFT}test_ours_open_with_peft[lora]",
+    ),
+    Mutation(
+        "LoRA's gradient of B is not scaled",
+        "methods/low_rank.py",
+        "(g.t() @ thin).mul_(ctx.scale)",
+        "(g.t() @ thin)",
+        f"{LOOP}test_gradients_of_lora_are_those_of_peft",
+    ),
+    Mutation(
+        "LoRA+: A learns at B's rate",
+        "methods/tuners.py",
+        "next((f for part, f in self.injection.faster if part in n), 1.0)",
+        "next((f for part, f in self.injection.faster), 1.0)",
+        f"{LOOP}test_every_parameter_has_its_own_learning_rate",
+    ),
+    Mutation(
+        "a merge forgets alpha",
+        "methods/tuners.py",
+        "layer.merge(adapter_names=[self.name])",
+        "layer.scaling[self.name] = 1.0; layer.merge(adapter_names=[self.name])",
+        "tests/test_laws.py::test_merging_one_of_two_deltas_leaves_the_other",
+    ),
+    Mutation(
+        "IA3 does not start at ones",
+        "methods/ia3.py",
+        '(("feedforward_modules", tuple(last)), ',
+        '(("init_ia3_weights", False), ("feedforward_modules", tuple(last)), ',
+        f"{CELL}[ia3-bert]",
+    ),
+    Mutation(
+        "an adapter does not start at zero",
+        "methods/adapter.py",
+        "nn.init.zeros_(self.up.weight)",
+        "nn.init.normal_(self.up.weight, std=0.02)",
+        f"{CELL}[adapter-bert]",
+    ),
+    Mutation(
+        "the prefix's mask is off by one",
+        "methods/prefix.py",
+        "nn.functional.pad(mask, (size, 0), ",
+        "nn.functional.pad(mask, (size - 1, 1), ",
+        f"{CELL}[prefix-bert]",
+    ),
+    Mutation(
+        "one block too many trains",
+        "methods/freeze.py",
+        "== len(anatomy.blocks) - self.top)",
+        "== len(anatomy.blocks) - self.top - 1)",
+        f"{LOOP}test_freeze_trains_the_blocks_it_names",
+    ),
+    Mutation(
+        "learning rates grow towards the lower blocks",
+        "methods/layerwise_lr.py",
+        "return blocks - block if block is not None",
+        "return block + 1 if block is not None",
+        f"{LOOP}test_every_parameter_has_its_own_learning_rate",
+    ),
+    Mutation(
+        "in a sum the smaller learning rate wins",
+        "methods/core.py",
+        "train[n] = max(r, train.get(n, 0.0))",
+        "train[n] = min(r, train.get(n, r))",
+        f"{LOOP}test_every_parameter_has_its_own_learning_rate",
+    ),
+    Mutation(
+        "biases train although they are frozen",
+        "methods/core.py",
+        "for p in params.values(): p.requires_grad_(False)",
+        "for p in params.values(): p.requires_grad_(p.ndim == 1)",
+        f"{LOOP}test_frozen_parameters_stay_bit_for_bit",
+    ),
+    Mutation(
+        "BatchNorm statistics of a frozen backbone move",
+        "methods/core.py",
+        "and not on.plan.buffers: m.eval()",
+        "and on.plan.buffers: m.eval()",
+        f"{LOOP}test_batchnorm_of_a_frozen_backbone_keeps_its_statistics",
+    ),
+    Mutation(
+        "weight decay on biases and norms",
+        "methods/core.py",
+        "weight_decay if p.ndim > 1 and n not in still else 0.0",
+        "weight_decay if n not in still else 0.0",
+        f"{LOOP}test_weight_decay_spares_biases_and_norms",
+    ),
+    Mutation(
+        "weight decay pulls IA3's vectors to zero",
+        "methods/core.py",
+        "weight_decay if p.ndim > 1 and n not in still else 0.0",
+        "weight_decay if p.ndim > 1 else 0.0",
+        f"{LOOP}test_weight_decay_spares_biases_and_norms",
+    ),
+    Mutation(
+        "detaching leaves training modes as they are",
+        "methods/core.py",
+        "for n, m in model.named_modules(): m.training = on.modes.get(n, m.training)",
+        "pass",
+        f"{CELL}[lora-bert]",
+    ),
+    Mutation(
+        "a delta is saved without its head",
+        "share.py",
+        '    tensors |= {"base_model.model." + n: p for n, p in head.items()}\n',
+        "",
+        f"{PEFT}test_ours_open_with_peft[lora]",
+    ),
+    Mutation(
+        "a delta opens on another base",
+        "share.py",
+        'if on.base != manifest["base"] and not any_base:',
+        "if False:",
+        "tests/test_refusals.py::test_an_adapter_for_another_base",
+    ),
+    Mutation(
+        "a damaged training state is taken up",
+        "state.py",
+        "or sha256(folder / f) != digest: raise",
+        "or False: raise",
+        "tests/test_resume.py::test_a_changed_state_is_refused",
+    ),
+    Mutation(
+        "resuming forgets the state of the random generators",
+        "state.py",
+        '    set_rng_state(groups["random"], plain["random"])\n',
+        "",
+        f"{LOOP}test_resuming_restores_generators_and_the_state_of_the_optimiser",
+    ),
+    Mutation(
+        "resuming forgets the optimiser's state",
+        "state.py",
+        'groups.get("optimizer", {}).items()',
+        "()",
+        f"{LOOP}test_resuming_restores_generators_and_the_state_of_the_optimiser",
+    ),
+    Mutation(
+        "resuming begins the epoch again",
+        "state.py",
+        'learner.batches.load_state_dict(plain["batches"])',
+        "pass",
+        "tests/contracts/test_contracts.py::test_ema_resumes_to_the_same_average",
+    ),
+    Mutation(
+        "accumulated gradients are divided by the first micro-batch's count",
+        "train.py",
+        "if torch.is_tensor(count) or count != unit: torch._foreach_mul_(grads, unit / count)",
+        "pass",
+        f"{LOOP}test_accumulation_changes_no_gradient",
+    ),
+    Mutation(
+        "the warm-up is one step late",
+        "train.py",
+        "if step < first: return (step + 1) / first",
+        "if step < first: return step / first",
+        f"{LOOP}test_the_schedule_ends_above_zero_and_reaches_its_peak",
+    ),
+    Mutation(
+        "the decay is one step early",
+        "train.py",
+        "done = (step - first) / max(1, total - first)",
+        "done = (step - first + 1) / max(1, total - first)",
+        f"{LOOP}test_steps_equal_those_of_plain_pytorch",
+    ),
+    Mutation(
+        "the best weights are not restored",
+        "train.py",
+        'if learner.best and learner.keep == "best" and not learner.interrupted: put_values(learner, learner.best["values"])',
+        "pass",
+        f"{LOOP}test_the_weights_that_are_kept",
+    ),
+    Mutation(
+        'keep="best" keeps the last',
+        "train.py",
+        'if learner.best is None or rank > tuple(learner.best["rank"]):',
+        "if True:",
+        f"{LOOP}test_the_weights_that_are_kept",
+    ),
+    Mutation(
+        "early stopping waits one validation too long",
+        "train.py",
+        "learner.since_best >= learner.patience",
+        "learner.since_best > learner.patience",
+        f"{LOOP}test_early_stopping_counts_validations",
+    ),
+    Mutation(
+        "gradients are clipped after the step",
+        "train.py",
+        "    shrink(learner, grads, norm)\n"
+        "    scale = factor(learner.step_count, learner.total, learner.warmup, learner.schedule)\n"
+        '    for g in learner.optimizer.param_groups: g["lr"] = g["peak"] * scale\n'
+        "    learner.scaler.step(learner.optimizer)\n",
+        "    scale = factor(learner.step_count, learner.total, learner.warmup, learner.schedule)\n"
+        '    for g in learner.optimizer.param_groups: g["lr"] = g["peak"] * scale\n'
+        "    learner.scaler.step(learner.optimizer)\n"
+        "    shrink(learner, grads, norm)\n",
+        f"{LOOP}test_steps_equal_those_of_plain_pytorch",
+    ),
+    Mutation(
+        "the order of rows ignores the seed",
+        "data/batching.py",
+        "np.random.default_rng([seed, epoch])",
+        "np.random.default_rng([0, epoch])",
+        f"{LOOP}test_the_order_of_rows_follows_seed_and_epoch",
+    ),
+    Mutation(
+        "every epoch has the same order of rows",
+        "data/batching.py",
+        "np.random.default_rng([seed, epoch])",
+        "np.random.default_rng([seed, 0])",
+        f"{LOOP}test_the_order_of_rows_follows_seed_and_epoch",
+    ),
+    Mutation(
+        "two processes see the same rows",
+        "data/batching.py",
+        "rows[self.rank::self.world]",
+        "rows[::self.world]",
+        f"{LOOP}test_the_order_of_rows_follows_seed_and_epoch",
+    ),
+    Mutation(
+        "a leak stays in training",
+        "data/splits.py",
+        "if leaks and not keep_leaks:",
+        "if leaks and keep_leaks:",
+        "tests/test_data.py::test_leaks_leave_training_and_are_named",
+    ),
+    Mutation(
+        "predictions come sorted by length",
+        "run.py",
+        "yield batch, outputs, index",
+        "yield batch, outputs, np.arange(i, i + len(index))",
+        f"{LOOP}test_predictions_come_in_the_order_of_the_input",
+    ),
+]
+
+# In a child of the warmed process: what was imported from the checkout is forgotten, and the copy takes its place.
+PYTEST = """
+import os, sys
+root, tests = sys.argv[1], sys.argv[2:]
+for name in [n for n in sys.modules if n.partition(".")[0] in ("ftkit", "tools", "conftest")]:
+    del sys.modules[name]
+sys.path.insert(0, root)
+os.environ["PYTHONPATH"] = root
+os.chdir(root)
+import ftkit, pytest
+assert ftkit.__file__.startswith(root), ftkit.__file__
+sys.exit(pytest.main(["-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:warnings", "--tb=line", *tests]))
+"""
+
+
+def plant(mutation: Mutation, package: Path) -> str:
+    "Write a fault into a copy of the package; returns the text that was there. ValueError where it does not fit once."
+    path = package / mutation.file
+    text = path.read_text(encoding="utf-8")
+    if text.count(mutation.old) != 1:
+        raise ValueError(f"{mutation.file} has {text.count(mutation.old)} places for: {mutation.what}")
+    path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
+    return text
+
+
+def copied(folder: Path) -> Path:
+    "A copy of what the tests need; the checkpoints, which are data, are linked."
+    for name in ("ftkit", "tests", "tools"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "zoo", "bench"))
+    (folder / "ftkit" / "zoo").symlink_to(ROOT / "ftkit" / "zoo", target_is_directory=True)
+    shutil.copy(ROOT / "settings.ini", folder)
+    (folder / "nbs").mkdir()
+    return folder.resolve()
+
+
+def ask(warm: Warm, root: Path, tests: str) -> Done:
+    "Run tests on the copy, in a process of its own."
+    return warm.run(
+        PYTEST,
+        root,
+        *tests.split(),
+        cwd=root,
+        env=dict(PYTHONDONTWRITEBYTECODE="1", OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", "1")),
+    )
+
+
+def failed(done: Done) -> bool:
+    "Whether tests ran and one of them failed: pytest's exit status 1, and a line that says which."
+    return done.returncode == 1 and "\nFAILED " in done.stdout
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("words", nargs="*", help="only faults whose description has all of these words")
+    words = parser.parse_args().words
+    chosen = [m for m in MUTATIONS if all(w in m.what for w in words)]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, Warm() as warm:
+        root = copied(Path(folder))
+        sound = ask(warm, root, " ".join(dict.fromkeys(" ".join(m.tests for m in chosen).split())))
+        print(sound.stdout.strip().splitlines()[-1], "without a fault")
+        if sound.returncode:
+            sys.exit(f"The named tests fail without a fault:\n{sound.stdout[-3000:]}{sound.stderr[-3000:]}")
+        survivors, cpu = [], sound.cpu
+        for mutation in chosen:
+            text = plant(mutation, root / "ftkit")
+            done = ask(warm, root, mutation.tests)
+            (root / "ftkit" / mutation.file).write_text(text, encoding="utf-8")
+            cpu += done.cpu
+            print(
+                f"{'caught' if failed(done) else 'MISSED':8}{done.cpu:6.1f} s of CPU  {mutation.what} (ftkit/{mutation.file})",
+                flush=True,
+            )
+            if not failed(done):
+                survivors.append(mutation.what)
+                print(done.stdout[-1500:] + done.stderr[-1500:])
+    print(f"{len(chosen) - len(survivors)} of {len(chosen)} faults caught in {cpu:.0f} s of CPU")
+    sys.exit(1 if survivors or not chosen else 0)
+
+
+if __name__ == "__main__":
+    main()
