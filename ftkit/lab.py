@@ -91,7 +91,7 @@ def compare(
     if options.get("valid", 0.2) is None: raise FtError("A comparison needs rows to judge by; give valid=…")
     if options.get("out"): raise FtError("A comparison writes no folder of its own (its runs would all go into one); leave out= away, or call finetune for each.")
     runs = []
-    with silence(True), suppress(FtError): finetune(checkpoint, data, "lora", **{**options, "steps": 1, "out": None, "eval_on_start": False})  # so that the first row does not pay for what is loaded once
+    with silence(True), suppress(FtError): finetune(checkpoint, data, chosen[0], **{**options, "steps": 1, "valid": None, "eval_on_start": False})  # so that the first row does not pay for what is loaded once
     with agreed():
         for m, s in product(chosen, seeds):
             with silence(bool(runs)): run = finetune(checkpoint, data, m, seed=s, **options)

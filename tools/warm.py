@@ -92,10 +92,13 @@ def run_here(task: dict) -> int:
 def serve():
     "Answer requests, one JSON line each on stdin, with one JSON line each on stdout; ends when stdin does."
     import atexit
+    import gc
     import selectors
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what an import prints is no answer
     warm_up()
+    gc.collect()
+    gc.freeze()  # no child looks at what was imported when it collects its own rubbish
     asked, lines, children, rest = selectors.DefaultSelector(), sys.stdin.fileno(), {}, b""
     asked.register(lines, selectors.EVENT_READ)
     print("ready", file=answers, flush=True)
