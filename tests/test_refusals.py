@@ -20,6 +20,7 @@ CASES = {
     "a part of a sum without a place": ("resnet", lambda m: (ft.LoRA() + ft.Prefix()).attach(m), "ResNet", "LoRA"),
     "a name that is taken": ("bert", lambda m: [ft.BitFit().attach(m) for _ in range(2)], "BitFit", "name"),
     "pruning without a schedule": ("bert", lambda m: ft.AdaLoRA().attach(m), "steps", "follow"),
+    "pruning after one step": ("bert", lambda m: ft.AdaLoRA().attach(m, steps=1), "at least 2", "LoRA"),
     "singular directions of filters": ("resnet", lambda m: ft.LoRA(start="pissa").attach(m), "PiSSA", "zero"),
 }
 

@@ -22,6 +22,7 @@ class Allocator(Tuner):
 
     def add(self, model, name, steps=None):
         if steps is None: raise FtError("AdaLoRA prunes by a schedule and must know how many steps there will be: attach(model, steps=...), and follow(model, optimizer), or after_step(model, step) after every optimiser step, before zero_grad.")
+        if steps == 1: raise FtError("AdaLoRA prunes by what the steps before have shown, so it needs at least 2 of them; take LoRA() for one step.")
         return super().add(model, name, steps)
 
     def handle(self): return Pruning
