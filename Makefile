@@ -9,7 +9,7 @@ STAMP := $(VENV)/.ftkit-ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-all mutations lab docs export pages readme student address clean zoo bench evidence test-floor test-colab test-newest
+.PHONY: help setup demo test test-fast test-all mutations lab docs export pages readme student address hooks clean zoo bench evidence test-floor test-colab test-newest
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## ?/  make \1\t/' | expand -t 22
@@ -69,6 +69,9 @@ address: setup   ## write the repository's address (git_url in settings.ini) whe
 
 student: setup   ## write the student edition to student/: all pages, without hints and answers
 	@$(RUN) tools/student.py $(ARGS)
+
+hooks: setup     ## once per clone: git and Jupyter clean notebooks by themselves
+	@$(BIN)/nbdev_install_hooks
 
 clean: setup     ## clean the notebooks' metadata, and remove what was built
 	@$(BIN)/nbdev_clean
