@@ -68,9 +68,14 @@ def _later(name):
     return to_come
 
 
+def _imported(module):
+    from .core import collector_paused
+    with collector_paused(): return import_module(f".{module}", __name__)
+
+
 def __getattr__(name):
-    if name in _NAMES: value = getattr(import_module(f".{_NAMES[name]}", __name__), name)
-    elif name in _ROOMS: value = import_module(f".{name}", __name__)
+    if name in _NAMES: value = getattr(_imported(_NAMES[name]), name)
+    elif name in _ROOMS: value = _imported(name)
     elif name in _LATER: value = _later(name)
     else: raise AttributeError(f"module 'ftkit' has no attribute {name!r}")
     globals()[name] = value

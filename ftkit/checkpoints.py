@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 import torch
-from .core import CHECKPOINTS, FtError, resolve, say, sha256, unknown
+from .core import CHECKPOINTS, FtError, collector_paused, resolve, say, sha256, unknown
 from .structure import Anatomy, anatomy, over_vocabulary, size
 
 # %% ../nbs/40_checkpoints.ipynb #ca92f90b
@@ -74,7 +74,7 @@ def read_weights(auto, where: str, config, source: str, **kw) -> tuple:
     "The model and the names of its newly initialised parameters."
     from safetensors import SafetensorError
     try:
-        with quiet(): model, info = auto.from_pretrained(hub_id(where) if source == "timm" else where, config=config, use_safetensors=True, trust_remote_code=False,
+        with quiet(), collector_paused(): model, info = auto.from_pretrained(hub_id(where) if source == "timm" else where, config=config, use_safetensors=True, trust_remote_code=False,
                                            output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=source not in ("hub", "timm"), **kw)
     except (SafetensorError, EOFError) as e:
         raise FtError(f"The weights in {where} are damaged ({e}); the file was probably cut short. Copy or download it again.") from e
@@ -132,8 +132,8 @@ def load(
     **kw,  # passed to `from_pretrained`, e.g. attn_implementation
 ) -> Checkpoint:
     "Load a checkpoint for a task. Raises `FtError` for unknown names, folders that are no checkpoint, and damaged files."
-    import transformers
     from ftkit.core import seed_everything
+    with collector_paused(): import transformers
     if seed is not None: seed_everything(seed)
     source, where = locate(name)
     task = resolve("task", task)() if isinstance(task, str) else task
@@ -141,7 +141,7 @@ def load(
     names = list(classes or [f"LABEL_{i}" for i in range(num_labels or 0)])
     config = read_config(where, source, **labels_of(names), **({} if head.endswith("LM") else {"use_cache": False}))  # keys and values are kept for writing only
     if getattr(task, "problem", None) == "multi": config.problem_type = "multi_label_classification"  # for pipelines
-    auto = getattr(transformers, head)
+    with collector_paused(): auto = getattr(transformers, head)
     if type(config) not in auto._model_mapping: raise FtError(f"{name} is of the family {config.model_type}, which is not asked for {getattr(task, 'name', head)}; take a checkpoint of another family, or another task.")
     if "quantization_config" in kw:
         if not pretrained: raise FtError("A quantised base is made from pretrained weights, and pretrained=False has none; take LoRA() there.")

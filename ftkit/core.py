@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['METHODS', 'TASKS', 'CHECKPOINTS', 'DATASETS', 'KINDS', 'FtError', 'unknown', 'atomic', 'sync_folder', 'write_json',
            'read_json', 'sha256', 'seed_everything', 'rng_state', 'set_rng_state', 'say', 'main_process', 'home',
-           'versions', 'argument_checks', 'library', 'without_bitsandbytes', 'forget_bitsandbytes', 'Entry', 'lookup',
-           'resolve', 'code_hash', 'Evidence', 'evidence_folder', 'evidence']
+           'versions', 'argument_checks', 'collector_paused', 'library', 'without_bitsandbytes', 'forget_bitsandbytes',
+           'Entry', 'lookup', 'resolve', 'code_hash', 'Evidence', 'evidence_folder', 'evidence']
 
 # %% ../nbs/10_core.ipynb #03bb8cda
-import ast, difflib, hashlib, importlib, json, logging, os, random, sys, tempfile
+import ast, difflib, gc, hashlib, importlib, json, logging, os, random, sys, tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,16 +164,26 @@ def argument_checks():
     try: yield
     finally: Distribution.set_default_validate_args(before)
 
+
+@contextmanager
+def collector_paused():
+    "Within, Python collects no garbage: while libraries are imported it would look again and again at objects that all stay."
+    on = gc.isenabled()
+    gc.disable()
+    try: yield
+    finally:
+        if on: gc.enable()
+
 # %% ../nbs/10_core.ipynb #274352d5
 def library(
     name: str,  # "peft" or "bitsandbytes", or a module of theirs
 ):
     "Import a library without what it would change in the process: peft comes without bitsandbytes, unless that is loaded already."
-    with argument_checks(), without_bitsandbytes():
+    with argument_checks(), collector_paused(), without_bitsandbytes():
         if name.startswith("peft"): return importlib.import_module(name)
     if name == "bitsandbytes":
         logging.getLogger(name).setLevel(logging.ERROR)  # it warns of 4-bit kernels for CPUs, which nobody needs
-    with argument_checks(): found = importlib.import_module(name)
+    with argument_checks(), collector_paused(): found = importlib.import_module(name)
     if name == "bitsandbytes" and "peft.helpers" in sys.modules: sys.modules["peft.helpers"].bnb = found
     return found
 

@@ -22,12 +22,14 @@ from .tasks.core import to_device
 # %% ../nbs/64_run.ipynb #29681b52
 class Memory:
     "A context that measures the peak memory of what runs inside, in bytes above where it began."
-    kept = 0  # bytes in use when rubbish was last collected
+    kept = 0  # bytes in use when garbage was last collected
 
     def __enter__(self):
         self.cuda, self.running = torch.cuda.is_available(), True
         if not self.cuda: release()
-        if self.cuda or self.used() > 1.1 * Memory.kept:  # collecting looks at every object there is, half a second once the libraries are loaded
+        # Collecting looks at every object there is, half a second once the libraries are loaded; what they just brought is no garbage.
+        if not Memory.kept and not self.cuda: Memory.kept = self.used()
+        if self.cuda or self.used() > 1.1 * Memory.kept:
             gc.collect()
             if not self.cuda: release()
             Memory.kept = self.used()

@@ -1,6 +1,6 @@
 """From the start of a process to the end of a one-step job: CPU seconds and modules, beside Trainer's script and a bare one.
 
-Every job is a process of its own, in turns. `--against` names another checkout of this project to measure beside this one.
+Every job is a process of its own, in turns; all compute in 32 bits (the checkpoint is stored in 16, and transformers keeps that). `--against` names another checkout of this project to measure beside this one.
 """
 import json
 import os
@@ -32,7 +32,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 rows = list(csv.DictReader(open(sys.argv[1], encoding="utf-8")))
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[3])
-model = AutoModelForSequenceClassification.from_pretrained(sys.argv[3], num_labels=2)
+model = AutoModelForSequenceClassification.from_pretrained(sys.argv[3], num_labels=2, dtype=torch.float32)
 def batch(rows):
     labels = torch.tensor([int(r["label"] == "positive") for r in rows])
     return tokenizer([r["text"] for r in rows], padding=True, return_tensors="pt"), labels
@@ -49,11 +49,12 @@ TRAINER = """
 import csv
 import sys
 import numpy as np
+import torch
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments
 rows = list(csv.DictReader(open(sys.argv[1], encoding="utf-8")))
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[3])
-model = AutoModelForSequenceClassification.from_pretrained(sys.argv[3], num_labels=2)
+model = AutoModelForSequenceClassification.from_pretrained(sys.argv[3], num_labels=2, dtype=torch.float32)
 if sys.argv[2] == "lora":
     from peft import LoraConfig, get_peft_model
     model = get_peft_model(model, LoraConfig(task_type="SEQ_CLS", r=8, target_modules=["query", "value"]))
