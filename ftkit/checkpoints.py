@@ -73,9 +73,11 @@ def fingerprint(
 def read_weights(auto, where: str, config, source: str, **kw) -> tuple:
     "The model and the names of its newly initialised parameters."
     from safetensors import SafetensorError
+    options = dict(config=config, use_safetensors=True, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True)
+    options["local_files_only"] = source not in ("hub", "timm")
     try:
-        with quiet(), collector_paused(): model, info = auto.from_pretrained(hub_id(where) if source == "timm" else where, config=config, use_safetensors=True, trust_remote_code=False,
-                                           output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=source not in ("hub", "timm"), **kw)
+        with quiet(), collector_paused():
+            model, info = auto.from_pretrained(hub_id(where) if source == "timm" else where, **options, **kw)
     except (SafetensorError, EOFError) as e:
         raise FtError(f"The weights in {where} are damaged ({e}); the file was probably cut short. Copy or download it again.") from e
     except (OSError, ValueError) as e:
