@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Guess: importing BERT's model class from transformers loads PyTorch and the files that BERT needs.
 # Seen: it also loads the scheduler of continuous batching, through it PyTorch's compiler front end (torch._dynamo) with
-# sympy, and the losses of object detection, through them scipy.optimize and torchvision: more than two thousand modules
-# beside those of torch. Every script that only wants a classifier pays for them at its start.
+# sympy, and the losses of object detection, through them scipy.optimize and torchvision: about two thousand modules
+# that torch alone had not loaded. Every script that only wants a classifier pays for them at its start.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -31,3 +31,4 @@ EOF
 #   scipy.optimize: loaded
 #   torchvision: loaded
 #   accelerate: loaded
+#   1992 modules in all; 8 of them in transformers.models
