@@ -134,7 +134,7 @@ def many(found, save, skip, workers, offline=True, costs=None):
                   if "__pycache__" not in p.parts and ".ipynb_checkpoints" not in p.parts)
     if left:
         faults.append(("nbs", "the pages left files behind: " + ", ".join(left[:8])))
-    if costs == "record":
+    if costs == "record" and not faults:
         COSTS.write_text(json.dumps({name: round(share, 5) for name, share in shares(seconds).items()}, indent=1) + "\n", encoding="utf-8")
     elif costs == "compare" and not faults:
         faults += dear(seconds, json.loads(COSTS.read_text(encoding="utf-8"))).items()
