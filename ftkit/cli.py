@@ -43,7 +43,8 @@ def compare(o):
 def demo(o):
     "Five ways to fine-tune bert-mini on generated reviews: a table, and a picture."
     started = time.perf_counter()
-    asked = ["compare", "bert-mini", "reviews", "--steps", str(o.steps), "--batch-size", "16", "--picture", str(o.picture)]
+    asked = ["compare", "bert-mini", "reviews", "--steps", str(o.steps), "--batch-size", "16"]
+    asked += ["--option", "valid_every=3", "--picture", str(o.picture)]  # judged at the end only
     compare(parser().parse_args(asked))
     print(f"{time.perf_counter() - started:.0f} s. Next: `make lab` opens the notebooks; `ftkit finetune --help` shows how to use your own data.")
 
