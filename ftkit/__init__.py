@@ -6,10 +6,11 @@ import sys
 from importlib import import_module
 from os import environ
 
-# Threads of OpenMP that wait for each other sleep instead of spinning, or a fit beside other programs takes many times as long.
-# OpenMP reads this once, when torch loads it, so it is set before that or not at all, and never over a setting of the user's.
+# Threads of OpenMP that wait for each other spin only briefly and then sleep: spinning for longer, as libgomp does by itself, a fit
+# beside other programs takes many times as long. libgomp reads this once, when torch loads it, so it is set before that or not
+# at all, and never over a setting of the user's. libomp and Intel's library yield by themselves.
 if "torch" not in sys.modules and not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & environ.keys():
-    environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    environ["GOMP_SPINCOUNT"] = "1000"
 
 __version__ = "0.1.0"
 

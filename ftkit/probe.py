@@ -108,8 +108,11 @@ def cores_of_others(
 
 # %% ../nbs/57_probe.ipynb #18a6ace7
 def threads_sleep() -> bool:
-    "Whether OpenMP's waiting threads sleep; else they spin, which costs much on a busy machine."
-    return os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE"
+    "Whether OpenMP's waiting threads soon sleep; else they spin, which costs much on a busy machine."
+    if os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE":
+        return True
+    spins = os.environ.get("GOMP_SPINCOUNT", "")
+    return spins.isdecimal() and int(spins) <= 100_000
 
 
 def usable_threads() -> int:

@@ -53,8 +53,8 @@ def test_a_job_imports_what_it_uses(bare, method, more):
 
 @pytest.mark.parametrize("first, second", [("ftkit", "torch"), ("torch", "ftkit")])
 def test_waiting_threads_sleep_where_ftkit_comes_first(first, second):
-    policy = "import os; print(os.environ.get('OMP_WAIT_POLICY'))"
-    assert fresh(f"import {first}\nimport {second}\n{policy}") == ["PASSIVE" if first == "ftkit" else "None"]
+    setting = "import os; print(os.environ.get('GOMP_SPINCOUNT'))"
+    assert fresh(f"import {first}\nimport {second}\n{setting}") == ["1000" if first == "ftkit" else "None"]
 
 
 def test_a_setting_of_the_users_stays():

@@ -1,9 +1,9 @@
 """Fits beside other programs: one busy loop per core, against the same fits on a quiet machine
 
-In one process, quiet and busy in turns, after a warm-up fit. ftkit imported first (waiting threads sleep), torch imported
-first (they spin, and fewer threads are taken). `--against` names another checkout of this project to measure beside this one.
+Every turn runs each case in a process of its own: a warm-up fit, ten fits on the quiet machine, ten beside the loops. ftkit
+imported first (waiting threads sleep after some microseconds), torch imported first (they spin, and fewer threads are taken), and,
+quiet only, ftkit first with libgomp's own spinning. `--against` names another checkout of this project to measure beside this one.
 """
-import json
 import os
 import statistics
 import subprocess
@@ -34,42 +34,47 @@ def fits(n):
 
 cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 fits(1)
-for turn in range({turns}):
-    quiet = fits({fits})
+print("quiet", fits({fits}))
+if {beside}:
     loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(cores)]
     time.sleep(1)
     try:
-        busy = fits({fits})
+        print("busy", fits({fits}))
     finally:
         for loop in loops:
             loop.kill()
             loop.wait()
-    print("turn", quiet, busy)
 """
+SPIN = {"GOMP_SPINCOUNT": "300000"}  # what libgomp does where nothing is set
+SETTINGS = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
-def turns_of(first: str, root: Path, fits: int, turns: int, **env) -> list[tuple[float, float]]:
-    "Quiet and busy seconds of some fits, turn by turn, in a process that imports `first` first."
+def seconds_of(first: str, root: Path, fits: int, beside: bool = True, **env) -> dict[str, float]:
+    "Seconds of some fits on the quiet machine, and beside the loops, in a process that imports `first` first."
     with tempfile.TemporaryDirectory() as home:
-        whole = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", "GOMP_SPINCOUNT")}
+        whole = {k: v for k, v in os.environ.items() if k not in SETTINGS}
         whole |= dict(PYTHONPATH=str(root), FTKIT_HOME=home, HF_HOME=f"{home}/hf", HF_HUB_OFFLINE="1", FTKIT_QUIET="1", **env)
-        code = CODE.format(first=first, fits=fits, turns=turns)
+        code = CODE.format(first=first, fits=fits, beside=beside)
         done = subprocess.run([sys.executable, "-c", code], env=whole, cwd=home, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
-    return [tuple(map(float, line.split()[1:])) for line in done.stdout.splitlines() if line.startswith("turn ")]
+    found = dict(line.split() for line in done.stdout.splitlines() if line.startswith(("quiet ", "busy ")))
+    return {name: float(seconds) for name, seconds in found.items()}
 
 
 def measure(fits: int = 10, turns: int = 3, against: str = "") -> dict:
-    "By case: quiet and busy seconds of each turn, their ratio, and what sleeping threads cost when quiet."
-    cases = {"ftkit first": ("ftkit", ROOT, {}), "torch first": ("torch", ROOT, {}), "ftkit first, threads spin": ("ftkit", ROOT, {"OMP_WAIT_POLICY": "ACTIVE"})}
+    "By case: the seconds of each turn and the median of their ratio, and what sleeping threads cost when quiet."
+    cases = {"ftkit first": ("ftkit", ROOT), "torch first": ("torch", ROOT)}
     if against:
-        cases["before"] = ("ftkit", Path(against).resolve(), {})
-    found = {}
-    for name, (first, root, env) in cases.items():
-        each = turns_of(first, root, fits, turns, **env)
-        found[name] = dict(quiet=[q for q, _ in each], busy=[b for _, b in each], ratio=statistics.median(b / q for q, b in each))
-        print(f"{name}: {found[name]['ratio']:.2f} times its quiet time", flush=True)
-    cost = statistics.median(found["ftkit first"]["quiet"]) / statistics.median(found["ftkit first, threads spin"]["quiet"])
-    print(json.dumps(dict(quiet_cost=cost)))
-    return dict(cases=found, quiet_cost=cost)
+        cases["before"] = ("ftkit", Path(against).resolve())
+    each = {name: [] for name in (*cases, "spin")}
+    for turn in range(turns):
+        for name, case in cases.items():
+            each[name].append(seconds_of(*case, fits))
+            if name == "ftkit first":
+                each["spin"].append(seconds_of(*case, fits, beside=False, **SPIN))
+            print(f"turn {turn + 1}, {name}: {each[name][-1]}", flush=True)
+    ratios = {name: statistics.median(s["busy"] / s["quiet"] for s in each[name]) for name in cases}
+    costs = [ours["quiet"] / theirs["quiet"] for ours, theirs in zip(each["ftkit first"], each["spin"])]
+    print(ratios, f"sleeping costs {costs}", flush=True)
+    return dict(seconds=each, ratios=ratios, quiet_costs=costs)
