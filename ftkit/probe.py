@@ -293,6 +293,8 @@ def probed(
     if known := next((f for f in (short, file) if f.exists()), None):
         way = Way(**read_json(known)["way"])
         return replace(way, threads=min(way.threads, plain.threads))
+    if cores_of_others() > CROWDED:
+        return plain
     candidates, before = ways(precision), cpu_seconds()
     with faster(device):
         step = block_step(model, task, to_device(batch, device))
