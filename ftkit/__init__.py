@@ -54,7 +54,7 @@ _WHERE = {
     "methods.hybrid": "MAM UniPELT",
 }
 _NAMES = {name: module for module, names in _WHERE.items() for name in names.split()}
-_ROOMS = ("core formats show structure kernels data gallery tasks checkpoints methods share many store probe state train trunk run recipes api lab evaluation saliency advice testing teach cli").split()
+_ROOMS = ("core formats show structure kernels data gallery tasks weights checkpoints methods share many store probe state train trunk run recipes api lab evaluation saliency advice testing teach cli").split()
 _LATER = ("recommend diagnose evaluate export").split()
 
 __all__ = [*_NAMES, *_LATER]

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['method', 'list_methods', 'list_tasks', 'list_checkpoints', 'list_datasets', 'listed', 'read_data', 'build',
-           'check_words', 'from_boundary', 'Phased', 'device_of', 'way_for', 'learner_for', 'run_of',
-           'majority_baseline', 'last_metrics', 'finetune', 'parted', 'show_batch', 'train', 'keep_data', 'resume',
-           'load_run']
+           'keep_room', 'check_words', 'from_boundary', 'Phased', 'device_of', 'way_for', 'learner_for', 'run_of',
+           'majority_baseline', 'last_metrics', 'finetune', 'check_numbers', 'called', 'named', 'parted', 'show_batch',
+           'train', 'resume', 'load_run']
 
 # %% ../nbs/70_api.ipynb #53cb0811
 import os, time
@@ -17,16 +17,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from .checkpoints import load, quiet
-from .core import CHECKPOINTS, DATASETS, METHODS, TASKS, FtError, main_process, read_json, resolve, rng_state, say
-from .core import seed_everything, set_rng_state, versions, write_json
+from .checkpoints import load, positions, quiet
+from .core import CHECKPOINTS, DATASETS, METHODS, TASKS, FtError, main_process, positive_number, read_json, resolve, rng_state, say
+from .core import seed_everything, set_rng_state, versions, whole_number, write_json
 from .data.batching import Batches
-from .data.pictures import portable
 from .methods.core import attached, describe, from_description, method as make_method, set_modes
 from .probe import AGREED, Way, autocast, ordinary, probed
-from .run import Memory, Run, evaluate_rows
+from .run import Memory, Run, evaluate_rows, identity, keep_data, occupy
 from .share import load_delta
 from .structure import anatomy
+from .tasks.core import settle_side
 from .train import Learner
 
 # %% ../nbs/70_api.ipynb #843e5f06
@@ -55,12 +55,12 @@ def listed(table: dict) -> pd.DataFrame:
 method = make_method
 
 # %% ../nbs/70_api.ipynb #5bb1d0b8
-def read_data(spec: dict, data, valid, keep_leaks=False, clean=False):
+def read_data(spec: dict, data, valid, keep_leaks=False, clean=False, **reading):
     "Clean, split data for a specification; what was inferred is written into it."
     from ftkit.data.splits import prepare
     roles = tuple(resolve("task", spec["task"])(**spec.get("asked", {})).columns)
     if "label" in spec["columns"] and "label" not in roles: spec["columns"]["labels"] = spec["columns"].pop("label")  # several of them
-    found = prepare(data, valid, columns=spec["columns"], roles=roles, clean=clean, seed=spec["seed"], keep_leaks=keep_leaks)
+    found = prepare(data, valid, columns=spec["columns"], roles=roles, clean=clean, seed=spec["seed"], keep_leaks=keep_leaks, **reading)
     spec.update(columns=found.columns, classes=[str(c) for c in found.classes], data_hash=found.fingerprint,
                 rows=len(found.train), valid_rows=len(found.valid) if found.valid is not None else 0)
     kinds = f"; {len(spec['classes'])} classes: {', '.join(spec['classes'][:8])}{' …' if len(spec['classes']) > 8 else ''}" if spec["classes"] else ""
@@ -73,10 +73,31 @@ def build(spec: dict):
     seed_everything(spec["seed"])
     told = spec.get("asked", {}) | ({"max_length": spec["max_length"]} if spec["max_length"] else {})
     task = resolve("task", spec["task"])(classes=spec["classes"], columns=spec["columns"], **told)
-    ck = load(spec["checkpoint"], task=task, classes=spec["classes"], pretrained=spec["pretrained"], **from_description(spec["method"]).loading())
+    on = from_description(spec["method"])
+    ck = load(spec["checkpoint"], task=task, classes=spec["classes"], pretrained=spec["pretrained"], **on.loading())
+    keep_room(spec, ck, on)
+    if "text" in task.columns and task.head.endswith("SequenceClassification"):
+        settle_side(ck.model, ck.processor)
     known = spec.setdefault("base", ck.fingerprint)
     if known != ck.fingerprint: raise FtError(f"The checkpoint {spec['checkpoint']} is not the one this run was made with (its weights differ); put that one back, or start anew.")
     return ck, task
+
+
+def keep_room(spec: dict, ck, method):
+    "Hold the lengths of texts to the positions of the model, less those that the method takes for itself. Raises `FtError` for lengths that were asked for and do not fit."
+    there = positions(ck.model)
+    if not there or not hasattr(ck.processor, "model_max_length"):
+        return
+    taken = sum(getattr(insert, "positions", 0) for insert in method.plan(ck.anatomy).inject)
+    room, rows = there - taken, f" ({taken} of them are taken by {method!r})" if taken else ""
+    for name in ("max_length", "max_new_tokens"):
+        asked = spec["max_length"] if name == "max_length" else spec.get("asked", {}).get(name)
+        if asked and asked > room:
+            raise FtError(f"{name}={asked} is more than {spec['checkpoint']} has positions for: {there}{rows}. Take at most {room}.")
+    if room < 1:
+        raise FtError(f"{method!r} takes {taken} positions, and {spec['checkpoint']} has {there}; nothing is left for a text. Take fewer rows.")
+    ck.processor.model_max_length = min(ck.processor.model_max_length, room)
+
 
 # %% ../nbs/70_api.ipynb #d7f5aa14
 def check_words(task, processor, data, name: str):
@@ -159,7 +180,7 @@ def learner_for(spec: dict, ck, task, train, valid, **options) -> Learner:
     if hasattr(task, "for_training"): rows = task.for_training(rows)
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     batches = Batches(rows, task.collate, spec["batch_size"], spec["accumulate"], seed=spec["seed"], rank=rank, world=world, tokens=spec.get("batch_tokens"))
-    steps = spec["steps"] or batches.steps(spec["epochs"])
+    steps = batches.steps(spec["epochs"]) if spec["steps"] is None else spec["steps"]
     on.attach(ck.model, steps=steps)
     device = device_of(spec)
     spec["way"] = spec.get("way") or asdict(way_for(spec, ck.model.to(device), task, rows, device, steps))
@@ -214,7 +235,7 @@ def finetune(
     target: str = None,  # shorthand for columns={"target": …}, of tasks that write
     valid=0.2,  # a share of the rows, a source of its own, or None
     pretrained: bool = True,  # False starts the same architecture from random weights
-    epochs: int = 3,
+    epochs: float = 3,  # passes over the data; half of one is 0.5
     steps: int = None,  # optimiser steps; overrides epochs
     batch_size: int = 32,  # rows per optimiser step
     batch_tokens: int = None,  # tokens per optimiser step, padding included, in place of batch_size
@@ -224,23 +245,46 @@ def finetune(
     seed: int = 0,
     clean: bool = False,  # drop rows with an empty column
     keep_leaks: bool = False,  # keep training texts that also stand in validation
+    drop_duplicates: bool = False,  # keep the first of rows that are equal in all columns used
+    encoding: str = None,  # of text files; None recognises UTF-8 and GB18030
+    delimiter: str = None,  # of text files; None goes by the extension and the first line
     cache: bool = None,  # compute what is frozen once per row: True insists, False never does, None does it where it is safe and pays
     out=None,  # folder for checkpoints; `resume(out)` goes on from them
     **options,  # of the task (augment for pictures) and of the Learner: eval_on_start, keep, patience, schedule, warmup, optimizer, checkpointing, compile, …; the probe chooses precision unless given
 ) -> Run:
     "Fine-tune a checkpoint on data. Raises `FtError` for whatever can be known to be wrong before training."
     asked, learner = parted(options, task, max_length)
-    named = {k: v for k, v in (("text", text), ("image", image), ("label", label), ("target", target)) if v}
-    spec = dict(checkpoint=str(checkpoint), task=task, asked=asked, method=describe(make_method(method)), columns={**(columns or {}), **named},
-                pretrained=pretrained, epochs=epochs, steps=steps, batch_size=batch_size, batch_tokens=batch_tokens, accumulate=accumulate,
-                max_length=max_length, lr=lr, seed=seed, cache=cache, learner=learner, versions=versions(),
-                source=data if isinstance(data, str) else type(data).__name__)
-    found = read_data(spec, data, valid, keep_leaks, clean)
+    spec = dict(checkpoint=str(checkpoint), task=task, asked=asked, method=describe(make_method(method)), pretrained=pretrained, epochs=epochs, steps=steps,
+                columns=named(columns, text=text, image=image, label=label, target=target), batch_size=batch_size, batch_tokens=batch_tokens,
+                accumulate=accumulate, max_length=max_length, lr=lr, seed=seed, cache=cache, learner=learner, versions=versions(), source=called(data))
+    check_numbers(spec)
+    found = read_data(spec, data, valid, keep_leaks, clean, drop_duplicates=drop_duplicates, encoding=encoding, delimiter=delimiter)
     ck, task = build(spec)
-    spec["unknown_rate"] = check_words(task, ck.processor, found.train, spec["checkpoint"])
-    if out and any(map(callable, asked.values())): raise FtError(f"{', '.join(k for k, v in asked.items() if callable(v))} is a function, which cannot be written into {out} for resume; name a preset, or leave out= away.")
-    if out and main_process(): keep_data(Path(out), spec, found)
+    spec["unknown_rate"] = check_words(task, ck.processor, found.train, str(checkpoint))
+    if out: occupy(Path(out), spec, found)
     return train(spec, ck, task, found.train, found.valid, out)
+
+# %% ../nbs/70_api.ipynb #7a11c0d4
+def check_numbers(spec: dict):
+    "Make the numbers of a specification Python's own, in place. Raises `FtError` for those that mean nothing."
+    for name in ("steps", "batch_size", "batch_tokens", "accumulate", "max_length"):
+        spec[name] = whole_number(name, spec[name])
+    spec["epochs"] = positive_number("epochs", spec["epochs"])
+    spec["lr"] = positive_number("lr", spec["lr"], zero=True)
+    spec["seed"] = whole_number("seed", spec["seed"], least=0)
+    for name in ("valid_every", "patience", "save_every"):
+        if name in spec["learner"]:
+            spec["learner"][name] = whole_number(name, spec["learner"][name])
+
+
+def called(data) -> str:
+    "What the data is called in a specification: its name, or its type."
+    return data if isinstance(data, str) else type(data).__name__
+
+
+def named(columns: dict | None, **short) -> dict:
+    "Columns by role, with those that were named by an option of their own."
+    return {**(columns or {}), **{role: column for role, column in short.items() if column}}
 
 # %% ../nbs/70_api.ipynb #b0fca1fa
 def parted(
@@ -288,7 +332,7 @@ def show_batch(
 def train(spec: dict, ck, task, data, valid, out, resume: bool = False) -> Run:
     "Fit, measure, and return the run; shared by `finetune` and `resume`."
     with Memory() as memory:
-        learner = learner_for(spec, ck, task, data, valid, out=Path(out) / "state" if out else None)
+        learner = learner_for(spec, ck, task, data, valid, out=Path(out) / "state" if out else None, identity=identity(spec))
         if out and main_process(): write_json(Path(out) / "spec.json", spec)
         if resume: learner.resume()
         with Way(**spec["way"]).used(): learner.fit()
@@ -296,15 +340,6 @@ def train(spec: dict, ck, task, data, valid, out, resume: bool = False) -> Run:
     if "accuracy" in run.metrics: run.resources |= majority_baseline(task, valid)
     if out and main_process(): run.save(out)
     return run
-
-# %% ../nbs/70_api.ipynb #6a694430
-def keep_data(out: Path, spec: dict, found):
-    "Write what a killed run needs to go on: its specification and its data."
-    out.mkdir(parents=True, exist_ok=True)
-    for name, part in (("train", found.train), ("valid", found.valid)):
-        if part is not None:
-            with quiet(): portable(part).to_parquet(str(out / f"{name}.parquet"))
-    write_json(out / "spec.json", spec)
 
 # %% ../nbs/70_api.ipynb #4d0773df
 def resume(
@@ -322,12 +357,19 @@ def resume(
 # %% ../nbs/70_api.ipynb #14467c91
 def load_run(
     folder,  # what `Run.save` wrote
+    checkpoint: str = None,  # where the base is now, if it was moved since; its weights must be the same
 ) -> Run:
-    "Open a saved run: fetch its base, put its delta on."
+    "Open a saved run: fetch its base, put its delta on. Raises `FtError` where the base is not found or is another one."
     folder = Path(folder)
-    if not (folder / "run.json").exists(): raise FtError(f"{folder} holds no saved run (there is no run.json).")
+    if not (folder / "run.json").exists():
+        raise FtError(f"{folder} holds no saved run (there is no run.json).")
     kept = read_json(folder / "run.json")
-    ck, task = build(kept["spec"])
+    if checkpoint is not None:
+        kept["spec"]["checkpoint"] = str(checkpoint)
+    try:
+        ck, task = build(kept["spec"])
+    except FtError as e:
+        raise e if checkpoint is not None else FtError(f"{e} If the base is elsewhere now, say where: load_run({str(folder)!r}, checkpoint=...).") from e
     on = load_delta(ck.model, folder / "delta")
     ck.model.eval()
     steps = pd.read_csv(folder / "history.csv").to_dict("records")

@@ -7,14 +7,15 @@ __all__ = ['Comparison', 'averaged', 'measure', 'silence', 'compare', 'majority'
            'find_lr', 'judged', 'rate_picture', 'tradeoff', 'overlap', 'gap', 'label_places', 'write_labels']
 
 # %% ../nbs/72_lab.ipynb #762b2d50
-import math, os, statistics, tempfile
+import html, math, os, statistics, tempfile
+from collections.abc import Iterable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 import pandas as pd
 from .api import finetune
-from .core import FtError
+from .core import FtError, say, whole_number
 from .methods.core import method as make_method
 from .probe import agreed
 from .share import save_delta
@@ -26,6 +27,7 @@ class Comparison:
     runs: list = field(repr=False)  # one row per method and seed
     metric: str  # the deciding metric
     settings: dict  # what was the same for all
+    refused: dict = field(default_factory=dict)  # method -> why it has no row
 
     @property
     def table(self) -> pd.DataFrame:
@@ -44,7 +46,7 @@ class Comparison:
 
     def __repr__(self):
         from ftkit.show import table
-        return repr(table(self.table))
+        return "\n".join([repr(table(self.table)), *(f"{name} has no row: {why}" for name, why in self.refused.items())])
 
 # %% ../nbs/72_lab.ipynb #16085771
 def averaged(name: str, rows: list, metric: str) -> dict:
@@ -83,20 +85,32 @@ def compare(
     seeds=1,  # how many, or a list of them
     **options,  # passed to finetune, the same for all
 ) -> Comparison:
-    "Fine-tune with each method under the same budget, all computed in the way that suits the first. Raises `FtError` when there is nothing to compare."
+    "Fine-tune with each method under the same budget, all computed in the way that suits the first. A method that the model refuses has no row, and says why. Raises `FtError` when there is nothing to compare."
     if not methods: raise FtError("There are no methods to compare; give methods=[…].")
     chosen = [make_method(m) for m in methods]
-    seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    seeds = [whole_number("a seed", s, least=0) for s in seeds] if isinstance(seeds, Iterable) else list(range(whole_number("seeds", seeds)))
     if not seeds: raise FtError("There are no seeds to run; give seeds=1 or more.")
     if options.get("valid", 0.2) is None: raise FtError("A comparison needs rows to judge by; give valid=…")
     if options.get("out"): raise FtError("A comparison writes no folder of its own (its runs would all go into one); leave out= away, or call finetune for each.")
-    runs = []
+    runs, refused = [], {}
     with silence(True), suppress(FtError): finetune(checkpoint, data, chosen[0], **{**options, "steps": 1, "valid": None, "eval_on_start": False})  # so that the first row does not pay for what is loaded once
     with agreed():
         for m, s in product(chosen, seeds):
-            with silence(bool(runs)): run = finetune(checkpoint, data, m, seed=s, **options)
+            if repr(m) in refused:
+                continue
+            try:
+                with silence(bool(runs)): run = finetune(checkpoint, data, m, seed=s, **options)
+            except FtError as e:
+                refused[repr(m)] = e
+                continue
             runs.append(measure(repr(m), run))
-    return Comparison(runs, run.task.metric, dict(checkpoint=checkpoint, data=str(data)[:80], seeds=seeds, **options))
+    if not runs:
+        raise next(iter(refused.values()))
+    runs = [r for r in runs if r["method"] not in refused]
+    for name, why in refused.items():
+        say(f"{name} has no row: {why}")
+    reasons = {name: str(why) for name, why in refused.items()}
+    return Comparison(runs, run.task.metric, dict(checkpoint=checkpoint, data=str(data)[:80], seeds=seeds, **options), reasons)
 
 # %% ../nbs/72_lab.ipynb #0d53cce6
 def majority(c: Comparison) -> dict | None:
@@ -124,7 +138,8 @@ def learning_curves(c: Comparison):
 # %% ../nbs/72_lab.ipynb #041ec567
 def _html(self):
     from ftkit.show import table
-    return table(self.table)._repr_html_() + self.plot()._repr_html_()
+    left_out = "".join(f"<p>{html.escape(f'{name} has no row: {why}')}</p>" for name, why in self.refused.items())
+    return table(self.table)._repr_html_() + left_out + self.plot()._repr_html_()
 Comparison._repr_html_ = _html
 
 # %% ../nbs/72_lab.ipynb #8e03efc2

@@ -11,8 +11,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 import torch
 from torch.func import functional_call
-from .core import FtError, read_json
+from .core import FtError, read_json, say
 from .methods.core import attached, canonical, put
+from .methods.merging import untie
 from .methods.inserts import Inserted
 from .methods.tuners import Added, names_on, speak, tuner_layers
 from .share import load_delta
@@ -50,7 +51,7 @@ def only_here(base, name: str, rows):
     here = [(n, m) for kind, shelf in base._modules.items() if kind.startswith("ft_") for n, m in shelf.items()]
     before = [dict(m.__dict__) for _, m in here]
     for n, m in here:
-        m.__dict__.update(silent=n != name, rows=None)
+        m.__dict__.update(silent=n != name, only_rows=None)
         if torch.is_tensor(heard_ := m.__dict__.get("heard")): m.__dict__["heard"] = heard_[rows]
     try: yield
     finally:
@@ -147,10 +148,10 @@ def replaced(module, forward):
 def speaking_for(on, rows):
     "Let what was inserted speak for some rows, for the length of a `with`."
     mine = [m for h in on.handles if isinstance(h, Inserted) for m in h.added()]
-    for m in mine: m.__dict__["rows"] = rows
+    for m in mine: m.__dict__["only_rows"] = rows
     try: yield
     finally:
-        for m in mine: del m.__dict__["rows"]
+        for m in mine: del m.__dict__["only_rows"]
 
 # %% ../nbs/52_many.ipynb #e572dd4b
 def merged(
@@ -166,6 +167,10 @@ def merged(
         if not plain or any(not hasattr(layer, "get_delta_weight") or getattr(layer, "use_dora", {}).get(n) for layer in mine):
             raise FtError(f"{on.method!r} is no plain update of matrices, so it has no weighted sum; LoRA, LoHa and LoKr have.")
     if len({tuple(c) for n in names if (c := deltas.classes[n])}) > 1: raise FtError(f"The deltas {', '.join(names)} answer with other classes, so their heads have no average; merge deltas of one task.")
+    for on in methods.values():
+        for h in on.handles: h.check_merge()
+    tied = untie(model, [m for on in methods.values() for h in on.handles for m in h.bases()])
+    for path, others in tied.paths.items(): say(f"{path} shared its weight with {others}; merged, it has one of its own")
     with torch.no_grad():
         for _, layer in layers:
             for n in names:

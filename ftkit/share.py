@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['NOT_OPTIONS', 'LORA_OPTIONS', 'write_tensors', 'read_tensors', 'save_delta', 'class_names', 'write_part', 'cast',
-           'without', 'write_peft', 'load_delta', 'read_parts', 'put_all', 'load_peft', 'of_peft', 'unpruned']
+           'without', 'write_peft', 'write_as_lora', 'thin', 'factors', 'load_delta', 'put_on', 'read_manifest',
+           'read_parts', 'put_all', 'copied', 'listed', 'load_peft', 'complete', 'described', 'of_peft', 'unpruned']
 
 # %% ../nbs/50_share.ipynb #02fb1a0b
-import json, re
+import json, re, warnings
 from pathlib import Path
+from types import SimpleNamespace
 import torch
-from .core import FtError, atomic, library, read_json, sha256, write_json
+from .core import FtError, atomic, library, read_json, say, sha256, write_json
 from .methods.core import Attached, attached, canonical, describe, from_description, method, parts, put
 from .structure import anatomy
 
@@ -69,10 +71,12 @@ def write_part(folder: Path, on: Attached, plan, dtype) -> list:
     base = {n: on.trained[n] for n in plan.train}
     for h in handles: base = h.packed(base)
     if plan.buffers: base |= {"buffer:" + n: b for n, b in on.anatomy.model.named_buffers()}
-    if handles and all(hasattr(h.injection, 'config') for h in handles) and all(on.anatomy.in_head(n) for n in plan.train):
+    theirs = handles and all(hasattr(h.injection, 'config') for h in handles) and all(on.anatomy.in_head(n) for n in plan.train)
+    if theirs and not any(h.bent for h in handles):
         return [f for h in handles for f in write_peft(folder, h, base, on, dtype)]
     added = {without(h.name, canonical(n)): p for h in handles for n, p in h.stored().items()}
     write_tensors(folder / "delta.safetensors", cast({**base, **added}, dtype))
+    if theirs: write_as_lora(folder, handles[0], base, on, dtype)
     return ["delta.safetensors"]
 
 # %% ../nbs/50_share.ipynb #7baa1608
@@ -102,6 +106,46 @@ def write_peft(folder: Path, handle, head: dict, on: Attached, dtype) -> list:
     write_json(folder / "adapter_config.json", plain)
     return ["adapter_model.safetensors", "adapter_config.json"]
 
+# %% ../nbs/50_share.ipynb #d9e4b7c2
+def write_as_lora(folder: Path, handle, head: dict, on: Attached, dtype):
+    "Write what LoHa or LoKr adds to matrices as LoRA, for peft, which cannot put the two on `Conv1D`."
+    model, pairs = on.anatomy.model, {canonical(path): thin(layer, handle.name) for path, layer in handle.layers()}
+    ranks = {path: a.shape[0] for path, (a, _) in pairs.items()}
+    turned = {path: path in handle.bent for path in ranks}
+    most = max(ranks.values())
+    config = library("peft").LoraConfig(r=most, lora_alpha=most, rank_pattern=ranks, alpha_pattern=ranks, target_modules=sorted(ranks))
+    config.fan_in_fan_out, config.inference_mode = any(turned.values()), True
+    config.modules_to_save = [p for p in on.anatomy.head if any(n.startswith(p + ".") for n in head)] or None
+    config.base_model_name_or_path = getattr(getattr(model, "config", None), "_name_or_path", None) or None
+    tensors = {f"base_model.model.{path}.lora_{part}.weight": t for path, pair in pairs.items() for part, t in zip("AB", pair)}
+    tensors.update({f"base_model.model.{n}": p for n, p in head.items()})
+    write_tensors(folder / "adapter_model.safetensors", cast(tensors, dtype))
+    write_json(folder / "adapter_config.json", {k: sorted(v) if isinstance(v, set) else getattr(v, "value", v) for k, v in config.to_dict().items()})
+    say(f"{handle.injection.title} on Conv1D has no form in peft; {folder} holds it for ftkit, and the same update as LoRA of rank {most} for peft")
+
+@torch.no_grad()
+def thin(layer, name: str) -> tuple:
+    "The update of a LoHa or LoKr layer as a product: A, (rank, columns), and B, (rows, rank)."
+    whole = layer.get_delta_weight(name)
+    if hasattr(layer, "hada_w1_a"):
+        left, right = (layer.hada_w1_a[name], layer.hada_w2_a[name]), (layer.hada_w1_b[name], layer.hada_w2_b[name])
+        b = (left[0][:, :, None] * left[1][:, None, :]).flatten(1) * layer.scaling[name]
+        a = (right[0][:, None, :] * right[1][None, :, :]).flatten(0, 1)
+    else:
+        first = layer.lokr_w1[name] if name in layer.lokr_w1 else layer.lokr_w1_a[name] @ layer.lokr_w1_b[name]
+        second = layer.lokr_w2[name] if name in layer.lokr_w2 else layer.lokr_w2_a[name] @ layer.lokr_w2_b[name]
+        (b1, a1), (b2, a2) = factors(first), factors(second)
+        b, a = torch.kron(b1, b2) * layer.scaling[name], torch.kron(a1, a2)
+    if a.shape[0] <= min(whole.shape): return a, b
+    same = torch.eye(min(whole.shape), device=whole.device, dtype=whole.dtype)
+    return (same, whole) if whole.shape[1] <= whole.shape[0] else (whole, same)
+
+def factors(matrix: torch.Tensor) -> tuple:
+    "Two thin matrices whose product is a matrix, as thin as its rank allows; at least of rank one."
+    u, s, v = torch.linalg.svd(matrix.double(), full_matrices=False)
+    r = max(1, int((s > torch.finfo(matrix.dtype).eps * max(matrix.shape) * s[0]).sum()))
+    return (u[:, :r] * s[:r]).to(matrix.dtype), v[:r].to(matrix.dtype)
+
 # %% ../nbs/50_share.ipynb #3105b098
 def load_delta(
     model: torch.nn.Module,  # a fresh base
@@ -112,20 +156,38 @@ def load_delta(
 ) -> Attached:
     "Put a saved delta on a base. Raises `FtError` for damaged files and for another base."
     folder = Path(folder)
-    if not (folder / "ftkit.json").exists(): return load_peft(model, folder, name)
-    manifest = read_json(folder / "ftkit.json")
-    for f, digest in manifest["files"].items():
-        if not (folder / f).is_file() or sha256(folder / f) != digest: raise FtError(f"{folder / f} is missing or was changed since it was saved.")
-    made = from_description(manifest["method"])
+    if not (folder / "ftkit.json").exists(): return load_peft(model, folder, name, keep)
+    manifest, made = read_manifest(folder)
     if made.loading() and not getattr(model, "is_loaded_in_4bit", False):
-        if any_base: return load_peft(model, folder, name)
+        if any_base: return load_peft(model, folder, name, keep)
         raise FtError(f"The delta in {folder} was trained on a 4-bit base, and this base is not; load it with {made!r}.loading(), or pass any_base=True to open the delta as LoRA on this base, e.g. to merge it.")
-    on = made.attach(model, name, keep, steps=0)
+    on = put_on(made, model, name, keep, folder / "ftkit.json")
     if on.base != manifest["base"] and not any_base:
         if on.kept is not None: on.method.detach(model, name)
         raise FtError(f"The delta in {folder} was made on another base (fingerprint {manifest['base'][:12]}…, this one is {on.base[:12]}…); load the base it was made on, or pass any_base=True.")
-    read_parts(model, folder, on, manifest)
+    try: read_parts(model, folder, on, manifest)
+    except FtError:
+        if on.kept is not None: on.method.detach(model, name)
+        raise
     return on
+
+def put_on(made, model, name: str, keep: str, where: Path) -> Attached:
+    "Attach a method that a file describes. Raises `FtError` where its options are no such."
+    try: return made.attach(model, name, keep, steps=0)
+    except (FtError, torch.OutOfMemoryError): raise
+    except Exception as e: raise FtError(f"{where} describes a method that cannot be put on {type(model).__name__} ({type(e).__name__}: {e}); save or download the delta again.") from e
+
+def read_manifest(folder: Path) -> tuple:
+    "What `save_delta` wrote about a delta, and its method. Raises `FtError` where it, or a file that it lists, is not as it was."
+    manifest = read_json(folder / "ftkit.json")
+    parts = dict(files=dict, base=str, method=dict)
+    if not isinstance(manifest, dict) or not all(isinstance(manifest.get(k), kind) for k, kind in parts.items()): raise FtError(f"{folder / 'ftkit.json'} is not what save_delta wrote: files, base and method of a delta must be in it. Save the delta again.")
+    for f, digest in manifest["files"].items():
+        if not (folder / f).is_file() or sha256(folder / f) != digest: raise FtError(f"{folder / f} is missing or was changed since it was saved.")
+    if not any(f.endswith(".safetensors") for f in manifest["files"]): raise FtError(f"{folder / 'ftkit.json'} lists no tensors; save the delta again.")
+    try: return manifest, from_description(manifest["method"])
+    except FtError: raise
+    except Exception as e: raise FtError(f"{folder / 'ftkit.json'} describes no method of this kit ({type(e).__name__}: {e}); save the delta again.") from e
 
 # %% ../nbs/50_share.ipynb #355561f4
 def read_parts(model, folder: Path, on: Attached, manifest: dict):
@@ -135,38 +197,80 @@ def read_parts(model, folder: Path, on: Attached, manifest: dict):
         if f.endswith(".safetensors"): put_all(own, on, read_tensors(folder / f), folder / f)
 
 # %% ../nbs/50_share.ipynb #70611d15
-def put_all(own: dict, on: Attached, values: dict, where):
-    "Copy tensors by name, whichever format named them. Raises `FtError` when one has no place."
+def put_all(own: dict, on: Attached, values: dict, where) -> dict:
+    "Copy tensors by name, whichever format named them; returns those that were filled. Raises `FtError`, before any is touched, when one has no place."
     for h in on.handles:
         for n, p in h.parameters().items():
             n = canonical(n)
             own[without(h.name, f"added:{n}")] = own["base_model.model." + without(h.name, n)] = p
     for h in on.handles: values = h.unpacked(values)
+    found, strange = {}, []
     for n, v in values.items():
         key = next((k for k in (n, f"{n}.weight") if k in own), n.removeprefix("base_model.model."))  # peft leaves out the last word of DoRA's sizes
-        if key not in own or own[key].shape != v.shape: raise FtError(f"{where} holds {n} {tuple(v.shape)}, which has no place in this model.")
-        put(own, {key: v})
+        if key in own and own[key].shape == v.shape: found[key] = v
+        elif not copied(on.anatomy.model, n, v): strange.append(f"{n} {tuple(v.shape)}")
+    if strange: raise FtError(f"{where} holds {listed(strange)}, which {'has' if len(strange) == 1 else 'have'} no place in this model: another size, or weights of the base that were trained as well.")
+    put(own, found)
+    return {id(own[k]): own[k] for k in found}
+
+def copied(model, name: str, value: torch.Tensor) -> bool:
+    "Whether a tensor is a copy of the base's own, as peft stores embeddings beside an update of them."
+    own = {canonical(n): p for n, p in model.named_parameters(remove_duplicate=False)}.get(canonical(name.removeprefix("base_model.model.")))
+    return own is not None and own.shape == value.shape and torch.equal(own.detach().cpu().to(value.dtype), value)
+
+def listed(names: list, most: int = 4) -> str:
+    "Names one after the other, the first few of many."
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 # %% ../nbs/50_share.ipynb #c53d5029
-def load_peft(model, folder: Path, name: str) -> Attached:
-    "Put a delta that peft wrote on a model."
+def load_peft(model, folder: Path, name: str, keep: str = None) -> Attached:
+    "Put a delta that peft wrote on a model. Raises `FtError`, and leaves the model as it was, where tensors are missing or have no place."
     if not (folder / "adapter_config.json").exists(): raise FtError(f"{folder} holds no delta: neither ftkit.json nor adapter_config.json is there.")
     config, file = read_json(folder / "adapter_config.json"), folder / "adapter_model.safetensors"
-    on = of_peft(config, model).attach(model, name, steps=0)
-    values = unpruned(read_tensors(file), config) if config.get("rank_pattern") and config["peft_type"] == "ADALORA" else read_tensors(file)
-    put_all(dict(on.trained), on, values, file)
+    if not file.exists() and (folder / "adapter_model.bin").exists():
+        raise FtError(f"{folder} holds its tensors as a pickle (adapter_model.bin), which can run code when it is read; open it with peft once and save it again, as safetensors.")
+    made, values = described(config, model, folder), read_tensors(file)
+    on = put_on(made, model, name, keep or ("cpu" if config.get("init_lora_weights") == "pissa" else None), folder / "adapter_config.json")
+    try:
+        if config.get("rank_pattern") and config["peft_type"] == "ADALORA": values = unpruned(values, config)
+        complete(on, put_all(dict(on.trained), on, values, file), file)
+    except Exception as e:
+        on.method.detach(model, name)
+        if isinstance(e, FtError): raise
+        raise FtError(f"{folder / 'adapter_config.json'} does not fit its tensors ({type(e).__name__}: {e}); save the adapter again.") from e
     return on
+
+def complete(on: Attached, filled: dict, file):
+    "Refuse a file that lacks tensors of its adapter. Raises `FtError`; warns where only the head is missing."
+    added = [canonical(n) for n, p in on.added().items() if id(p) not in filled]
+    if added: raise FtError(f"{file} lacks {len(added)} of {len(on.added())} tensors that its adapter_config.json promises: {listed(added)}. It was saved in part; save or download it again.")
+    head = [n for n, p in on.trained.items() if id(p) not in filled]
+    if head: warnings.warn(f"Missing in {file}: {listed(head)}. The head keeps the values it was drawn with, so its answers mean nothing until it is trained; peft saves a head that is named in modules_to_save, or follows from task_type.", stacklevel=4)
+
+def described(config: dict, model, folder: Path):
+    "The method that a configuration of peft describes. Raises `FtError` for what is none, and for prompts."
+    where = folder / "adapter_config.json"
+    kinds = library("peft.mapping").PEFT_TYPE_TO_CONFIG_MAPPING
+    kind = config.get("peft_type") if isinstance(config, dict) else None
+    if kind not in list(kinds): raise FtError(f"{where} names no tuner of peft: its peft_type is {kind!r}. Save or download the adapter again.")
+    if not issubclass(library("peft.mapping").PEFT_TYPE_TO_TUNER_MAPPING[kind], library("peft.tuners.tuners_utils").BaseTuner):
+        raise FtError(f"{folder} holds a {kind} of peft: learned inputs, and no update of modules. Open it with peft.PeftModel.from_pretrained(model, folder), or train Prefix(), Prompt() or PTuning() here.")
+    if not config.get("target_modules"): raise FtError(f"{where} names no target_modules, so it is unknown which modules the adapter belongs to; open it with peft.PeftModel.from_pretrained.")
+    try: return of_peft(config, model)
+    except FtError: raise
+    except Exception as e: raise FtError(f"{where} is not what peft writes ({type(e).__name__}: {e}); save or download the adapter again.") from e
 
 # %% ../nbs/50_share.ipynb #2a48393c
 def of_peft(config: dict, model):
     "The method that a configuration of peft describes."
     import dataclasses
     kind, wanted = config["peft_type"].lower(), config["target_modules"]
-    if isinstance(wanted, str): hit = lambda p: wanted == "all-linear" or re.fullmatch(wanted, p)
-    else: hit = lambda p: any(p == t or p.endswith("." + t) for t in wanted)
-    paths = [n for n, _ in model.named_modules() if hit(n)]
+    check, kinds = library("peft.tuners.tuners_utils").check_target_module_exists, library("peft.mapping").PEFT_TYPE_TO_CONFIG_MAPPING
+    fields = dataclasses.fields(kinds[config["peft_type"]])
+    there = SimpleNamespace(**{f.name: config.get(f.name) for f in fields} | dict(modules_to_save=None))
+    paths = [n for n, _ in model.named_modules() if n and wanted != "all-linear" and check(there, n)]
+    if not paths and wanted != "all-linear": raise FtError(f"The adapter belongs to modules that {type(model).__name__} does not have: {listed(sorted(wanted)) if not isinstance(wanted, str) else wanted}; load the base it was made on.")
     on = "linear" if wanted == "all-linear" else ",".join(paths)
-    fields = dataclasses.fields(library("peft.mapping").PEFT_TYPE_TO_CONFIG_MAPPING[config["peft_type"]])
     plain = {f.name: f.default if f.default_factory is dataclasses.MISSING else f.default_factory() for f in fields}
     options = {k: v for k, v in config.items() if k in plain and v != plain[k] and k not in NOT_OPTIONS}
     if options.get("init_lora_weights") in (False, "gaussian"): del options["init_lora_weights"]  # how it began is no matter once the numbers are there
@@ -177,7 +281,8 @@ def of_peft(config: dict, model):
     if inner := options.get("feedforward_modules"): options["feedforward_modules"] = [p for p in paths if any(p == t or p.endswith("." + t) for t in inner)]
     return method("peft", tuner=kind, on=on, options=tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in options.items()))
 
-NOT_OPTIONS = ("target_modules", "peft_type", "task_type", "inference_mode", "modules_to_save", "base_model_name_or_path", "auto_mapping", "peft_version", "revision")
+NOT_OPTIONS = ("target_modules", "peft_type", "task_type", "inference_mode", "modules_to_save", "base_model_name_or_path", "auto_mapping", "peft_version", "revision",
+               "exclude_modules", "layers_to_transform", "layers_pattern")  # the last three chose modules, which are named by now
 LORA_OPTIONS = {"r": "r", "lora_alpha": "alpha", "lora_dropout": "dropout", "use_rslora": "rs", "init_lora_weights": "start", "use_dora": None, "fan_in_fan_out": None}  # peft's word -> ours
 
 # %% ../nbs/50_share.ipynb #6406ff2c

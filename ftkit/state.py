@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['trained_names', 'handles', 'moving_buffers', 'get_values', 'put_values', 'split_state', 'join_state', 'save_state',
-           'load_state']
+           'check_identity', 'load_state']
 
 # %% ../nbs/58_state.ipynb #3a0d00eb
 from pathlib import Path
@@ -81,7 +81,8 @@ def save_state(learner, folder: Path):
     best = {k: v for k, v in (learner.best or {}).items() if k != "values"}
     for mark, group in (("state", kept), ("method", of_method), ("random", random), ("best", learner.best["values"] if learner.best else {})):
         tensors |= {f"{mark}|{n}": t for n, t in group.items()}
-    plain = dict(format=1, step=learner.step_count, epoch=learner.epoch, total=learner.total, since_best=learner.since_best, best=best, history=learner.history,
+    plain = dict(format=1, identity=learner.identity, step=learner.step_count, epoch=learner.epoch, total=learner.total,
+                 since_best=learner.since_best, best=best, history=learner.history,
                  batches=learner.batches.state_dict(), state=plain_state, method=plain_method, random=plain_random, counters=counters,
                  scaler=learner.scaler.state_dict(), seconds=learner.seconds, sizes=learner.sizes, stop=learner.stop)
     files = [folder / f"step-{learner.step_count}.safetensors", folder / f"step-{learner.step_count}.json"]
@@ -91,6 +92,15 @@ def save_state(learner, folder: Path):
     for old in folder.glob("step-*"):
         if old not in files: old.unlink(missing_ok=True)
 
+# %% ../nbs/58_state.ipynb #58c4ec01
+def check_identity(learner, state: dict, folder: Path):
+    "Raises `FtError` for the state of another run, or of one with another number of steps."
+    theirs = state.get("identity")
+    if theirs and learner.identity and theirs != learner.identity:
+        raise FtError(f"The state in {folder} belongs to another run: its data, its method or an option of its training differs. Give this run a folder of its own.")
+    if state["total"] != learner.total:
+        raise FtError(f"The state in {folder} is of a run of {state['total']} optimiser steps, and this one has {learner.total}; its learning rates would not fit.")
+
 # %% ../nbs/58_state.ipynb #f5a550af
 def load_state(learner, folder: Path):
     "Take up a saved state. Raises `FtError` when it is missing, damaged, or of other models."
@@ -99,6 +109,7 @@ def load_state(learner, folder: Path):
     for f, digest in files.items():
         if not (folder / f).is_file() or sha256(folder / f) != digest: raise FtError(f"{folder / f} is missing or was changed since it was saved.")
     plain, tensors = read_json(folder / next(f for f in files if f.endswith(".json"))), read_tensors(folder / next(f for f in files if f.endswith(".safetensors")))
+    check_identity(learner, plain, folder)
     groups = {}
     for key, t in tensors.items():
         mark, _, n = key.partition("|")

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ATTENTION', 'LEAF', 'HEADS', 'ROLES', 'ADDED', 'own_parameters', 'composite', 'size', 'repeated', 'numbered',
-           'linear', 'role_of', 'find_head', 'Anatomy', 'anatomy', 'with_kin', 'over_vocabulary', 'find_roles',
-           'select', 'no_match', 'part_of', 'rows', 'picture']
+           'linear', 'role_of', 'find_head', 'Anatomy', 'in_words', 'anatomy', 'with_kin', 'repeats', 'configured',
+           'over_vocabulary', 'find_roles', 'select', 'no_match', 'part_of', 'rows', 'picture']
 
 # %% ../nbs/30_structure.ipynb #4f0fe227
 import fnmatch, re
@@ -38,14 +38,17 @@ def repeated(
     module: nn.Module,  # where to look
     path: str = "",  # its own path
     matrices: int = 2,  # that a block must hold
+    rows: tuple = (nn.ModuleList,),  # classes of modules in which a block may stand alone
 ) -> list:
     "Paths of the repeated blocks below a module, in order."
     inner, groups = [], {}
-    for name, child in module.named_children():
+    children = dict(module.named_children())  # each one once, however often it is listed
+    for name, child in children.items():
         place = f"{path}.{name}" if path else name
-        inner += repeated(child, place, matrices)
+        inner += repeated(child, place, matrices, rows)
         if composite(child, matrices): groups.setdefault(type(child), []).append((place, child))
-    mine = max((g for kind, g in groups.items() if len(g) > 1 and not (inner and issubclass(kind, (nn.Sequential, nn.ModuleList)))), key=len, default=[])
+    least = 1 if isinstance(module, rows) and len(children) == 1 else 2
+    mine = max((g for kind, g in groups.items() if len(g) >= least and not (inner and issubclass(kind, (nn.Sequential, nn.ModuleList)))), key=len, default=[])
     if not mine or "expert" in path: return [] if "expert" in path else inner
     inside = [b for b in inner if b.startswith(tuple(p + "." for p, _ in mine))]
     row = [b for b in inside if numbered(b) or not numbered(mine[0][0])]
@@ -120,6 +123,7 @@ class Anatomy:
     roles: dict  # role -> module paths, in order
     fused: list  # modules that play query, key and value at once
     new_head: list  # the part of the head that knows nothing yet
+    repeats: dict = field(default_factory=dict)  # block -> how often a forward pass uses it, where that is more than once
 
     def module(self, path: str) -> nn.Module:
         "The module at a path; where a tuner has wrapped it, what is inside."
@@ -151,7 +155,18 @@ class Anatomy:
     def __repr__(self):
         some = lambda names: ", ".join(names) if len(names) < 4 else f"{names[0]} … {names[-1]}"
         roles = ", ".join(f"{len(v)} {k}" for k, v in self.roles.items())
-        return f"Anatomy({len(self.blocks)} blocks: {some(self.blocks)}; head: {some(self.head) or 'none'}; roles: {roles})"
+        return f"Anatomy({in_words(self)}: {some(self.blocks)}; head: {some(self.head) or 'none'}; roles: {roles})"
+
+# %% ../nbs/30_structure.ipynb #96fad0d7
+def in_words(
+    anatomy: Anatomy,
+) -> str:
+    "Its blocks and how they are used, for a message: \"12 blocks\", or \"1 block, used 12 times with the same weights\"."
+    count = f"{len(anatomy.blocks)} block{'s' * (len(anatomy.blocks) != 1)}"
+    if not anatomy.repeats:
+        return count
+    times = " or ".join(map(str, sorted(set(anatomy.repeats.values()))))
+    return f"{count}, {'each ' * (len(anatomy.blocks) > 1)}used {times} times with the same weights"
 
 # %% ../nbs/30_structure.ipynb #3250d2a6
 def anatomy(
@@ -161,13 +176,13 @@ def anatomy(
     "Cut a model into stem, blocks, head and roles. Raises `FtError` when nothing repeats."
     if not isinstance(model, nn.Module): raise FtError(f"anatomy() takes a torch module, not {type(model).__name__}.")
     for attached in model.__dict__.get("_ft", {}).values(): return attached.anatomy  # as it was cut before a method added anything
-    blocks = repeated(model) or repeated(model, matrices=1)
+    blocks = repeated(model) or repeated(model, rows=(nn.ModuleList, nn.Sequential)) or repeated(model, matrices=1)
     blocks = with_kin(model, blocks)
     known = getattr(model, "_ft_new", None) if new is None else new
     blocks = [b for b in blocks if not known or any(f"{b}.{n}" not in known for n, _ in model.get_submodule(b).named_parameters())]  # what is new is head
     head = find_head(model, blocks, known or ())
     fresh = head if known else [h for h in head if not over_vocabulary(model, h)] if known is None else []
-    return Anatomy(model, blocks, head, *find_roles(model, blocks, head), fresh)
+    return Anatomy(model, blocks, head, *find_roles(model, blocks, head), fresh, repeats(model, blocks))
 
 # %% ../nbs/30_structure.ipynb #62de6e65
 def with_kin(model: nn.Module, blocks: list) -> list:
@@ -178,6 +193,35 @@ def with_kin(model: nn.Module, blocks: list) -> list:
     alone = [n for n in kin if not any(n == b or n.startswith(b + ".") or b.startswith(n + ".") for b in blocks)]
     order = {n: i for i, (n, _) in enumerate(model.named_modules())}
     return sorted([*blocks, *alone], key=order.get)
+
+# %% ../nbs/30_structure.ipynb #84ea92c9
+def repeats(
+    model: nn.Module,
+    blocks: list,  # paths of the blocks
+) -> dict:
+    "Block -> how often a forward pass uses it, for blocks that share their weights among several layers."
+    config, found = getattr(model, "config", None), {}
+    for block in blocks:
+        module, above = model.get_submodule(block), model.get_submodule(block.rpartition(".")[0])
+        listed = sum(m is module for m in above._modules.values())
+        if (times := max(listed, configured(config, block))) > 1:
+            found[block] = times
+    return found
+
+def configured(
+    config,  # of a model of transformers, or None
+    block: str,  # its path
+) -> int:
+    "How often a configuration says that a block is used; 1 where it says nothing."
+    numbers = [int(n) for n in re.findall(r"\d+", block)]
+    if groups := getattr(config, "num_hidden_groups", None):  # ALBERT: groups of layers take turns
+        layers = config.num_hidden_layers
+        return sum(int(i / (layers / groups)) == numbers[0] for i in range(layers)) if numbers else 1
+    if "self_attends." in block:  # Perceiver
+        return getattr(config, "num_blocks", 1)
+    if times := getattr(config, "block_repeats", None):  # Funnel
+        return times[numbers[0]] if "encoder.blocks." in block else 1
+    return 1
 
 # %% ../nbs/30_structure.ipynb #fb7ca5f8
 def over_vocabulary(model: nn.Module, path: str) -> bool:

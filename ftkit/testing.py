@@ -10,10 +10,11 @@ __all__ = ['TEXT', 'PAIR', 'IMAGE', 'FAMILIES', 'STEPS', 'LAWS', 'tiny_batch', '
 # %% ../nbs/80_testing.ipynb #c33f4b55
 import copy, tempfile, time
 from dataclasses import dataclass, field
+from pathlib import Path
 import torch
 from .core import FtError, seed_everything, unknown
 from .methods.core import attached, canonical, head_plan, method as make_method, parts, set_modes
-from .share import load_delta, save_delta
+from .share import load_delta, read_manifest, read_tensors, save_delta
 from .structure import anatomy
 from .train import recomputed
 
@@ -165,9 +166,7 @@ def law_4(method, model, batch):
     tuned = answers(model, batch)
     with tempfile.TemporaryDirectory() as folder:
         save_delta(model, folder)
-        from pathlib import Path
-        from safetensors import safe_open
-        stored = sum(f.get_tensor(k).numel() for p in Path(folder).rglob("*.safetensors") for f in [safe_open(p, "pt")] for k in f.keys())
+        stored = sum(t.numel() for f in read_manifest(Path(folder))[0]["files"] if f.endswith(".safetensors") for t in read_tensors(Path(folder) / f).values())
         load_delta(fresh, folder)
     own = sum(p.numel() for p in on.parameters().values()) + (sum(b.numel() for b in model.buffers()) if on.plan.buffers else 0)
     heads = sum(model.get_parameter(n).numel() for n in on.trained if on.anatomy.in_head(n)) * (len(parts(method)) - 1)

@@ -216,7 +216,7 @@ def find_trunk(
 ) -> Trunk:
     "The trunk of a model. Raises `NoTrunk` when there is none, or when it does not answer the same twice."
     if all(any(p.requires_grad for p in model.get_submodule(b).parameters()) for b in anatomy(model).blocks): raise NoTrunk("something trains in every block")
-    if getattr(rows, "random", False): raise NoTrunk("its rows are changed at random")
+    if why := "changed at random" if getattr(rows, "random", False) else "padded at the left" if getattr(rows, "side", "") == "left" else "": raise NoTrunk(f"its rows are {why}")
     picks = ((some := probe_rows(rows)), some[:2])
     longest = tuple(int(rows.lengths[p].max()) for p in picks)
     if not same(*(task.collate(rows, some) for _ in range(2))): raise NoTrunk("the task does not make the same batch twice")

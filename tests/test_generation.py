@@ -3,10 +3,17 @@ import pytest, torch
 import ftkit as ft
 from ftkit.core import METHODS
 from ftkit.kernels import faster
-from ftkit.tasks.text_generation import TextGeneration, leftward
+from ftkit.tasks.text_generation import TextGeneration
 from ftkit.testing import tiny
 
 LONGEST = 6
+
+
+def leftward(input_ids, attention_mask):
+    "The same rows, with their padding at the left."
+    gap = attention_mask.shape[1] - attention_mask.sum(1, keepdim=True)
+    at = (torch.arange(attention_mask.shape[1]) - gap) % attention_mask.shape[1]
+    return {"input_ids": input_ids.gather(1, at), "attention_mask": attention_mask.gather(1, at)}
 
 
 def stirred(name, family):
@@ -19,7 +26,7 @@ def stirred(name, family):
     with torch.no_grad():
         for p in on.parameters().values(): p += 0.05 * torch.randn_like(p)
     given = {k: batch[k] for k in ("input_ids", "attention_mask")}
-    if family == "gpt": given = dict(zip(given, leftward(*given.values())))
+    if family == "gpt": given = leftward(**given)
     return model.eval(), given
 
 

@@ -1,8 +1,10 @@
 """Deltas go both ways: what is saved here opens with peft alone, and what peft saved opens here, to equal answers."""
-import copy, warnings
+import copy, json, random, warnings
 import peft, pytest, torch
+from conftest import SEED
+from safetensors.torch import load_file, save_file
 import ftkit as ft
-from ftkit.testing import tiny
+from ftkit.testing import snapshot, tiny
 
 warnings.filterwarnings("ignore", category=FutureWarning)
 SEQ = dict(task_type="SEQ_CLS")
@@ -70,3 +72,149 @@ def test_a_kind_without_a_place_is_refused(tmp_path):
     made.save_pretrained(tmp_path)
     gpt = tiny("gpt")[0]
     with pytest.raises(ft.FtError, match="query"): ft.load_delta(gpt, tmp_path)
+
+
+LACKING = {
+    "half of the layers": lambda k: "layer.0" not in k and "layer.1." not in k,
+    "one tensor": lambda k: not k.endswith("layer.1.attention.self.query.lora_B.weight"),
+    "every B": lambda k: "lora_B" not in k,
+    "everything": lambda k: False,
+}
+
+
+def saved_by_peft(folder, config=None):
+    "A base, and what peft saved of an adapter on it."
+    base, batch = tiny()
+    made = peft.get_peft_model(copy.deepcopy(base), config or THEIRS["lora"]())
+    stir(p for p in made.parameters() if p.requires_grad)
+    made.save_pretrained(folder)
+    return base, batch, made
+
+
+def keep_only(folder, keep):
+    "Take tensors out of an adapter's file."
+    file = folder / "adapter_model.safetensors"
+    save_file({k: v for k, v in load_file(file).items() if keep(k)}, file, {"format": "pt"})
+
+
+def refused(model, folder, match) -> str:
+    "What is said when a delta is not loaded; the model stays as it was."
+    before, modules = snapshot(model), [(n, id(m)) for n, m in model.named_modules()]
+    with pytest.raises(ft.FtError, match=match) as e: ft.load_delta(model, folder)
+    assert [(n, id(m)) for n, m in model.named_modules()] == modules and not model.__dict__.get("_ft")
+    after = snapshot(model)
+    assert after.keys() == before.keys() and all(torch.equal(after[n], t) for n, t in before.items())
+    return str(e.value)
+
+
+@pytest.mark.parametrize("what", LACKING)
+def test_a_file_that_lacks_tensors_is_refused_and_they_are_named(what, tmp_path):
+    base, _, _ = saved_by_peft(tmp_path)
+    keep_only(tmp_path, LACKING[what])
+    assert "lora_B" in refused(base, tmp_path, "lacks") or what == "half of the layers"
+
+
+@pytest.mark.parametrize("name", ["loha", "ia3", "dora"])
+def test_other_tuners_files_must_be_complete_too(name, tmp_path):
+    base, _, _ = saved_by_peft(tmp_path, THEIRS[name]())
+    first = sorted(k for k in load_file(tmp_path / "adapter_model.safetensors") if "layer.2" in k)[0]
+    keep_only(tmp_path, lambda k: k != first)
+    refused(base, tmp_path, "layer.2")
+
+
+def test_a_head_that_was_not_saved_is_said(tmp_path):
+    base, _, _ = saved_by_peft(tmp_path)
+    keep_only(tmp_path, lambda k: "classifier" not in k)
+    with pytest.warns(UserWarning, match="Missing in .*classifier.weight"): ft.load_delta(base, tmp_path)
+
+
+def test_tensors_without_a_place_are_named_all_together(tmp_path):
+    base, _, _ = saved_by_peft(tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    save_file({**load_file(file), "base_model.model.bert.pooler.dense.weight": torch.ones(32, 32), "strange": torch.ones(2)}, file, {"format": "pt"})
+    said = refused(base, tmp_path, "no place")
+    assert "pooler.dense.weight (32, 32)" in said and "strange (2,)" in said
+
+
+CHOSEN = {
+    "some layers": dict(target_modules=["query", "value"], layers_to_transform=[1]),
+    "all but one": dict(target_modules=["query", "value"], exclude_modules=["layer.0.attention.self.query"]),
+    "embeddings too": dict(target_modules=["query", "word_embeddings"]),
+    "more modules saved": dict(target_modules=["query"], modules_to_save=["classifier"]),
+}
+
+
+@pytest.mark.parametrize("what", CHOSEN)
+def test_modules_are_chosen_as_peft_chooses_them(what, tmp_path):
+    base, batch, made = saved_by_peft(tmp_path, peft.LoraConfig(r=2, init_lora_weights=False, **CHOSEN[what], **SEQ))
+    ft.load_delta(base, tmp_path)
+    assert torch.allclose(say(base, batch), say(made, batch), atol=1e-5)
+
+
+PROMPTS = {
+    "prefix": lambda: peft.PrefixTuningConfig(num_virtual_tokens=4, **SEQ),
+    "prompt": lambda: peft.PromptTuningConfig(num_virtual_tokens=4, **SEQ),
+    "p-tuning": lambda: peft.PromptEncoderConfig(num_virtual_tokens=4, encoder_hidden_size=8, **SEQ),
+}
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_prompts_of_peft_are_refused_by_their_kind(name, tmp_path):
+    base, _, _ = saved_by_peft(tmp_path, PROMPTS[name]())
+    assert "PeftModel.from_pretrained" in refused(base, tmp_path, "TUNING")
+
+
+def test_pickled_tensors_are_not_read(tmp_path):
+    base, _, _ = saved_by_peft(tmp_path)
+    (tmp_path / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
+    refused(base, tmp_path, "pickle")
+
+
+@pytest.mark.parametrize("family", ["gpt"])
+@pytest.mark.parametrize("method", [ft.LoHa(r=2), ft.LoKr(r=2), ft.LoKr(r=2, factor=4, on="query"), ft.LoHa(r=6)], ids=repr)
+def test_what_peft_cannot_put_on_conv1d_opens_there_as_lora(method, family, tmp_path):
+    model, batch = tiny(family)
+    base, fresh = copy.deepcopy(model), copy.deepcopy(model)
+    on = method.attach(model)
+    stir(on.parameters().values())
+    ft.save_delta(model, tmp_path)
+    theirs = peft.PeftModel.from_pretrained(base, tmp_path)
+    assert torch.allclose(say(theirs, batch), say(model, batch), atol=1e-4)
+    assert type(ft.load_delta(fresh, tmp_path).method) is type(method) and torch.equal(say(fresh, batch), say(model, batch))
+
+
+VALUES = (None, -1, 0, 3, 1e9, "", "x", "../x", [], ["x"], {}, {"x": 1}, True, False)
+
+
+def mutated(value, rng):
+    "JSON with one part of it changed."
+    value = copy.deepcopy(value)
+    at = value
+    while True:
+        key = rng.choice(list(at) if isinstance(at, dict) else range(len(at)))
+        if isinstance(at[key], (dict, list)) and at[key] and rng.random() < 0.6: at = at[key]
+        else: break
+    if rng.random() < 0.3: del at[key]
+    else: at[key] = rng.choice(VALUES)
+    return value
+
+
+@pytest.mark.sweep(least=12)
+@pytest.mark.parametrize("number", range(120))
+def test_damaged_descriptions_are_refused_in_a_sentence(number, tmp_path):
+    rng = random.Random(f"{SEED} adapter {number}")
+    ours = number % 2
+    if ours:
+        base, _ = tiny()
+        model = copy.deepcopy(base)
+        ft.LoRA(r=2).attach(model)
+        ft.save_delta(model, tmp_path)
+    else: base, _, _ = saved_by_peft(tmp_path)
+    file = tmp_path / ("ftkit.json" if ours else "adapter_config.json")
+    changed = mutated(json.loads(file.read_text(encoding="utf-8")), rng)
+    file.write_text(json.dumps(changed), encoding="utf-8")
+    names = [n for n, _ in base.named_parameters()]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try: ft.load_delta(base, tmp_path)
+        except ft.FtError as e: assert "\n" not in str(e) and [n for n, _ in base.named_parameters()] == names, (SEED, number, changed)

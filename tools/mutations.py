@@ -32,8 +32,8 @@ MUTATIONS = [
     Mutation(
         "LoRA forgets to scale its update",
         "methods/low_rank.py",
-        "y.addmm_(thin, b16.t(), alpha=scale)",
-        "y.addmm_(thin, b16.t())",
+        "rows.addmm_(thin, b16.t(), alpha=scale)",
+        "rows.addmm_(thin, b16.t())",
         f"{PEFT}test_ours_open_with_peft[lora]",
     ),
     Mutation(
@@ -81,8 +81,8 @@ MUTATIONS = [
     Mutation(
         "one block too many trains",
         "methods/freeze.py",
-        "== len(anatomy.blocks) - self.top)",
-        "== len(anatomy.blocks) - self.top - 1)",
+        "== len(blocks) - self.top)",
+        "== len(blocks) - self.top - 1)",
         f"{LOOP}test_freeze_trains_the_blocks_it_names",
     ),
     Mutation(
@@ -108,9 +108,9 @@ MUTATIONS = [
     ),
     Mutation(
         "BatchNorm statistics of a frozen backbone move",
-        "methods/core.py",
-        "and not on.plan.buffers: m.eval()",
-        "and on.plan.buffers: m.eval()",
+        "methods/statistics.py",
+        "hold = bool(on) and not on[-1].plan.buffers",
+        "hold = bool(on) and on[-1].plan.buffers",
         f"{LOOP}test_batchnorm_of_a_frozen_backbone_keeps_its_statistics",
     ),
     Mutation(
@@ -140,6 +140,27 @@ MUTATIONS = [
         '    tensors |= {"base_model.model." + n: p for n, p in head.items()}\n',
         "",
         f"{PEFT}test_ours_open_with_peft[lora]",
+    ),
+    Mutation(
+        "a merge changes the other end of a shared weight",
+        "methods/merging.py",
+        "tied = untie(model, [m for h in on.handles for m in h.bases()])",
+        "tied = Untied()",
+        "tests/test_merge.py::test_other_updates_of_a_shared_weight_are_parted_too",
+    ),
+    Mutation(
+        "a layer that transforms its weight is merged",
+        "methods/tuners.py",
+        "if gap <= 0.02 * effect + noise * size",
+        "if gap <= 20 * effect + noise * size",
+        "tests/test_merge.py::test_a_weight_that_its_layer_transforms_is_not_added_to",
+    ),
+    Mutation(
+        "an adapter's file that lacks tensors is loaded",
+        "share.py",
+        "    if added: raise FtError(",
+        "    if False: raise FtError(",
+        f"{PEFT}test_a_file_that_lacks_tensors_is_refused_and_they_are_named",
     ),
     Mutation(
         "a delta opens on another base",
@@ -255,8 +276,8 @@ MUTATIONS = [
     Mutation(
         "a leak stays in training",
         "data/splits.py",
-        "if leaks and not keep_leaks:",
-        "if leaks and keep_leaks:",
+        "if keep: return train, leaks",
+        "if not keep: return train, leaks",
         "tests/test_data.py::test_leaks_leave_training_and_are_named",
     ),
     Mutation(

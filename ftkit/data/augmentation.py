@@ -49,6 +49,8 @@ class Augmented(PictureRows):
         classes: int = 0,  # how many there are
     ):
         super().__init__(rows.pictures, rows.columns, rows.geometry)
+        if rows.geometry.whole: raise FtError("This checkpoint's processor gives no bytes that can be changed before they become decimals; train without augment.")
+        if rows.geometry.side != rows.geometry.wide: raise FtError(f"Augmentation changes squares, and this checkpoint reads {rows.geometry.side} x {rows.geometry.wide} pixels; train without augment.")
         self.change, self.mix = transforms(name, rows.geometry.side, classes)
 
     def pixels(self, pictures):

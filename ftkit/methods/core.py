@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Plan', 'scaled', 'head_plan', 'Attached', 'canonical', 'Handle', 'apply', 'base_print', 'attached', 'param_groups',
-           'set_modes', 'below', 'host_of', 'off', 'need_copy', 'put', 'merge', 'detach', 'follow', 'Method', 'parts',
-           'Sum', 'method', 'sum_of', 'describe', 'from_description']
+           'set_modes', 'below', 'host_of', 'off', 'need_copy', 'put', 'detach', 'follow', 'Method', 'parts', 'Sum',
+           'method', 'sum_of', 'describe', 'from_description']
 
 # %% ../../nbs/methods/10_core.ipynb #298ac23e
 import dataclasses, functools, inspect, itertools, operator, re
@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 from ..core import FtError, METHODS, resolve, unknown
+from .statistics import hold_statistics
 from ..structure import Anatomy, anatomy, picture, size
 
 # %% ../../nbs/methods/10_core.ipynb #e9cb81cc
@@ -100,7 +101,17 @@ class Handle:
     def parameters(self) -> dict: return {}  # that were added, by name
     def rates(self) -> dict: return {n: self.injection.lr for n in self.parameters()}  # their learning rates
     def off(self): return nullcontext()  # a context in which it is not heard
-    def merge(self): "Fold it into the base weights."
+    def bases(self) -> list: return []  # modules of the base whose weights `fold` changes
+    def check_merge(self):
+        "Refuse, before anything is changed, what cannot be folded into the base weights. Raises `FtError`."
+        if self.parameters() and type(self).fold is Handle.fold: raise FtError(f"{type(self).__name__} adds parameters and has no fold(), so it cannot be merged; keep it attached, or save it as a delta.")
+    def fold(self): "Add it to the base weights; it stays where it is until `remove`."
+    def unfold(self): "Take it out of the base weights again, within rounding."
+    def merge(self):
+        "Fold it into the base weights and take it away."
+        self.check_merge()
+        self.fold()
+        self.remove()
     def remove(self): "Take it away."
     def at(self, step: int): "Become what holds after so many steps: at the start, and when a run is resumed."
     def after_step(self, step: int): self.at(step)  # what follows an optimiser step, before the gradients are forgotten
@@ -129,6 +140,8 @@ def apply(
     params = dict(model.named_parameters())
     missing = [n for n in plan.train if n not in params]
     if missing: raise FtError(f"The plan of {method!r} names {missing[0]}, which the model does not have.")
+    whole = [n for n in plan.train if not params[n].is_floating_point()]
+    if whole: raise FtError(f"{method!r} would train {whole[0]}, which was read in whole numbers ({'four bits' if type(params[whole[0]]).__name__ == 'Params4bit' else params[whole[0]].dtype}) and so has no gradient; load the base with ft.load(name, task, **QLoRA().loading()), which leaves heads as they are, or name it in llm_int8_skip_modules.")
     cut = anatomy(model)
     base = base_print(model)
     flags = {canonical(n): p.requires_grad for n, p in params.items()}
@@ -141,12 +154,13 @@ def apply(
     handles = []
     try:
         for i in plan.inject: handles.append(i.add(model, name, steps))
-    except FtError:
+    except Exception:
         for h in reversed(handles): h.remove()
         for n, p in model.named_parameters(): p.requires_grad_(flags[canonical(n)])
         raise
     for p in [*trained.values(), *(p for h in handles for p in h.parameters().values())]: p.requires_grad_(True)
     taken[name] = Attached(method, plan, cut, trained, handles, flags, modes, kept, buffers, moved, base)
+    hold_statistics(model)
     for h in handles: h.at(0)
     return taken[name]
 
@@ -190,11 +204,9 @@ def set_modes(
     name: str = "default",
     frozen_dropout: bool = False,  # keep dropout on below the first trained module
 ):
-    "Training mode where something trains, evaluation mode below it; BatchNorm as the plan says."
+    "Training mode where something trains, evaluation mode below it; BatchNorm as the plan of the method attached last says."
     on = attached(model, name)
     model.train()
-    for m in model.modules():
-        if isinstance(m, nn.modules.batchnorm._BatchNorm) and not on.plan.buffers: m.eval()
     if frozen_dropout: return
     for m in below(model, on): m.eval()
 
@@ -242,17 +254,6 @@ def put(params: dict, values: dict):
     with torch.no_grad():
         for n, v in (values or {}).items(): params[n].copy_(v)
 
-# %% ../../nbs/methods/10_core.ipynb #0ef747f1
-def merge(
-    model: nn.Module,
-    name: str = "default",
-) -> nn.Module:
-    "Fold what was added into the base weights; nothing added remains."
-    on = attached(model, name)
-    for h in reversed(on.handles): h.merge()
-    on.handles, on.merged = [], True
-    return model
-
 # %% ../../nbs/methods/10_core.ipynb #2caeaff6
 def detach(
     model: nn.Module,
@@ -267,8 +268,9 @@ def detach(
     put({**on.trained, **on.moved}, on.kept)
     put(dict(model.named_buffers()), on.buffers)
     for n, p in model.named_parameters(): p.requires_grad_(on.flags.get(canonical(n), p.requires_grad)).grad = None
-    for n, m in model.named_modules(): m.training = on.modes.get(n, m.training)
     del model._ft[name]
+    hold_statistics(model)
+    for n, m in model.named_modules(): m.training = on.modes.get(n, m.training)
     return model
 
 # %% ../../nbs/methods/10_core.ipynb #e683e067
@@ -299,11 +301,9 @@ class Method:
         return {}
 
     def plan(self, anatomy: Anatomy) -> Plan: raise NotImplementedError
-
     def apply(self, model, plan, name="default", steps=None, keep=None) -> Attached:
         "Put a plan on a model."
         return apply(self, model, plan, name, steps, keep)
-
     def attach(self, model, name="default", keep=None, steps=None) -> Attached:
         "Plan and apply, in place; returns a report of what was touched."
         return self.apply(model, self.plan(anatomy(model)), name, steps, keep)
@@ -311,13 +311,10 @@ class Method:
     def param_groups(self, model, lr=None, weight_decay=0.01, name="default") -> list:
         "Groups for any torch optimiser."
         return param_groups(model, lr, weight_decay, name)
-
     def after_step(self, model, step: int, name="default"):
         "What the method does after an optimiser step; most do nothing."
         for h in attached(model, name).handles: h.after_step(step)
-
     def ready(self, model, name="default") -> bool: return all(h.ready() for h in attached(model, name).handles)  # e.g. pruned to the budget
-
     def follow(self, model, optimizer, name="default"):
         "Let `extra_loss` and `after_step` ride on an optimiser, for loops of your own; returns a handle whose `remove` ends it."
         return follow(model, optimizer, name)
@@ -328,7 +325,9 @@ class Method:
         return sum(found) if found else None
 
     def off(self, model, name="default"): return off(model, name)
-    def merge(self, model, name="default"): return merge(model, name)
+    def merge(self, model, name="default"):
+        from ftkit.methods.merging import merge
+        return merge(model, name)
     def detach(self, model, name="default"): return detach(model, name)
     def __add__(self, other): return Sum((*parts(self), *parts(other)))
 

@@ -138,10 +138,10 @@ class GatedUpdate(Inserted):
             if f"places:{path}" in values: fill(g, values[f"places:{path}"], values[f"values:{path}"])
         return {n: v for n, v in values.items() if not n.startswith(("places:", "values:"))}
 
-    def merge(self):
-        "Add what is open to the base weights."
-        for path, u in self.updates().items(): self.model.get_submodule(path)._parameters["weight"].data.add_(u)
-        self.remove()
+    def check_merge(self): "What is added to a weight can be folded into it."
+    def fold(self, sign: int = 1):
+        for host, u in zip(self.hosts, self.updates().values()): host._parameters["weight"].data.add_(u, alpha=sign)
+    def unfold(self): self.fold(-1)
 
 # %% ../../nbs/methods/72_diff_pruning.ipynb #bfd0ff66
 @dataclass(frozen=True, repr=False)

@@ -7,8 +7,9 @@ __all__ = ['Freeze']
 
 # %% ../../nbs/methods/24_freeze.ipynb #6696c19c
 from dataclasses import dataclass
-from ..core import FtError
+from ..core import FtError, say
 from .core import Method, Plan, head_plan, scaled
+from ..structure import in_words
 
 # %% ../../nbs/methods/24_freeze.ipynb #76e13a09
 @dataclass(frozen=True, repr=False)
@@ -21,10 +22,14 @@ class Freeze(Method):
 
     def plan(self, anatomy):
         "The last `top` blocks, the modules after them, and the head. Raises `FtError` when there are fewer blocks."
-        if not 0 < self.top <= len(anatomy.blocks):
-            raise FtError(f"{self!r} asks for {self.top} blocks, but {type(anatomy.model).__name__} has {len(anatomy.blocks)}; take top=1 to {len(anatomy.blocks)}, or Head() for none.")
+        blocks, name = anatomy.blocks, type(anatomy.model).__name__
+        if not 0 < self.top <= len(blocks):
+            choices = "top=1" if len(blocks) == 1 else f"top=1 to {len(blocks)}"
+            raise FtError(f"{self!r} asks for {self.top} blocks, but {name} has {in_words(anatomy)}; take {choices}, or Head() for none.")
+        if anatomy.repeats:
+            say(f"{name} has {in_words(anatomy)}: a block that trains, trains in every layer that uses it")
         lr = self.lr or scaled(5e-5, anatomy)
         names = [n for n, _ in anatomy.model.named_parameters()]
-        first = next(i for i, n in enumerate(names) if anatomy.block_of(n) == len(anatomy.blocks) - self.top)
+        first = next(i for i, n in enumerate(names) if anatomy.block_of(n) == len(blocks) - self.top)
         train = {n: lr for n in names[first:]}
         return Plan(lr, {**train, **head_plan(anatomy, self.head_lr or 10 * lr)}, buffers=self.train_bn)

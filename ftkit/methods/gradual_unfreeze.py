@@ -7,8 +7,9 @@ __all__ = ['equal_parts', 'Phases', 'Opening', 'GradualUnfreeze', 'plan_picture'
 
 # %% ../../nbs/methods/25_gradual_unfreeze.ipynb #0b2f5e7e
 from dataclasses import dataclass
-from ..core import FtError
+from ..core import FtError, say
 from .core import Handle, Method, Plan, attached, canonical, head_plan, scaled, set_modes
+from ..structure import in_words
 
 # %% ../../nbs/methods/25_gradual_unfreeze.ipynb #6dd83f93
 def equal_parts(
@@ -68,7 +69,10 @@ class GradualUnfreeze(Method):
         "All that will train, and the phases. Raises `FtError` for more blocks than there are."
         lr, blocks = self.lr or scaled(5e-5, anatomy), len(anatomy.blocks)
         schedule = tuple(map(tuple, self.schedule or equal_parts(blocks)))
-        if max(n for _, n in schedule) > blocks: raise FtError(f"{self!r} frees {max(n for _, n in schedule)} blocks, but {type(anatomy.model).__name__} has {blocks}.")
+        if (most := max(n for _, n in schedule)) > blocks:
+            raise FtError(f"{self!r} frees {most} blocks, but {type(anatomy.model).__name__} has {in_words(anatomy)}.")
+        if anatomy.repeats:
+            say(f"{type(anatomy.model).__name__} has {in_words(anatomy)}: when a block is freed, it is freed in every layer that uses it")
         names, of, above = [n for n, _ in anatomy.model.named_parameters()], {}, 0
         for n in reversed(names):  # what stands between two blocks goes with the upper one, and all below the first with it
             block = anatomy.block_of(n)

@@ -36,6 +36,11 @@ class Spoken(Ahead):
     "Words of the vocabulary among the words of a text."
     kind: ClassVar[str] = "words"
 
+    @property
+    def title(self) -> str:
+        "What it is called in a message."
+        return "hard prompt"
+
     def make(self, host, path): return Words(self.size, host.get_input_embeddings())
 
 # %% ../../nbs/methods/68_hard_prompt.ipynb #1e74108f

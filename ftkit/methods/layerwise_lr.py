@@ -7,8 +7,9 @@ __all__ = ['LayerwiseLR']
 
 # %% ../../nbs/methods/21_layerwise_lr.ipynb #313f38f4
 from dataclasses import dataclass
-from ..core import FtError
+from ..core import FtError, say
 from .core import Method, Plan, head_plan, scaled
+from ..structure import in_words
 
 # %% ../../nbs/methods/21_layerwise_lr.ipynb #7ae0c011
 @dataclass(frozen=True, repr=False)
@@ -25,6 +26,8 @@ class LayerwiseLR(Method):
     def plan(self, anatomy):
         "All parameters, with the rate of their depth."
         lr, blocks = self.lr or scaled(5e-5, anatomy), len(anatomy.blocks)
+        if anatomy.repeats:
+            say(f"{type(anatomy.model).__name__} has {in_words(anatomy)}: a block has one learning rate for all layers that use it")
         names = [n for n, _ in anatomy.model.named_parameters()]
         first = next(i for i, n in enumerate(names) if anatomy.block_of(n) is not None)
         def above(i, n):

@@ -22,11 +22,13 @@ class LowRank(torch.autograd.Function):
         with torch.autocast(device, enabled=False):
             flat, w, a16, b16 = (t.to(ctx.dtype) for t in (x.reshape(-1, x.shape[-1]), weight, a, b))
             thin = dropped(flat, ctx.mask, p) @ a16.t()
-            y = flat @ w.t() if bias is None else torch.addmm(bias.to(ctx.dtype), flat, w.t())
-            y.addmm_(thin, b16.t(), alpha=scale)
+            y = flat.new_empty(*x.shape[:-1], len(w))  # in its last shape: what is given out must be no view
+            rows = y.view(-1, len(w))
+            torch.mm(flat, w.t(), out=rows) if bias is None else torch.addmm(bias.to(ctx.dtype), flat, w.t(), out=rows)
+            rows.addmm_(thin, b16.t(), alpha=scale)
         ctx.save_for_backward(x, weight, a, b, thin, *([] if ctx.mask is None else [ctx.mask]))
         ctx.mask = None
-        return y.view(*x.shape[:-1], -1)
+        return y
 
     @staticmethod
     def backward(ctx, grad):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ..core import FtError, library
 from .core import Method, Plan, head_plan, scaled
 from .tuners import Added, Tuner, matrices
+from ..structure import HEADS
 
 # %% ../../nbs/methods/35_qlora.ipynb #82af44fa
 def four_bits(
@@ -23,7 +24,10 @@ def four_bits(
     from transformers import BitsAndBytesConfig
     wide = torch.float32
     if torch.cuda.is_available(): wide = torch.float16 if torch.cuda.get_device_capability() < (8, 0) else torch.bfloat16
-    return {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=kind, bnb_4bit_use_double_quant=double, bnb_4bit_compute_dtype=wide)}
+    # Heads stay as they are, also where `from_pretrained` is called without `ft.load`, which names all that stands in no block.
+    heads = [rf"(?:\w+\.)?{HEADS.pattern.strip('^$')}"]
+    told = dict(bnb_4bit_quant_type=kind, bnb_4bit_use_double_quant=double, bnb_4bit_compute_dtype=wide)
+    return {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=heads, **told)}
 
 # %% ../../nbs/methods/35_qlora.ipynb #3abff869
 @dataclass(frozen=True)
@@ -33,8 +37,8 @@ class FourBit(Tuner):
 
 class OnFourBits(Added):
     "LoRA on a quantised model."
-    def merge(self):
-        "Fold into the base weights. Raises `FtError`: four bits are too coarse for it."
+    def check_merge(self):
+        "Refuse to be folded into the base weights. Raises `FtError`: four bits are too coarse for it."
         raise FtError("A delta cannot be merged into 4-bit weights: sixteen values are too coarse for the sum. Save it with save_delta, load the base in 16 or 32 bits, open the delta on it with load_delta(model, folder, any_base=True), and merge there.")
 
 # %% ../../nbs/methods/35_qlora.ipynb #ce2932df

@@ -19,14 +19,15 @@ class Mask:
     params: tuple  # names
     share: float  # of the numbers of each
     by: str  # "fisher" or "magnitude"
-    look: int  # steps over which Fisher information is collected
+    look: int  # steps over which Fisher information is collected; None takes 8, and a quarter of the steps where there are no more
     lr: float
 
     def add(self, model, name, steps):
         params = dict(model.named_parameters())
         if self.by == "fisher" and steps is None: raise FtError('Sparse(by="fisher") looks at gradients first and must know how many steps there will be: attach(model, steps=...), and follow(model, optimizer), or after_step(model, step) after every optimiser step; or take by="magnitude".')
-        if self.by == "fisher" and 0 < steps <= self.look: raise FtError(f'Sparse looks at the gradients of {self.look} steps, and there are only {steps}; take look={max(1, steps // 4)}, or by="magnitude".')
-        return Masked(self, model, name, {n: params[n] for n in self.params}, self.look if self.by == "fisher" and steps else 0)
+        look = self.look or (8 if not steps or steps > 8 else max(1, steps // 4))
+        if self.by == "fisher" and 0 < steps <= look: raise FtError(f'Sparse looks at the gradients of {look} steps, and there are only {steps}; take look={max(1, steps // 4)}, or by="magnitude".')
+        return Masked(self, model, name, {n: params[n] for n in self.params}, look if self.by == "fisher" and steps else 0)
 
 # %% ../../nbs/methods/70_sparse.ipynb #912cb50d
 class Masked(Handle):
@@ -85,13 +86,13 @@ class Sparse(Method):
     "Few numbers of every chosen matrix train. Source: Sung et al. 2021, FISH masks."
     share: float = 0.005  # of the numbers of each matrix
     by: str = "fisher"  # "fisher" looks at the first gradients, "magnitude" takes the largest weights
-    look: int = 8  # steps over which Fisher information is collected
+    look: int = None  # steps over which Fisher information is collected; None takes 8, and a quarter of the steps where there are no more
     on: str = None  # selector: roles or path patterns; None takes every matrix in the blocks, or every convolution
     lr: float = None  # None takes 5e-4 at width 768, scaled to the model's width
 
     def __post_init__(self):
         if not 0 < self.share <= 1: raise FtError(f"The share of numbers that move must lie in (0, 1], not {self.share}.")
-        if self.look < 1: raise FtError(f"Sparse looks at the gradients of at least one step, not {self.look}.")
+        if self.look is not None and self.look < 1: raise FtError(f"Sparse looks at the gradients of at least one step, not {self.look}.")
         if self.by not in ("fisher", "magnitude"): raise FtError(f"There is no choice by {self.by!r}; there are: fisher, magnitude.")
 
     def plan(self, anatomy):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 from ..data.batching import Rows
-from .core import token_rows
+from .core import known_metric, model_inputs, strings, text_batch, token_rows
 from .text_generation import TokenMetrics
 
 # %% ../../nbs/tasks/40_text2text_generation.ipynb #fefd71e1
@@ -38,8 +38,8 @@ def target_column(
     max_length: int = None,
 ) -> np.ndarray:  # (rows, longest), int32
     "Token ids of texts with their end, closed with -100."
-    answers = token_rows([str(t) for t in texts], processor, max_length, end=True)
-    ids, mask = answers.rectangle(range(len(answers)))
+    answers = token_rows(strings(texts, "target"), processor, max_length, end=True)
+    ids, mask = answers.rectangle(range(len(answers)), side="right")
     return ids.masked_fill(mask == 0, -100).to(torch.int32).numpy()
 
 # %% ../../nbs/tasks/40_text2text_generation.ipynb #86159c5e
@@ -50,22 +50,23 @@ class Text2TextGeneration:
     columns: dict = field(default_factory=lambda: {"text": "text", "target": "target"})  # role -> column name
     max_length: int = None  # longest text in tokens, on either side; None takes what the model can read, at most 512
     max_new_tokens: int = 24  # how far `predict` writes
+    metric: str = "exact_match"  # the metric that decides what is best: that, "loss", "perplexity" or "accuracy"
     name = "text2text-generation"
     head = "AutoModelForSeq2SeqLM"
-    metric = "exact_match"
-    greater_is_better = True
 
+    def __post_init__(self):
+        known_metric(self.metric, ("exact_match", "loss", "perplexity", "accuracy"))
+        self.greater_is_better = self.metric in ("exact_match", "accuracy")
     def encode(self, data, processor) -> Rows:
         "Token ids of texts and of their targets, from a datasets.Dataset; of texts alone, from a plain list."
         self.processor, known = processor, getattr(data, "column_names", ())
-        rows = token_rows(list(data[self.columns["text"]]) if known else [str(t) for t in data], processor, self.max_length)
+        rows = token_rows(list(data[self.columns["text"]]) if known else list(data), processor, self.max_length)
         if self.columns["target"] in known: rows.columns["target"] = target_column(data[self.columns["target"]][:], processor, self.max_length)
         return rows
 
     def collate(self, rows: Rows, index) -> dict:
         "input_ids and attention_mask (rows, longest), and labels (rows, longest target) where known."
-        ids, mask = rows.rectangle(index)
-        batch = {"input_ids": ids, "attention_mask": mask}
+        batch = text_batch(rows, index)
         if "target" not in rows.columns: return batch | {"write": self.max_new_tokens}
         labels = rows.column("target", index).long()
         real = (labels != -100).sum(1)
@@ -73,20 +74,17 @@ class Text2TextGeneration:
 
     def forward(self, model, batch):
         "Logits, (rows, longest target, vocabulary); without targets the ids that are written, (rows, at most max_new_tokens)."
-        given = {k: batch[k] for k in ("input_ids", "attention_mask")}
+        given = model_inputs(model, batch)
         if "labels" in batch: return model(**given, decoder_input_ids=model.prepare_decoder_input_ids_from_labels(labels=batch["labels"]), use_cache=False).logits
         return model.generate(**given, max_new_tokens=batch["write"], do_sample=False, num_beams=1)[:, 1:]
 
-    def targets(self, batch):
-        "What each place should say, (rows, longest target); -100 where nothing is asked."
-        return batch["labels"]
+    def targets(self, batch): return batch["labels"]  # what each place should say, (rows, longest target); -100 where nothing is asked
 
     def loss(self, outputs, batch) -> tuple:
         "Summed cross-entropy and the number of tokens that were asked for."
         return F.cross_entropy(outputs.flatten(0, 1).float(), batch["labels"].flatten(), reduction="sum"), batch["count"]
 
     def metrics(self): return AnswerMetrics(self)
-
     def predict(self, outputs) -> list:
         "What was written, as text."
         return [{"generated_text": t} for t in self.processor.batch_decode(outputs, skip_special_tokens=True)]

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..core import FtError
 from ..data.batching import Rows
 from ..data.cleaning import label_name
-from .core import ClassMetrics, token_rows
+from .core import ClassMetrics, known_metric, model_inputs, text_batch, token_rows
 
 # %% ../../nbs/tasks/20_text_classification.ipynb #e88b11ca
 def label_numbers(
@@ -44,27 +44,29 @@ class TextClassification:
     classes: list = field(default_factory=list)  # class names, in the order of the logits
     columns: dict = field(default_factory=lambda: {"text": "text", "label": "label"})  # role -> column name
     max_length: int = None  # longest text in tokens; None takes what the model can read, at most 512
+    metric: str = "accuracy"  # the metric that decides what is best: "accuracy", "f1" or "loss"
     name = "text-classification"
     head = "AutoModelForSequenceClassification"
-    metric = "accuracy"
-    greater_is_better = True
+
+    def __post_init__(self):
+        known_metric(self.metric, ("accuracy", "f1", "loss"))
+        self.greater_is_better = self.metric != "loss"
 
     def encode(self, data, processor) -> Rows:
         "Token ids and label numbers, from a datasets.Dataset or a plain list of texts."
         table = hasattr(data, "column_names")
-        rows = token_rows(list(data[self.columns["text"]]) if table else [str(t) for t in data], processor, self.max_length)
+        rows = token_rows(list(data[self.columns["text"]]) if table else list(data), processor, self.max_length)
         if table and (label := self.columns["label"]) in data.column_names: rows.columns["label"] = label_numbers(data[label][:], self.classes, data.features[label])
         return rows
 
     def collate(self, rows: Rows, index) -> dict:
         "input_ids and attention_mask (rows, longest), and labels (rows,) where known, for chosen row numbers."
-        ids, mask = rows.rectangle(index)
-        batch = {"input_ids": ids, "attention_mask": mask}
+        batch = text_batch(rows, index)
         return batch | ({"labels": rows.column("label", index)} if "label" in rows.columns else {})
 
     def forward(self, model, batch):
         "Logits, (rows, classes)."
-        return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        return model(**model_inputs(model, batch)).logits
 
     def loss(self, outputs, batch) -> tuple:
         "Summed cross-entropy and the number of rows."
