@@ -121,7 +121,7 @@ def write_as_lora(folder: Path, handle, head: dict, on: Attached, dtype):
     tensors.update({f"base_model.model.{n}": p for n, p in head.items()})
     write_tensors(folder / "adapter_model.safetensors", cast(tensors, dtype))
     write_json(folder / "adapter_config.json", {k: sorted(v) if isinstance(v, set) else getattr(v, "value", v) for k, v in config.to_dict().items()})
-    say(f"{handle.injection.title} on Conv1D has no form in peft; {folder} holds it for ftkit, and the same update as LoRA of rank {most} for peft")
+    say(f"{handle.injection.title} on Conv1D has no form in peft; {Path(folder).name} holds it for ftkit, and the same update as LoRA of rank {most} for peft")
 
 @torch.no_grad()
 def thin(layer, name: str) -> tuple:

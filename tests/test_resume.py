@@ -36,6 +36,7 @@ def weights(out):
     return {p.relative_to(out).as_posix(): sha256(p) for p in sorted((out / "delta").rglob("*.safetensors"))}
 
 
+@pytest.mark.sweep(least=4)
 @pytest.mark.parametrize("method, kills", [("lora", (13,)), ("full", (3, 17)), ("freeze", (9,)), ("adalora", (13,)), ("sparse", (7,)), ("diff_pruning", (17,)), ("gradual_unfreeze", (11,))])
 def test_killed_and_resumed_equals_uninterrupted(tmp_path, method, kills):
     whole = child(tmp_path / "whole", method=method)

@@ -133,7 +133,7 @@ def how_many(rows: int, batch_size: int) -> int:
 def steps_of(batches, epochs: float) -> int:
     "Optimiser steps of so many epochs, at least one; of a part of an epoch the rounded share."
     counts = [len(batches.plan(e)) if batches.tokens else len(batches) for e in range(math.ceil(epochs))]
-    return max(1, sum(counts) - round((math.ceil(epochs) - epochs) * counts[-1]))
+    return max(1, sum(counts[:int(epochs)]) + round(epochs % 1 * counts[-1]))
 
 # %% ../../nbs/data/50_batching.ipynb #f9aea23c
 class Batches:

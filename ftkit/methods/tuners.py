@@ -129,6 +129,7 @@ def matrices(
 def usual(anatomy, blocks: tuple, r: int) -> tuple:
     "Paths of the matrices in the blocks, or of the convolutions where there are none, and a line about those that are left out. Raises `FtError` where nothing is left."
     name = type(anatomy.model).__name__
+    if strange := [b for b in blocks or () if not 0 <= b < len(anatomy.blocks)]: raise FtError(f"There is no block {strange[0]}; {name} has {len(anatomy.blocks)} blocks, counted from 0.")
     def of(role): return [p for p in anatomy.roles.get(role, []) if anatomy.block_of(p) is not None and (blocks is None or anatomy.block_of(p) in blocks)]
     filters = [p for p in of("conv") if getattr(anatomy.module(p), "groups", 1) == 1]
     on = "linear" if of("ffn") or not filters and any(map(of, ("query", "key", "value", "output"))) else "conv"

@@ -90,7 +90,7 @@ def token_rows(
             ids[n] = i[:-1] if end and i[-1:] == [eos] else i
     if empty := [n for n, i in enumerate(ids) if not i]:
         raise FtError(f"The tokenizer makes no token of the text in row {empty[0]} ({texts[empty[0]]!r}); leave empty texts out.")
-    return Rows(ids, pad=processor.pad_token_id, side=side or processor.padding_side)
+    return Rows(ids, pad=processor.pad_token_id, side=side or getattr(processor, "padding_side", "right"))
 
 
 # %% ../../nbs/tasks/10_core.ipynb #5f0c1e03
