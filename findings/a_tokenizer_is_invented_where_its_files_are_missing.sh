@@ -26,3 +26,8 @@ for kind, model in (("bert", BertModel(BertConfig(**sizes))), ("roberta", Robert
     print(f"{kind}: {found[kind]}")
 assert "tokens" in found["bert"] and "tokens" in found["roberta"] and "tokens" not in found["llama"], "the behaviour has changed"
 EOF
+# Output with the versions above:
+#   transformers 5.23.0
+#   bert: 5 tokens, 'a fine film' becomes [1, 1, 1]
+#   roberta: 5 tokens, 'a fine film' becomes []
+#   llama: ValueError

@@ -35,3 +35,7 @@ print(f"first token with a configuration of one's own: {plain}; with that token 
 print(f"with the checkpoint's exchanged: {freed}")
 assert plain == freed != filled, "the behaviour has changed"
 EOF
+# Output with the versions above:
+#   transformers 5.23.0
+#   first token with a configuration of one's own: 20; with that token suppressed in the checkpoint's: 30;
+#   with the checkpoint's exchanged: 20
