@@ -40,6 +40,12 @@ def test_transformers(name):
     assert cut.roles["norm"] and (cut.roles.get("embed") or cut.roles.get("conv"))
 
 
+@pytest.mark.parametrize("name", ["qwen3", "qwen3 with experts", "olmo2", "gemma2", "cohere", "stablelm", "llama", "bert", "roberta", "gpt2", "t5", "bart", "vit", "dinov2", "whisper"])
+def test_the_width_is_the_hidden_size(name):
+    "A learning rate that is scaled by the width must not follow norms of queries and keys, which are as long as a head."
+    assert anatomy(from_transformers(name)).width == 32
+
+
 @pytest.mark.sweep(least=6)
 @pytest.mark.parametrize("name", TIMM)
 def test_timm(name): all_in_place(from_timm(name), *TIMM[name])
