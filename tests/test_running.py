@@ -152,6 +152,21 @@ def test_an_empty_beginning_is_refused(table):
         run.predict(["The film", ""])
 
 
+def test_a_tokenizer_without_unknown_words(tmp_path, table):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = {w: i for i, w in enumerate(["<pad>", *sorted({w for t in table.text for w in t.split()})])}
+    inner = Tokenizer(models.WordLevel(words))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    transformers.PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>").save_pretrained(tmp_path)
+    sizes = dict(vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16)
+    transformers.BertModel(transformers.BertConfig(**sizes)).save_pretrained(tmp_path)
+    run = quick(table, checkpoint=str(tmp_path))
+    assert len(run.predict(["a fine film"])) == 1
+    with pytest.raises(FtError, match="no token for unknown words"):
+        run.predict(["an unheard word"])
+
+
 # ---- folders
 
 def test_a_reused_folder_holds_the_second_run_only(table, tmp_path, monkeypatch):

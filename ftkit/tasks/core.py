@@ -78,7 +78,10 @@ def token_rows(
     limit = max_length or min(512, processor.model_max_length)
     texts = strings(texts)
     given = dict(split_special_tokens=True, return_attention_mask=False, return_token_type_ids=False)
-    ids = processor(texts, verbose=False, **given)["input_ids"] if texts else []
+    try:
+        ids = processor(texts, verbose=False, **given)["input_ids"] if texts else []
+    except Exception as e:  # what tokenizers raise has no class of its own
+        raise FtError(f"The tokenizer cannot read these texts ({e}). Where it has no token for unknown words, every word must be in its vocabulary.") from e
     if end:
         ids = [i if i[-1:] == [eos] else [*i, eos] for i in ids]
     long = [n for n, i in enumerate(ids) if len(i) > limit]
@@ -131,6 +134,10 @@ def gap_beside(model: nn.Module, processor, side: str) -> float:
 def settle_side(model: nn.Module, processor, most: float = 1e-3):
     "Let the tokenizer pad where the model does not hear it: at the tokenizer's own side, or at the other. Says so where neither will do."
     was, own = model.training, processor.padding_side
+    try:
+        token_rows(["one", "one two"], processor)
+    except FtError:
+        return  # it knows its own words only
     model.eval()
     gaps = {}
     for side in (own, "left" if own == "right" else "right"):
