@@ -75,7 +75,10 @@ def test_what_trained_before_trains_again_after_a_method_was_taken_off():
     assert {n: p.requires_grad for n, p in model.named_parameters()} == flags
 
 
-CNNS = ("resnet10t", "mobilenetv3_small_050", "regnetx_002", "densenet121", "efficientnet_b0")
+CNNS = (
+    "resnet10t", "resnet18", "resnext26ts", "seresnext26d_32x4d", "mobilenetv2_050", "mobilenetv3_small_050", "regnetx_002", "densenet121", "efficientnet_b0",
+    "ghostnet_050", "hardcorenas_a", "mobilevit_xxs", "vgg11_bn",
+)
 ON_CNNS = [n for n in METHODS if n not in ("qlora", "prompt", "prefix", "ptuning", "ptuning_v2", "mam", "unipelt", "hard_prompt", "peft")]
 
 
@@ -96,6 +99,7 @@ def plain_loop(model, x, y, on, steps=2):
 @pytest.mark.parametrize("name", CNNS)
 @pytest.mark.parametrize("method", ON_CNNS)
 def test_after_a_plain_loop_a_delta_holds_all_that_moved(method, name, tmp_path):
+    if (method, name) == ("adapter", "ghostnet_050"): pytest.xfail("its blocks end in two halves, and the adapter is made for one of them")
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=3)
     fresh, x, y = copy.deepcopy(model), torch.randn(4, 3, 64, 64), torch.tensor([0, 1, 2, 0])
