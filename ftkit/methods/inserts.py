@@ -69,6 +69,7 @@ FLOATS = (torch.float32, torch.float64)  # what trains is kept in these
 
 class Shelf(nn.ModuleDict):
     "What of one kind hangs on a module, by name. Where the module is an `nn.Sequential`, it is called as one of its layers, and passes its input on."
+    def __init__(self): super().__init__()
     def forward(self, x): return x
 
 def shelf_of(host: nn.Module, kind: str) -> nn.ModuleDict:
