@@ -344,12 +344,13 @@ def train(spec: dict, ck, task, data, valid, out, resume: bool = False) -> Run:
 # %% ../nbs/70_api.ipynb #4d0773df
 def resume(
     out,  # the folder that was given to `finetune`
+    checkpoint: str = None,  # where the base is now, if it was moved since; its weights must be the same
 ) -> Run:
     "Go on where a stopped or killed run stood, to the weights it would have had."
     from datasets import Dataset
     out = Path(out)
     if not (out / "spec.json").exists(): raise FtError(f"{out} holds no run to resume (there is no spec.json); give the folder that finetune(out=…) wrote.")
-    spec = read_json(out / "spec.json")
+    spec = read_json(out / "spec.json") | ({"checkpoint": str(checkpoint)} if checkpoint is not None else {})
     ck, task = build(spec)
     with quiet(): data, valid = (Dataset.from_parquet(str(out / f"{n}.parquet"), keep_in_memory=True) if (out / f"{n}.parquet").exists() else None for n in ("train", "valid"))
     return train(spec, ck, task, data, valid, out, resume=(out / "state" / "last.json").exists())

@@ -194,7 +194,7 @@ def cleared(out: Path):
 
 def identity(spec: dict) -> str:
     "What makes a run this one: a hash of its specification, without what was measured or only noted."
-    noted = ("versions", "way", "unknown_rate", "source", "base")
+    noted = ("versions", "way", "unknown_rate", "source", "checkpoint")  # a base is known by its weights, wherever it lies
     return sha256(json.dumps({k: v for k, v in spec.items() if k not in noted}, sort_keys=True, default=str).encode())
 
 

@@ -196,6 +196,7 @@ KINDS = {
     "checkpoint": (checkpoint_folder, damage_checkpoint, use_checkpoint, 120),
     "adapter": (adapter_folder, damage_adapter, use_adapter, 80),
 }
+OUTCOMES = {kind: [] for kind in KINDS}  # of the damaged inputs that this run tried
 CASES = [(kind, seed) for kind, (*_, many) in KINDS.items() for seed in range(many)]
 
 
@@ -225,6 +226,7 @@ def test_a_damaged_input_is_read_or_refused_by_a_sentence(kind, seed, tmp_path):
     damage(broken, rng)
     assert outcome(use, intact)[0] == "read"
     said, spent = outcome(use, broken)
+    OUTCOMES[kind].append(said)
     assert said and "Traceback" not in said
     usual = outcome(use, intact)[1]
     if spent > 2 * usual:  # once more, for what else the machine does
@@ -232,5 +234,11 @@ def test_a_damaged_input_is_read_or_refused_by_a_sentence(kind, seed, tmp_path):
     assert spent <= 2 * usual, f"seed {seed}: {spent / usual:.1f} times the time of the intact input, to say: {said}"
 
 
-def test_five_hundred():
+def test_five_hundred_of_which_many_are_refused():
     assert len(CASES) == 500
+    for kind, said in OUTCOMES.items():
+        refused = [s for s in said if s != "read"]
+        print(f"{kind}: {len(said)} tried, {len(refused)} refused in {len(set(refused))} ways")
+        if len(said) >= 50:  # of a handful, all may be of one sort
+            assert len(said) / 20 <= len(refused), "damage that nothing notices tests nothing"
+            assert len(set(refused)) >= 5

@@ -1,6 +1,7 @@
 "Options, lengths, folders and settings as people give them: each does what it says, or is refused before anything is loaded."
 import json
 import math
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import torch
 import transformers
 
 import ftkit as ft
+import ftkit.train
 from ftkit.checkpoints import ZOO, load, positions
 from ftkit.core import FtError
 from ftkit.data.batching import Rows
@@ -198,6 +200,31 @@ def test_a_state_of_another_run_is_not_taken_up(table, tmp_path, change):
         file.rename(tmp_path / "b" / "state" / file.name)
     with pytest.raises(FtError, match="another run"):
         ft.resume(tmp_path / "b")
+
+
+def test_a_run_whose_base_was_moved_goes_on_from_where_it_is_now(table, tmp_path, monkeypatch):
+    from ftkit.checkpoints import ZOO
+    shutil.copytree(ZOO / "bert_mini", tmp_path / "here")
+    asked = dict(method="head", steps=4, batch_size=4, lr=2e-2, seed=0, progress=False, save_every=2)
+    straight = ft.finetune(tmp_path / "here", table, **asked)
+    update, count = ftkit.train.update, []
+
+    def killed(*args):
+        count.append(1)
+        if len(count) == 4:
+            raise RuntimeError("killed")
+        return update(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ftkit.train.update", killed)
+        with pytest.raises(RuntimeError):
+            ft.finetune(tmp_path / "here", table, out=tmp_path / "run", **asked)
+    (tmp_path / "here").rename(tmp_path / "there")
+    with pytest.raises(FtError):
+        ft.resume(tmp_path / "run")
+    resumed = ft.resume(tmp_path / "run", checkpoint=tmp_path / "there")
+    assert torch.equal(resumed.model.classifier.weight, straight.model.classifier.weight)
+    assert ft.load_run(tmp_path / "run").spec["checkpoint"] == str(tmp_path / "there")
 
 
 # ---- BatchNorm
