@@ -9,7 +9,7 @@ STAMP := $(VENV)/.ftkit-ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-all mutations lab docs export pages readme student address hooks clean zoo bench evidence test-floor test-colab test-newest
+.PHONY: help setup demo test test-fast test-all mutations lab docs export format pages readme student address hooks clean zoo bench evidence test-floor test-colab test-newest
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## ?/  make \1\t/' | expand -t 22
@@ -56,6 +56,11 @@ docs: setup      ## the docs: checked, and rendered to _docs/ where Quarto is in
 
 export: setup    ## write ftkit/ from the notebooks
 	@$(BIN)/nbdev_export
+	@$(BIN)/ruff format --quiet ftkit
+
+format: setup    ## ruff on notebooks, modules, tests and tools
+	@$(BIN)/ruff check --fix --quiet nbs tests tools setup.py
+	@$(RUN) tools/format.py
 
 pages: setup     ## run the pages in place and keep their outputs (NBS="nbs/10_core.ipynb" for some)
 	@$(RUN) tools/pages.py run $(NBS)
@@ -65,7 +70,7 @@ readme: setup    ## write README.md from nbs/index.ipynb
 
 address: setup   ## write the repository's address (git_url in settings.ini) wherever it stands
 	@$(RUN) tools/address.py
-	@$(BIN)/nbdev_export
+	@$(MAKE) --no-print-directory export
 
 student: setup   ## write the student edition to student/: all pages, without hints and answers
 	@$(RUN) tools/student.py $(ARGS)

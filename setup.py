@@ -1,4 +1,5 @@
 """Everything is read from settings.ini; plain configparser, so that installing needs nothing beyond setuptools."""
+
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -16,9 +17,10 @@ extras["all"] = sorted({req for name, reqs in extras.items() if name != "dev" fo
 readme = here / "README.md"
 
 
-
 class BuildWithEvidence(build_py):
-    "In a wheel the measured results that pages read, bench/evidence, lie in ftkit/evidence; an editable install reads them in place."
+    """In a wheel the measured results that pages read, bench/evidence, lie in ftkit/evidence; an editable install reads
+    them in place.
+    """
 
     def run(self):
         super().run()
@@ -51,12 +53,17 @@ setup(
         "Framework :: Jupyter",
     ],
     python_requires=">=" + cfg["min_python"],
-    package_dir={"": "."},  # an editable install then puts this folder on the path, where nbdev's docs find tools.callouts
+    package_dir={
+        "": "."
+    },  # an editable install then puts this folder on the path, where nbdev's docs find tools.callouts
     packages=find_packages(include=["ftkit", "ftkit.*"]),
     package_data={"ftkit": ["zoo/**/*"]},
     cmdclass={"build_py": BuildWithEvidence},
     install_requires=cfg["requirements"].split(),
     extras_require=extras,
-    entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"]},
+    entry_points={
+        "console_scripts": cfg["console_scripts"].split(),
+        "nbdev": [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"],
+    },
     zip_safe=False,
 )

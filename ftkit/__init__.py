@@ -2,13 +2,14 @@
 
 Importing this package is light: a name is looked up where it lives when it is first used.
 """
+
 import sys
 from importlib import import_module
 from os import environ
 
-# Threads of OpenMP that wait for each other spin only briefly and then sleep: spinning for longer, as libgomp does by itself, a fit
-# beside other programs takes many times as long. libgomp reads this once, when torch loads it, so it is set before that or not
-# at all, and never over a setting of the user's. libomp and Intel's library yield by themselves.
+# Threads of OpenMP that wait for each other spin only briefly and then sleep: spinning for longer, as libgomp does by
+# itself, a fit beside other programs takes many times as long. libgomp reads this once, when torch loads it, so it is
+# set before that or not at all, and never over a setting of the user's. libomp and Intel's library yield by themselves.
 if "torch" not in sys.modules and not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & environ.keys():
     environ["GOMP_SPINCOUNT"] = "1000"
 
@@ -54,7 +55,10 @@ _WHERE = {
     "methods.hybrid": "MAM UniPELT",
 }
 _NAMES = {name: module for module, names in _WHERE.items() for name in names.split()}
-_ROOMS = ("core formats show structure kernels data gallery tasks weights checkpoints methods share many store probe state train trunk run recipes api lab evaluation saliency advice testing teach cli").split()
+_ROOMS = (
+    "core formats show structure kernels data gallery tasks weights checkpoints methods share many store probe state "
+    "train trunk run recipes api lab evaluation saliency advice testing teach cli"
+).split()
 _LATER = ("recommend diagnose evaluate export").split()
 
 __all__ = [*_NAMES, *_LATER]
@@ -64,23 +68,32 @@ def _later(name):
     def to_come(*args, **kwargs):
         "A name of the public face that is not built yet."
         from .core import FtError
+
         raise FtError(f"ft.{name} is not built yet; it is to come in a later version of ftkit.")
+
     to_come.__name__ = to_come.__qualname__ = name
     return to_come
 
 
 def _imported(module):
     from .core import collector_paused
-    with collector_paused(): return import_module(f".{module}", __name__)
+
+    with collector_paused():
+        return import_module(f".{module}", __name__)
 
 
 def __getattr__(name):
-    if name in _NAMES: value = getattr(_imported(_NAMES[name]), name)
-    elif name in _ROOMS: value = _imported(name)
-    elif name in _LATER: value = _later(name)
-    else: raise AttributeError(f"module 'ftkit' has no attribute {name!r}")
+    if name in _NAMES:
+        value = getattr(_imported(_NAMES[name]), name)
+    elif name in _ROOMS:
+        value = _imported(name)
+    elif name in _LATER:
+        value = _later(name)
+    else:
+        raise AttributeError(f"module 'ftkit' has no attribute {name!r}")
     globals()[name] = value
     return value
 
 
-def __dir__(): return sorted({*globals(), *__all__, *_ROOMS})
+def __dir__():
+    return sorted({*globals(), *__all__, *_ROOMS})

@@ -36,7 +36,9 @@ _spent = Counter()  # CPU seconds of the children of `_warm`, which are not chil
 
 
 def child(code: str, *argv, env: dict | None = None, cwd=None, **options) -> Done:
-    "Python code in a process of its own, forked from one that has imported everything; `env` is added to this process's."
+    """Python code in a process of its own, forked from one that has imported everything; `env` is added to this
+    process's.
+    """
     done = _warm.run(code, *argv, env={**os.environ, **(env or {})}, cwd=cwd or ROOT, **options)
     _spent["children"] += done.cpu
     return done
@@ -149,7 +151,8 @@ def tell_costs(write, spent: Counter):
     for name, s in tests.items():
         files[name.partition("::")[0]] += s
     write(
-        f"{sum(tests.values()):8.1f} s of CPU in {len(tests)} tests, fixtures included; imports and the warmed process aside"
+        f"{sum(tests.values()):8.1f} s of CPU in {len(tests)} tests, fixtures included; imports and the warmed process"
+        " aside"
     )
     for name, s in files.most_common():
         write(f"{s:8.1f} s  {name}")
@@ -189,7 +192,9 @@ def root():
 def one_way(monkeypatch):
     """All fits of a test are computed in one way, as on a quiet machine, where an answer is kept.
 
-    On a busy one each fit asks again how this machine computes fastest, and two runs that are compared may be told differently."""
+    On a busy one each fit asks again how this machine computes fastest, and two runs that are compared may be told
+    differently.
+    """
     from torch import get_num_threads
 
     from ftkit.probe import Way

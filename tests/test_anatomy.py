@@ -1,15 +1,29 @@
-"Blocks in order, roles complete and the head found, on architectures of transformers, timm and torchvision, and on plain modules."
+"""Blocks in order, roles complete and the head found, on architectures of transformers, timm and torchvision, and on
+plain modules.
+"""
+
 from collections import Counter
 
 import pytest
 import timm
 import torch
 import transformers
+from architectures import (
+    IMAGE,
+    PAIR,
+    T5,
+    TEXT,
+    TIMM,
+    TORCHVISION,
+    TRANSFORMERS,
+    from_timm,
+    from_torchvision,
+    from_transformers,
+)
 from torch import nn
-from architectures import IMAGE, PAIR, T5, TEXT, TIMM, TORCHVISION, TRANSFORMERS, from_timm, from_torchvision, from_transformers
 
 import ftkit as ft
-from ftkit.structure import anatomy, linear, over_vocabulary, own_parameters
+from ftkit.structure import anatomy, linear, own_parameters
 from ftkit.testing import check_method
 
 
@@ -22,8 +36,10 @@ def all_in_place(model, blocks, head):
     assert [names.index(b) for b in cut.blocks] == sorted(names.index(b) for b in cut.blocks)
     assert not any(a != b and a.startswith(b + ".") for a in cut.blocks for b in cut.blocks)
     for name, m in model.named_modules():  # every matrix, convolution and norm of a block plays a role
-        if cut.block_of(name) is None or not own_parameters(m): continue
-        if linear(m) or isinstance(m, nn.modules.conv._ConvNd) or "norm" in type(m).__name__.lower(): assert any(name in paths for paths in cut.roles.values()), name
+        if cut.block_of(name) is None or not own_parameters(m):
+            continue
+        if linear(m) or isinstance(m, nn.modules.conv._ConvNd) or "norm" in type(m).__name__.lower():
+            assert any(name in paths for paths in cut.roles.values()), name
     return cut
 
 
@@ -34,45 +50,103 @@ def test_transformers(name):
     model = from_transformers(name)
     cut = all_in_place(model, blocks, head)
     inside = sum(isinstance(m, nn.MultiheadAttention) for m in model.modules())  # holds its output projection itself
-    for role in ("query", "key", "value") if attentions else (): assert len(cut.roles[role]) >= attentions, role
+    for role in ("query", "key", "value") if attentions else ():
+        assert len(cut.roles[role]) >= attentions, role
     assert len(cut.roles.get("query", [])) == attentions and len(cut.roles.get("output", [])) >= attentions - inside
-    if "ffn" in cut.roles: assert {cut.block_of(p) for p in cut.roles["ffn"]} == set(range(blocks))
+    if "ffn" in cut.roles:
+        assert {cut.block_of(p) for p in cut.roles["ffn"]} == set(range(blocks))
     assert cut.roles["norm"] and (cut.roles.get("embed") or cut.roles.get("conv"))
 
 
-@pytest.mark.parametrize("name", ["qwen3", "qwen3 with experts", "olmo2", "gemma2", "cohere", "stablelm", "llama", "bert", "roberta", "gpt2", "t5", "bart", "vit", "dinov2", "whisper"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "qwen3",
+        "qwen3 with experts",
+        "olmo2",
+        "gemma2",
+        "cohere",
+        "stablelm",
+        "llama",
+        "bert",
+        "roberta",
+        "gpt2",
+        "t5",
+        "bart",
+        "vit",
+        "dinov2",
+        "whisper",
+    ],
+)
 def test_the_width_is_the_hidden_size(name):
-    "A learning rate that is scaled by the width must not follow norms of queries and keys, which are as long as a head."
+    """A learning rate that is scaled by the width must not follow norms of queries and keys, which are as long as a
+    head.
+    """
     assert anatomy(from_transformers(name)).width == 32
 
 
 @pytest.mark.sweep(least=6)
 @pytest.mark.parametrize("name", TIMM)
-def test_timm(name): all_in_place(from_timm(name), *TIMM[name])
+def test_timm(name):
+    all_in_place(from_timm(name), *TIMM[name])
 
 
 @pytest.mark.sweep(least=3)
 @pytest.mark.parametrize("name", TORCHVISION)
-def test_torchvision(name): all_in_place(from_torchvision(name), *TORCHVISION[name])
+def test_torchvision(name):
+    all_in_place(from_torchvision(name), *TORCHVISION[name])
 
 
-def test_how_many(): assert len(TRANSFORMERS) >= 45 and len(TIMM) >= 20 and len(TORCHVISION) >= 6
+def test_how_many():
+    assert len(TRANSFORMERS) >= 45 and len(TIMM) >= 20 and len(TORCHVISION) >= 6
 
 
 SINGLE = {  # a block that stands alone: the class, its options, and the blocks
     "bert": ("BertForSequenceClassification", dict(TEXT, num_hidden_layers=1), ["bert.encoder.layer.0"]),
-    "distilbert": ("DistilBertForSequenceClassification", dict(vocab_size=60, dim=32, n_layers=1, n_heads=4, hidden_dim=48), ["distilbert.transformer.layer.0"]),
+    "distilbert": (
+        "DistilBertForSequenceClassification",
+        dict(vocab_size=60, dim=32, n_layers=1, n_heads=4, hidden_dim=48),
+        ["distilbert.transformer.layer.0"],
+    ),
     "gpt2": ("GPT2LMHeadModel", dict(vocab_size=60, n_embd=32, n_layer=1, n_head=4), ["transformer.h.0"]),
     "llama": ("LlamaForCausalLM", dict(TEXT, num_hidden_layers=1), ["model.layers.0"]),
-    "mixtral": ("MixtralForCausalLM", dict(TEXT, num_hidden_layers=1, num_key_value_heads=2, num_local_experts=4), ["model.layers.0"]),
-    "t5": ("T5ForConditionalGeneration", dict(T5, num_layers=1, num_decoder_layers=1), ["encoder.block.0", "decoder.block.0"]),
-    "t5 with one layer below": ("T5ForConditionalGeneration", dict(T5, num_layers=1, num_decoder_layers=2), ["encoder.block.0", "decoder.block.0", "decoder.block.1"]),
-    "bart": ("BartForConditionalGeneration", dict(PAIR, encoder_layers=1, decoder_layers=1), ["model.encoder.layers.0", "model.decoder.layers.0"]),
+    "mixtral": (
+        "MixtralForCausalLM",
+        dict(TEXT, num_hidden_layers=1, num_key_value_heads=2, num_local_experts=4),
+        ["model.layers.0"],
+    ),
+    "t5": (
+        "T5ForConditionalGeneration",
+        dict(T5, num_layers=1, num_decoder_layers=1),
+        ["encoder.block.0", "decoder.block.0"],
+    ),
+    "t5 with one layer below": (
+        "T5ForConditionalGeneration",
+        dict(T5, num_layers=1, num_decoder_layers=2),
+        ["encoder.block.0", "decoder.block.0", "decoder.block.1"],
+    ),
+    "bart": (
+        "BartForConditionalGeneration",
+        dict(PAIR, encoder_layers=1, decoder_layers=1),
+        ["model.encoder.layers.0", "model.decoder.layers.0"],
+    ),
     "vit": ("ViTForImageClassification", dict(IMAGE, num_hidden_layers=1), None),
-    "clip": ("CLIPModel", dict(text_config=dict(TEXT, num_hidden_layers=1), vision_config=dict(IMAGE, num_hidden_layers=1)), ["text_model.encoder.layers.0", "vision_model.encoder.layers.0"]),
-    "swin": ("SwinForImageClassification", dict(image_size=32, patch_size=4, embed_dim=16, depths=[1, 1], num_heads=[2, 4], window_size=4), ["swin.encoder.layers.0.blocks.0", "swin.encoder.layers.1.blocks.0"]),
+    "clip": (
+        "CLIPModel",
+        dict(text_config=dict(TEXT, num_hidden_layers=1), vision_config=dict(IMAGE, num_hidden_layers=1)),
+        ["text_model.encoder.layers.0", "vision_model.encoder.layers.0"],
+    ),
+    "swin": (
+        "SwinForImageClassification",
+        dict(image_size=32, patch_size=4, embed_dim=16, depths=[1, 1], num_heads=[2, 4], window_size=4),
+        ["swin.encoder.layers.0.blocks.0", "swin.encoder.layers.1.blocks.0"],
+    ),
     "deberta": ("DebertaV2ForSequenceClassification", dict(TEXT, num_hidden_layers=1), ["deberta.encoder.layer.0"]),
-    "mobilebert": ("MobileBertForSequenceClassification", dict(TEXT, num_hidden_layers=1, true_hidden_size=32, intra_bottleneck_size=16, embedding_size=16), ["mobilebert.encoder.layer.0"]),
+    "mobilebert": (
+        "MobileBertForSequenceClassification",
+        dict(TEXT, num_hidden_layers=1, true_hidden_size=32, intra_bottleneck_size=16, embedding_size=16),
+        ["mobilebert.encoder.layer.0"],
+    ),
 }
 
 
@@ -95,16 +169,19 @@ def albert(**options):
 ROW = "albert.encoder.albert_layer_groups.{}.albert_layers.{}"
 
 
-@pytest.mark.parametrize("options, blocks", [
-    (dict(num_hidden_layers=1), {(0, 0): 1}),
-    (dict(), {(0, 0): 4}),
-    (dict(num_hidden_layers=12), {(0, 0): 12}),
-    (dict(num_hidden_groups=2), {(0, 0): 2, (1, 0): 2}),
-    (dict(num_hidden_groups=4), {(i, 0): 1 for i in range(4)}),
-    (dict(num_hidden_layers=5, num_hidden_groups=2), {(0, 0): 3, (1, 0): 2}),
-    (dict(inner_group_num=2), {(0, 0): 4, (0, 1): 4}),
-    (dict(num_hidden_groups=2, inner_group_num=2), {(g, i): 2 for g in range(2) for i in range(2)}),
-])
+@pytest.mark.parametrize(
+    "options, blocks",
+    [
+        (dict(num_hidden_layers=1), {(0, 0): 1}),
+        (dict(), {(0, 0): 4}),
+        (dict(num_hidden_layers=12), {(0, 0): 12}),
+        (dict(num_hidden_groups=2), {(0, 0): 2, (1, 0): 2}),
+        (dict(num_hidden_groups=4), {(i, 0): 1 for i in range(4)}),
+        (dict(num_hidden_layers=5, num_hidden_groups=2), {(0, 0): 3, (1, 0): 2}),
+        (dict(inner_group_num=2), {(0, 0): 4, (0, 1): 4}),
+        (dict(num_hidden_groups=2, inner_group_num=2), {(g, i): 2 for g in range(2) for i in range(2)}),
+    ],
+)
 def test_albert_is_cut_into_the_layers_it_has_and_counts_their_uses(options, blocks):
     model, calls = albert(**options), Counter()
     cut = anatomy(model)
@@ -118,8 +195,26 @@ def test_albert_is_cut_into_the_layers_it_has_and_counts_their_uses(options, blo
 
 
 SHARED = {  # other families whose layers are used again: the class, its options, an input, and how often
-    "funnel": ("FunnelForSequenceClassification", dict(vocab_size=60, block_sizes=[1, 2], block_repeats=[1, 2], d_model=32, n_head=4, d_head=8, d_inner=48), torch.arange(3, 11)[None], [1, 2, 2]),
-    "perceiver": ("PerceiverForImageClassificationLearned", dict(num_latents=8, d_latents=32, num_blocks=3, num_self_attends_per_block=2, num_self_attention_heads=4, num_cross_attention_heads=4, image_size=32), torch.randn(1, 3, 32, 32), [1, 3, 3, 1]),
+    "funnel": (
+        "FunnelForSequenceClassification",
+        dict(vocab_size=60, block_sizes=[1, 2], block_repeats=[1, 2], d_model=32, n_head=4, d_head=8, d_inner=48),
+        torch.arange(3, 11)[None],
+        [1, 2, 2],
+    ),
+    "perceiver": (
+        "PerceiverForImageClassificationLearned",
+        dict(
+            num_latents=8,
+            d_latents=32,
+            num_blocks=3,
+            num_self_attends_per_block=2,
+            num_self_attention_heads=4,
+            num_cross_attention_heads=4,
+            image_size=32,
+        ),
+        torch.randn(1, 3, 32, 32),
+        [1, 3, 3, 1],
+    ),
 }
 
 
@@ -137,6 +232,7 @@ def test_other_families_that_use_layers_again(name):
 
 class Looped(nn.Module):
     "One block, listed six times."
+
     def __init__(self):
         super().__init__()
         block = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
@@ -145,9 +241,14 @@ class Looped(nn.Module):
 
 class Alone(nn.Module):
     "One block behind another module."
+
     def __init__(self, container):
         super().__init__()
-        self.embed, self.layers, self.head = nn.Linear(8, 16), container(nn.TransformerEncoderLayer(16, 2, 32)), nn.Linear(16, 2)
+        self.embed, self.layers, self.head = (
+            nn.Linear(8, 16),
+            container(nn.TransformerEncoderLayer(16, 2, 32)),
+            nn.Linear(16, 2),
+        )
 
 
 def test_plain_modules_with_one_block():
@@ -164,10 +265,30 @@ def test_timm_with_one_block():
     assert anatomy(timm.create_model("resnet10t", num_classes=3)).head == ["fc"]
 
 
-BATCH = dict(input_ids=torch.tensor([[3, 4, 5, 6], [7, 8, 9, 0]]), attention_mask=torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]), labels=torch.tensor([0, 1]))
+BATCH = dict(
+    input_ids=torch.tensor([[3, 4, 5, 6], [7, 8, 9, 0]]),
+    attention_mask=torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]),
+    labels=torch.tensor([0, 1]),
+)
 
 
-@pytest.mark.parametrize("method", [ft.LoRA(), ft.Adapter(), ft.Prompt(), ft.Prefix(), ft.IA3(), ft.Sparse(), ft.DoRA(), ft.BitFit(), ft.Freeze(top=1), ft.GradualUnfreeze(), ft.LayerwiseLR()], ids=str)
+@pytest.mark.parametrize(
+    "method",
+    [
+        ft.LoRA(),
+        ft.Adapter(),
+        ft.Prompt(),
+        ft.Prefix(),
+        ft.IA3(),
+        ft.Sparse(),
+        ft.DoRA(),
+        ft.BitFit(),
+        ft.Freeze(top=1),
+        ft.GradualUnfreeze(),
+        ft.LayerwiseLR(),
+    ],
+    ids=str,
+)
 @pytest.mark.sweep(least=5)
 def test_methods_on_a_model_that_shares_one_layer(method):
     for model in (albert(), one_layer()):
@@ -205,4 +326,8 @@ def test_schedules_and_rates_say_what_they_mean_for_a_shared_layer(capsys):
         ft.GradualUnfreeze(schedule=((0, 0), (0.5, 4))).attach(albert(), steps=9)
     plan = ft.LayerwiseLR(decay=0.5, lr=1.0, head_lr=1.0).plan(anatomy(albert()))
     assert "one learning rate for all layers that use it" in capsys.readouterr().out
-    assert {n.partition("albert.")[2].split(".")[0]: r for n, r in plan.train.items() if "albert_layers" in n or "word_emb" in n} == {"encoder": 0.5, "embeddings": 0.25}
+    assert {
+        n.partition("albert.")[2].split(".")[0]: r
+        for n, r in plan.train.items()
+        if "albert_layers" in n or "word_emb" in n
+    } == {"encoder": 0.5, "embeddings": 0.25}

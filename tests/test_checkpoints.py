@@ -1,4 +1,7 @@
-"What a checkpoint's files say is what is loaded: names, weights, heads, tokenizers; where they disagree, one sentence says so."
+"""What a checkpoint's files say is what is loaded: names, weights, heads, tokenizers; where they disagree, one
+sentence says so.
+"""
+
 import json
 import shutil
 import warnings
@@ -8,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 import transformers as hf
-from architectures import PAIR, TEXT, TRANSFORMERS
+from architectures import PAIR, TRANSFORMERS
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
@@ -18,8 +21,12 @@ from ftkit.weights import head_order, over_classes
 
 pytestmark = pytest.mark.fast
 CLASSIFY = dict(task="text-classification", processor=False)
-BERT = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48, max_position_embeddings=40)
-IMAGE = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, image_size=32, patch_size=8)
+BERT = dict(
+    hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48, max_position_embeddings=40
+)
+IMAGE = dict(
+    hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, image_size=32, patch_size=8
+)
 
 
 @pytest.fixture
@@ -74,7 +81,15 @@ def refused(f, *said):
 # names
 
 
-HUB_IDS = ["gpt2", "bert-base-multilingual-cased", "Qwen2.5-0.5B", "meta-llama/Llama-3.2-1B", "Qwen/Qwen2.5-0.5B", "t5-small", "distilbert-base-uncased"]
+HUB_IDS = [
+    "gpt2",
+    "bert-base-multilingual-cased",
+    "Qwen2.5-0.5B",
+    "meta-llama/Llama-3.2-1B",
+    "Qwen/Qwen2.5-0.5B",
+    "t5-small",
+    "distilbert-base-uncased",
+]
 
 
 @pytest.mark.parametrize("name", HUB_IDS)
@@ -82,7 +97,10 @@ def test_an_id_of_the_hub_may_hold_dots_and_needs_no_slash(name):
     assert locate(name) == ("hub", name)
 
 
-@pytest.mark.parametrize("name", ["hf-hub:timm/resnet50.a1_in1k", "hf_hub:timm/resnet50.a1_in1k", "https://huggingface.co/timm/resnet50.a1_in1k"])
+@pytest.mark.parametrize(
+    "name",
+    ["hf-hub:timm/resnet50.a1_in1k", "hf_hub:timm/resnet50.a1_in1k", "https://huggingface.co/timm/resnet50.a1_in1k"],
+)
 def test_ids_are_read_as_timm_and_browsers_write_them(name):
     assert locate(name) == ("hub", "timm/resnet50.a1_in1k")
 
@@ -91,20 +109,43 @@ def test_offline_an_id_of_the_hub_is_said_to_be_one():
     refused(lambda: ft.load("gpt2"), "gpt2", "id of the hub", "no network")
 
 
-@pytest.mark.parametrize("name, meant", [("bert-mimi", "bert-mini"), ("bertmini", "bert-mini"), ("resnet_mimi", "resnet-mini"), ("GPT-min", "gpt-mini")])
+@pytest.mark.parametrize(
+    "name, meant",
+    [("bert-mimi", "bert-mini"), ("bertmini", "bert-mini"), ("resnet_mimi", "resnet-mini"), ("GPT-min", "gpt-mini")],
+)
 def test_a_near_miss_of_a_bundled_name_is_told(name, meant):
     refused(lambda: locate(name), f"Did you mean {meant!r}")
 
 
-@pytest.mark.parametrize("name", ["./Llama-3.2-1B", "/models/v1.5", "~/m", "runs/a/b", "model.safetensors", "tuned/last.pt", "C:\\models\\bert", "my model", ""])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "./Llama-3.2-1B",
+        "/models/v1.5",
+        "~/m",
+        "runs/a/b",
+        "model.safetensors",
+        "tuned/last.pt",
+        "C:\\models\\bert",
+        "my model",
+        "",
+    ],
+)
 def test_what_is_written_as_a_path_is_no_id(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     refused(lambda: locate(name), "folder")
 
 
-@pytest.mark.parametrize("file, said", [
-    ("run.json", "load_run"), ("adapter_config.json", "load_delta"), ("ftkit.json", "load_delta"),
-    ("checkpoint-50/config.json", "checkpoint-50"), ("snapshots/0a1b/config.json", "snapshots/0a1b")])
+@pytest.mark.parametrize(
+    "file, said",
+    [
+        ("run.json", "load_run"),
+        ("adapter_config.json", "load_delta"),
+        ("ftkit.json", "load_delta"),
+        ("checkpoint-50/config.json", "checkpoint-50"),
+        ("snapshots/0a1b/config.json", "snapshots/0a1b"),
+    ],
+)
 def test_a_folder_that_is_something_else_is_told_what_it_is(file, said, tmp_path):
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_text("{}")
@@ -161,17 +202,33 @@ def test_a_head_of_another_size_is_replaced(folder):
 def test_weights_that_do_not_fit_their_configuration(folder):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": config["intermediate_size"] * 2}))
-    with pytest.raises(ft.FtError, match="do not fit their own configuration"): ft.load(folder, task="text-classification", num_labels=2)
+    with pytest.raises(ft.FtError, match="do not fit their own configuration"):
+        ft.load(folder, task="text-classification", num_labels=2)
 
 
 LACKS = [
     ("BertForSequenceClassification", dict(vocab_size=60, **BERT), "layer.1.", "text-classification"),
     ("BertForSequenceClassification", dict(vocab_size=60, **BERT), "word_embeddings", "text-classification"),
-    ("BertForSequenceClassification", dict(vocab_size=60, **BERT), "layer.2.output.LayerNorm.bias", "text-classification"),
+    (
+        "BertForSequenceClassification",
+        dict(vocab_size=60, **BERT),
+        "layer.2.output.LayerNorm.bias",
+        "text-classification",
+    ),
     ("GPT2LMHeadModel", dict(vocab_size=60, n_embd=32, n_layer=2, n_head=4), "ln_f", "text-generation"),
-    ("T5ForConditionalGeneration", dict(vocab_size=60, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4), "decoder.final_layer_norm", "text2text-generation"),
+    (
+        "T5ForConditionalGeneration",
+        dict(vocab_size=60, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4),
+        "decoder.final_layer_norm",
+        "text2text-generation",
+    ),
     ("ViTForImageClassification", IMAGE, "patch_embeddings", "image-classification"),
-    ("ResNetForImageClassification", dict(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 2], layer_type="basic"), "running_var", "image-classification"),
+    (
+        "ResNetForImageClassification",
+        dict(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 2], layer_type="basic"),
+        "running_var",
+        "image-classification",
+    ),
 ]
 
 
@@ -194,7 +251,11 @@ def test_a_model_without_its_head_over_the_vocabulary_does_not_write(tmp_path):
     refused(lambda: ft.load(tmp_path, task="text-generation", processor=False), "head over the vocabulary", "lm_head")
 
 
-HEADED = [n for n, (kind, *_) in TRANSFORMERS.items() if kind.endswith(("ForSequenceClassification", "ForImageClassification"))]
+HEADED = [
+    n
+    for n, (kind, *_) in TRANSFORMERS.items()
+    if kind.endswith(("ForSequenceClassification", "ForImageClassification"))
+]
 TASKS = {"Sequence": "text-classification", "Image": "image-classification"}
 
 
@@ -202,7 +263,11 @@ def mapped(name: str):
     "The task that a family of the tests has a head for, or None."
     kind = TRANSFORMERS[name][0]
     head, task = next((h, t) for h, t in TASKS.items() if h in kind)
-    return task if getattr(hf, kind).config_class in getattr(hf, f"AutoModelFor{head}Classification")._model_mapping else None
+    return (
+        task
+        if getattr(hf, kind).config_class in getattr(hf, f"AutoModelFor{head}Classification")._model_mapping
+        else None
+    )
 
 
 @pytest.mark.sweep(least=8)
@@ -243,6 +308,7 @@ def test_names_from_inside_a_wrapper_are_put_right(how, tmp_path, capsys):
 
 def with_peft(model):
     import peft
+
     return peft.get_peft_model(model, peft.LoraConfig(target_modules=["query"])).state_dict()
 
 
@@ -260,7 +326,12 @@ def test_weights_that_were_saved_with_an_adapter_attached(how, tmp_path):
     model = bert()
     bert().save_pretrained(tmp_path)
     from safetensors.torch import save_file
-    save_file({n: p.clone().contiguous() for n, p in ADAPTED[how](model).items()}, tmp_path / "model.safetensors", {"format": "pt"})
+
+    save_file(
+        {n: p.clone().contiguous() for n, p in ADAPTED[how](model).items()},
+        tmp_path / "model.safetensors",
+        {"format": "pt"},
+    )
     refused(lambda: ft.load(tmp_path, **CLASSIFY), "adapter attached", "save_delta")
 
 
@@ -293,9 +364,21 @@ def test_shards_that_are_missing_are_named(tmp_path):
     refused(lambda: ft.load(tmp_path, **CLASSIFY), "index.json", shards[0].name)
 
 
-@pytest.mark.parametrize("change", [
-    {"num_attention_heads": 7}, {"num_attention_heads": 0}, {"hidden_act": "gelo"}, {"num_hidden_layers": "two"}, {"model_type": "bort5"},
-    {"hidden_size": None}, {"intermediate_size": -1}, {"position_embedding_type": 3}, {"id2label": "no"}, {"pad_token_id": 10**6}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_attention_heads": 7},
+        {"num_attention_heads": 0},
+        {"hidden_act": "gelo"},
+        {"num_hidden_layers": "two"},
+        {"model_type": "bort5"},
+        {"hidden_size": None},
+        {"intermediate_size": -1},
+        {"position_embedding_type": 3},
+        {"id2label": "no"},
+        {"pad_token_id": 10**6},
+    ],
+)
 def test_a_broken_configuration_loads_or_is_refused_and_never_ends_in_another_error(change, folder):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | change))
@@ -309,26 +392,59 @@ def test_a_broken_configuration_loads_or_is_refused_and_never_ends_in_another_er
 
 
 CLASSES = ["ant", "bee", "cat"]
-AUTO = {"text-classification": hf.AutoModelForSequenceClassification, "image-classification": hf.AutoModelForImageClassification}
+AUTO = {
+    "text-classification": hf.AutoModelForSequenceClassification,
+    "image-classification": hf.AutoModelForImageClassification,
+}
 TUNED = {
     "bert": ("BertForSequenceClassification", dict(vocab_size=60, **BERT), "text-classification"),
     "roberta": ("RobertaForSequenceClassification", dict(vocab_size=60, **BERT), "text-classification"),
-    "distilbert": ("DistilBertForSequenceClassification", dict(vocab_size=60, dim=32, n_layers=2, n_heads=4, hidden_dim=48), "text-classification"),
-    "gpt2": ("GPT2ForSequenceClassification", dict(vocab_size=60, n_embd=32, n_layer=2, n_head=4, pad_token_id=0), "text-classification"),
+    "distilbert": (
+        "DistilBertForSequenceClassification",
+        dict(vocab_size=60, dim=32, n_layers=2, n_heads=4, hidden_dim=48),
+        "text-classification",
+    ),
+    "gpt2": (
+        "GPT2ForSequenceClassification",
+        dict(vocab_size=60, n_embd=32, n_layer=2, n_head=4, pad_token_id=0),
+        "text-classification",
+    ),
     "bart": ("BartForSequenceClassification", PAIR, "text-classification"),
-    "xlnet": ("XLNetForSequenceClassification", dict(vocab_size=60, d_model=32, n_layer=2, n_head=4, d_inner=48), "text-classification"),
-    "as wide as its classes": ("DistilBertForSequenceClassification", dict(vocab_size=60, dim=3, n_layers=2, n_heads=1, hidden_dim=3), "text-classification"),
+    "xlnet": (
+        "XLNetForSequenceClassification",
+        dict(vocab_size=60, d_model=32, n_layer=2, n_head=4, d_inner=48),
+        "text-classification",
+    ),
+    "as wide as its classes": (
+        "DistilBertForSequenceClassification",
+        dict(vocab_size=60, dim=3, n_layers=2, n_heads=1, hidden_dim=3),
+        "text-classification",
+    ),
     "vit": ("ViTForImageClassification", IMAGE, "image-classification"),
-    "resnet": ("ResNetForImageClassification", dict(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 2], layer_type="basic"), "image-classification"),
+    "resnet": (
+        "ResNetForImageClassification",
+        dict(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 2], layer_type="basic"),
+        "image-classification",
+    ),
     "timm": ("TimmWrapperForImageClassification", dict(architecture="resnet10t"), "image-classification"),
-    "timm, head of filters": ("TimmWrapperForImageClassification", dict(architecture="test_convnext"), "image-classification"),
+    "timm, head of filters": (
+        "TimmWrapperForImageClassification",
+        dict(architecture="test_convnext"),
+        "image-classification",
+    ),
 }
 
 
 def tuned(name: str, path, names=CLASSES):
     "A folder with a tuned head, the model, and its task."
     kind, options, task = TUNED[name]
-    model = made(kind, **options, num_labels=len(names), id2label=dict(enumerate(names)), label2id={n: i for i, n in enumerate(names)})
+    model = made(
+        kind,
+        **options,
+        num_labels=len(names),
+        id2label=dict(enumerate(names)),
+        label2id={n: i for i, n in enumerate(names)},
+    )
     with torch.no_grad():
         for p in model.parameters():
             p += 0.1 * torch.randn_like(p)
@@ -355,16 +471,26 @@ def test_the_rows_of_a_tuned_head_follow_its_names(name, tmp_path, capsys):
     assert [ck.model.config.id2label[i] for i in range(3)] == asked and "another order" in capsys.readouterr().out
     ck.model.save_pretrained(tmp_path / "again")
     again = ft.load(tmp_path / "again", task=task, classes=asked, processor=False)
-    assert torch.equal(logits(again.model, task), logits(ck.model, task)) and "another order" not in capsys.readouterr().out
+    assert (
+        torch.equal(logits(again.model, task), logits(ck.model, task))
+        and "another order" not in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("name", TUNED)
 def test_a_head_for_other_classes_is_drawn_anew(name, tmp_path, capsys):
     model, task = tuned(name, tmp_path)
-    load = lambda seed=0: ft.load(tmp_path, task=task, classes=["dog", "ant", "bee"], processor=False, seed=seed)
+
+    def load(seed=0):
+        return ft.load(tmp_path, task=task, classes=["dog", "ant", "bee"], processor=False, seed=seed)
+
     ck = load()
     own, now = dict(model.named_parameters()), dict(ck.model.named_parameters())
-    assert {n for n in now if not torch.equal(own[n], now[n])} == set(ck.new) == set(over_classes(AUTO[task], ck.model.config))
+    assert (
+        {n for n in now if not torch.equal(own[n], now[n])}
+        == set(ck.new)
+        == set(over_classes(AUTO[task], ck.model.config))
+    )
     assert all(torch.isfinite(p).all() for p in now.values()) and "other classes" in capsys.readouterr().out
     again, other = load().model, load(1).model
     assert all(torch.equal(p, again.get_parameter(n)) for n, p in now.items())
@@ -383,15 +509,22 @@ def test_names_that_only_count_fit_any_classes(tmp_path, capsys):
     assert ck.model.config.id2label == dict(enumerate(CLASSES)) and "order" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("asked, told, order", [
-    (["no", "yes"], ["yes", "no"], [1, 0]),
-    (["not spam", "spam"], ["SPAM", "not_spam"], [1, 0]),
-    (["1", "0"], ["LABEL_0", "LABEL_1"], [1, 0]),
-    (["a", "A"], ["A", "a"], [1, 0]),
-    (["a", "A"], ["a", "b"], None),
-    (["1 star", "2 stars"], ["good", "bad"], None),
-    ([str(i) for i in sorted(map(str, range(12)))], [f"LABEL_{i}" for i in range(12)], [0, 1, 10, 11, 2, 3, 4, 5, 6, 7, 8, 9]),
-])
+@pytest.mark.parametrize(
+    "asked, told, order",
+    [
+        (["no", "yes"], ["yes", "no"], [1, 0]),
+        (["not spam", "spam"], ["SPAM", "not_spam"], [1, 0]),
+        (["1", "0"], ["LABEL_0", "LABEL_1"], [1, 0]),
+        (["a", "A"], ["A", "a"], [1, 0]),
+        (["a", "A"], ["a", "b"], None),
+        (["1 star", "2 stars"], ["good", "bad"], None),
+        (
+            [str(i) for i in sorted(map(str, range(12)))],
+            [f"LABEL_{i}" for i in range(12)],
+            [0, 1, 10, 11, 2, 3, 4, 5, 6, 7, 8, 9],
+        ),
+    ],
+)
 def test_which_row_a_class_has(asked, told, order):
     assert head_order(asked, told) == order
 
@@ -403,7 +536,12 @@ def test_words_that_were_added_to_the_tokenizer_alone_are_named(tmp_path):
     t = words(pad_token="<pad>", cls_token="<cls>", sep_token="<sep>", template="<cls> $A <sep>")
     t.add_tokens(["<brand>"])
     saved(tmp_path / "m", bert(vocab_size=20), t)
-    refused(lambda: ft.load(tmp_path / "m", task="text-classification", num_labels=2), "'<brand>'", "resize_token_embeddings", "20 rows")
+    refused(
+        lambda: ft.load(tmp_path / "m", task="text-classification", num_labels=2),
+        "'<brand>'",
+        "resize_token_embeddings",
+        "20 rows",
+    )
     model = bert(vocab_size=20)
     model.resize_token_embeddings(len(t))
     ck = ft.load(saved(tmp_path / "resized", model, t), task="text-classification", num_labels=2)
@@ -425,10 +563,17 @@ def test_special_tokens_beyond_the_table_are_said_and_padding_is_replaced(tmp_pa
     t.add_special_tokens({"pad_token": "[PAD]", "additional_special_tokens": ["<image>"]})  # as Gemma 3 has it
     ck = ft.load(saved(tmp_path, bert(vocab_size=20), t), task="text-classification", num_labels=2)
     said = capsys.readouterr().out
-    assert "<image>" in said and ck.processor.pad_token == "<eos>" and ck.model.config.pad_token_id == ck.processor.eos_token_id
+    assert (
+        "<image>" in said
+        and ck.processor.pad_token == "<eos>"
+        and ck.model.config.pad_token_id == ck.processor.eos_token_id
+    )
     t = words(size=20, pad_token="<pad>")
     t.add_special_tokens({"eos_token": "<end>"})
-    refused(lambda: ft.load(saved(tmp_path / "b", bert(vocab_size=20), t), task="text-classification", num_labels=2), "'<end>'")
+    refused(
+        lambda: ft.load(saved(tmp_path / "b", bert(vocab_size=20), t), task="text-classification", num_labels=2),
+        "'<end>'",
+    )
 
 
 PADS = {  # what the tokenizer has, what the configuration names -> the padding token of both
@@ -446,12 +591,23 @@ PADS = {  # what the tokenizer has, what the configuration names -> the padding 
 @pytest.mark.parametrize("case", PADS)
 def test_tokenizer_and_model_pad_with_one_token(case, tmp_path, capsys):
     special, pad, token = PADS[case]
-    options = dict(vocab_size=20, n_embd=32, n_layer=2, n_head=4, num_labels=2, pad_token_id=pad, bos_token_id=None, eos_token_id=None)
+    options = dict(
+        vocab_size=20,
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        num_labels=2,
+        pad_token_id=pad,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
     saved(tmp_path, made("GPT2ForSequenceClassification", **options), words(size=20, **special))
     for task in ("text-classification", "text-generation"):
         ck = ft.load(tmp_path, task=task, **({"num_labels": 2} if task == "text-classification" else {}))
         assert ck.processor.pad_token == token
-        assert ck.model.config.pad_token_id == ck.model.config.get_text_config().pad_token_id == ck.processor.pad_token_id
+        assert (
+            ck.model.config.pad_token_id == ck.model.config.get_text_config().pad_token_id == ck.processor.pad_token_id
+        )
     assert ck.model.generation_config.pad_token_id == ck.processor.pad_token_id
     told = "pads with" in capsys.readouterr().out
     assert told == (pad is not None and ck.processor.pad_token_id != pad)
@@ -459,8 +615,17 @@ def test_tokenizer_and_model_pad_with_one_token(case, tmp_path, capsys):
 
 def test_a_tokenizer_without_any_special_token(tmp_path):
     t = words(size=20, unk=False)
-    refused(lambda: ft.load(saved(tmp_path / "full", bert(vocab_size=20, pad_token_id=None), t), task="text-classification", num_labels=2), "no token for padding")
-    ck = ft.load(saved(tmp_path / "spare", bert(vocab_size=21, pad_token_id=None), t), task="text-classification", num_labels=2)
+    refused(
+        lambda: ft.load(
+            saved(tmp_path / "full", bert(vocab_size=20, pad_token_id=None), t),
+            task="text-classification",
+            num_labels=2,
+        ),
+        "no token for padding",
+    )
+    ck = ft.load(
+        saved(tmp_path / "spare", bert(vocab_size=21, pad_token_id=None), t), task="text-classification", num_labels=2
+    )
     assert ck.processor.pad_token_id == ck.model.config.pad_token_id == 20
 
 
@@ -489,16 +654,31 @@ def pictures(tmp_path):
     return str(tmp_path / "pictures")
 
 
-TOWERS = dict(vision_config=IMAGE, text_config=dict(**{k: v for k, v in BERT.items() if k != "max_position_embeddings"}, vocab_size=60))
-SIZES = {"SiglipImageProcessor": dict(size={"height": 32, "width": 32}), "CLIPImageProcessor": dict(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})}
+TOWERS = dict(
+    vision_config=IMAGE,
+    text_config=dict(**{k: v for k, v in BERT.items() if k != "max_position_embeddings"}, vocab_size=60),
+)
+SIZES = {
+    "SiglipImageProcessor": dict(size={"height": 32, "width": 32}),
+    "CLIPImageProcessor": dict(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+}
 
 
-@pytest.mark.parametrize("kind, processor", [("SiglipForImageClassification", "SiglipImageProcessor"), ("CLIPForImageClassification", "CLIPImageProcessor"),
-                                             ("SiglipModel", "SiglipImageProcessor"), ("CLIPModel", "CLIPImageProcessor")])
+@pytest.mark.parametrize(
+    "kind, processor",
+    [
+        ("SiglipForImageClassification", "SiglipImageProcessor"),
+        ("CLIPForImageClassification", "CLIPImageProcessor"),
+        ("SiglipModel", "SiglipImageProcessor"),
+        ("CLIPModel", "CLIPImageProcessor"),
+    ],
+)
 def test_a_model_of_two_towers_classifies_pictures(kind, processor, tmp_path, pictures):
     made(kind, **TOWERS).save_pretrained(tmp_path / "m")
     getattr(hf, processor)(**SIZES[processor]).save_pretrained(tmp_path / "m")
-    run = ft.finetune(str(tmp_path / "m"), pictures, "head", task="image-classification", epochs=1, batch_size=8, progress=False)
+    run = ft.finetune(
+        str(tmp_path / "m"), pictures, "head", task="image-classification", epochs=1, batch_size=8, progress=False
+    )
     assert run.metrics["loss"] > 0
     shown = ft.show_batch(str(tmp_path / "m"), pictures, n=2)
     assert shown is not None
@@ -516,17 +696,28 @@ def test_a_processor_for_both_gives_its_half(tmp_path):
     assert len(read_processor(str(tmp_path), "folder", config, "AutoModelForSequenceClassification")) == 60
 
 
-@pytest.mark.parametrize("architecture, options", [("resnet10t", {}), ("vit_tiny_patch16_224", dict(img_size=32, depth=2)), ("test_efficientnet", {})])
+@pytest.mark.parametrize(
+    "architecture, options",
+    [("resnet10t", {}), ("vit_tiny_patch16_224", dict(img_size=32, depth=2)), ("test_efficientnet", {})],
+)
 def test_a_folder_that_timm_saved(architecture, options, tmp_path, pictures):
     import timm
+
     model = timm.create_model(architecture, pretrained=False, num_classes=2, **options).eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        timm.models.save_for_hf(model, tmp_path / "m", safe_serialization=True, model_config={"label_names": ["dog", "cat"], "pretrained_cfg": {"input_size": (3, 32, 32)}})
+        timm.models.save_for_hf(
+            model,
+            tmp_path / "m",
+            safe_serialization=True,
+            model_config={"label_names": ["dog", "cat"], "pretrained_cfg": {"input_size": (3, 32, 32)}},
+        )
     ck = ft.load(tmp_path / "m", task="image-classification", classes=["cat", "dog"])
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         assert torch.allclose(ck.model.eval()(x).logits, model(x)[:, [1, 0]], atol=1e-5)
     assert ck.processor.data_config["input_size"] == (3, 32, 32)
-    run = ft.finetune(str(tmp_path / "m"), pictures, "head", task="image-classification", epochs=1, batch_size=8, progress=False)
+    run = ft.finetune(
+        str(tmp_path / "m"), pictures, "head", task="image-classification", epochs=1, batch_size=8, progress=False
+    )
     assert run.task.classes == ["cat", "dog"]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import NBS, ROOT, child, pages
+
 from tools.callouts import quotes_to_callouts
 from tools.docs import anchors, lint, read
 from tools.pages import settings
@@ -28,7 +29,10 @@ def write(path, *sources, code=()):
 
 FINE = [
     "# A\n\n> promise",
-    "[b](sub/b.ipynb#the-idea) and ![a dot](dot.png), `[code](is-left-alone.md)`\n\n$x^2 + \\alpha$\n\n::: {.callout-tip}\nText\n:::",
+    (
+        "[b](sub/b.ipynb#the-idea) and ![a dot](dot.png), `[code](is-left-alone.md)`\n\n$x^2 + \\alpha$\n\n:::"
+        " {.callout-tip}\nText\n:::"
+    ),
     "$$y = x$$ {#eq-y}\n\nas in @eq-y",
 ]
 
@@ -228,7 +232,9 @@ def places(processed) -> dict[str, tuple[str, set]]:
 
 
 def test_names_lead_to_their_symbols(page, processed, places):
-    "Names in backticks became links: the anchor is there, and a name of the page's own module leads to the page itself."
+    """Names in backticks became links: the anchor is there, and a name of the page's own module leads to the page
+    itself.
+    """
     own = {name for cell in cells(NBS / page) if exported(cell) for name in names(cell["source"])}
     for cell in cells(processed / page):
         if cell["cell_type"] == "markdown":

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import NBS, ROOT, pages
+
 from ftkit.core import Evidence, FtError, code_hash, evidence, evidence_folder, write_json
 from tools.bench import __main__ as bench
 from tools.bench import record

@@ -1,13 +1,21 @@
 "The public face: what it promises, what it refuses, and in how many words."
+
 import shutil
+
 import pandas as pd
 import pytest
 import torch
+
 import ftkit as ft
 from ftkit.checkpoints import ZOO
 
 pytestmark = [pytest.mark.fast, pytest.mark.usefixtures("one_way")]
-FRAME = pd.DataFrame({"text": [f"{w} film number {i}" for i in range(30) for w in ("a wonderful", "an awful")], "label": ["pos", "neg"] * 30})
+FRAME = pd.DataFrame(
+    {
+        "text": [f"{w} film number {i}" for i in range(30) for w in ("a wonderful", "an awful")],
+        "label": ["pos", "neg"] * 30,
+    }
+)
 
 
 def one_sentence(e):
@@ -18,82 +26,124 @@ def one_sentence(e):
 
 def test_names_to_come_say_so():
     for name in ("recommend", "diagnose", "evaluate", "export"):
-        with pytest.raises(ft.FtError, match="not built yet"): getattr(ft, name)()
-    with pytest.raises(AttributeError): ft.nonsense
+        with pytest.raises(ft.FtError, match="not built yet"):
+            getattr(ft, name)()
+    with pytest.raises(AttributeError):
+        ft.nonsense
 
 
 def test_methods_by_name_and_by_value_are_one():
     assert ft.method("lora", r=8) == ft.LoRA(r=8) and ft.method("lora + bitfit") == ft.LoRA() + ft.BitFit()
-    assert eval(repr(ft.LoRA(r=4, on="query,value") + ft.Freeze(top=1)), vars(ft) | {n: getattr(ft, n) for n in ("LoRA", "Freeze")}) == ft.LoRA(r=4, on="query,value") + ft.Freeze(top=1)
+    assert eval(
+        repr(ft.LoRA(r=4, on="query,value") + ft.Freeze(top=1)),
+        vars(ft) | {n: getattr(ft, n) for n in ("LoRA", "Freeze")},
+    ) == ft.LoRA(r=4, on="query,value") + ft.Freeze(top=1)
 
 
-@pytest.mark.parametrize("call, words", [
-    (lambda: ft.finetune("bert-mimi", FRAME), "Did you mean 'bert-mini'"),
-    (lambda: ft.finetune("bert-mini", FRAME, method="lorra"), "Did you mean 'lora'"),
-    (lambda: ft.finetune("bert-mini", FRAME, method=ft.LoRA(on="qury")), "It has: query"),
-    (lambda: ft.finetune("bert-mini", FRAME, method=ft.LoRA(on="query,valuee")), "'valuee'"),
-    (lambda: ft.finetune("bert-mini", FRAME, method=ft.Freeze(top=9)), "has 4"),
-    (lambda: ft.finetune("bert-mini", FRAME, task="text-clasification"), "text-classification"),
-    (lambda: ft.finetune("bert-mini", FRAME, text="txt"), "text, label"),
-    (lambda: ft.finetune("bert-mini", FRAME.assign(label="one")), "at least two classes"),
-    (lambda: ft.finetune("bert-mini", FRAME.head(0)), "empty|no rows"),
-    (lambda: ft.finetune("bert-mini", FRAME, patiense=3), "patience"),
-    (lambda: ft.finetune("bert-mini", FRAME, lr=1e6, epochs=2, clip=None, schedule="constant"), "learning rate"),
-    (lambda: ft.LoRA(r=0), "rank"),
-])
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda: ft.finetune("bert-mimi", FRAME), "Did you mean 'bert-mini'"),
+        (lambda: ft.finetune("bert-mini", FRAME, method="lorra"), "Did you mean 'lora'"),
+        (lambda: ft.finetune("bert-mini", FRAME, method=ft.LoRA(on="qury")), "It has: query"),
+        (lambda: ft.finetune("bert-mini", FRAME, method=ft.LoRA(on="query,valuee")), "'valuee'"),
+        (lambda: ft.finetune("bert-mini", FRAME, method=ft.Freeze(top=9)), "has 4"),
+        (lambda: ft.finetune("bert-mini", FRAME, task="text-clasification"), "text-classification"),
+        (lambda: ft.finetune("bert-mini", FRAME, text="txt"), "text, label"),
+        (lambda: ft.finetune("bert-mini", FRAME.assign(label="one")), "at least two classes"),
+        (lambda: ft.finetune("bert-mini", FRAME.head(0)), "empty|no rows"),
+        (lambda: ft.finetune("bert-mini", FRAME, patiense=3), "patience"),
+        (lambda: ft.finetune("bert-mini", FRAME, lr=1e6, epochs=2, clip=None, schedule="constant"), "learning rate"),
+        (lambda: ft.LoRA(r=0), "rank"),
+    ],
+)
 def test_bad_input_is_one_sentence(call, words):
-    with pytest.raises(ft.FtError, match=words) as e: call()
+    with pytest.raises(ft.FtError, match=words) as e:
+        call()
     one_sentence(e)
 
 
 def test_empty_rows_are_counted_and_dropped_only_when_told():
     frame = pd.concat([FRAME, pd.DataFrame({"text": ["", None], "label": ["pos", "neg"]})], ignore_index=True)
-    with pytest.raises(ft.FtError, match="clean=True") as e: ft.finetune("bert-mini", frame)
+    with pytest.raises(ft.FtError, match="clean=True") as e:
+        ft.finetune("bert-mini", frame)
     assert "2" in one_sentence(e)
     assert ft.finetune("bert-mini", frame, clean=True, steps=1, progress=False).spec["rows"] == 48
 
 
 def test_chinese_is_refused_with_an_english_vocabulary():
-    frame = pd.DataFrame({"text": [f"这部电影真的非常精彩{'好' * i}" for i in range(20)] + [f"这部电影真的非常糟糕{'坏' * i}" for i in range(20)], "label": [1] * 20 + [0] * 20})
-    with pytest.raises(ft.FtError, match="multilingual"): ft.finetune("bert-mini", frame)
+    frame = pd.DataFrame(
+        {
+            "text": [f"这部电影真的非常精彩{'好' * i}" for i in range(20)]
+            + [f"这部电影真的非常糟糕{'坏' * i}" for i in range(20)],
+            "label": [1] * 20 + [0] * 20,
+        }
+    )
+    with pytest.raises(ft.FtError, match="multilingual"):
+        ft.finetune("bert-mini", frame)
 
 
 def test_a_truncated_checkpoint_and_a_folder_that_is_none(tmp_path):
-    with pytest.raises(ft.FtError, match="config.json"): ft.load(str(tmp_path))
+    with pytest.raises(ft.FtError, match="config.json"):
+        ft.load(str(tmp_path))
     shutil.copytree(ZOO / "bert_mini", tmp_path / "cut")
     weights = tmp_path / "cut" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100_000])
-    with pytest.raises(ft.FtError, match="damaged"): ft.load(str(tmp_path / "cut"), task="text-classification", num_labels=2)
+    with pytest.raises(ft.FtError, match="damaged"):
+        ft.load(str(tmp_path / "cut"), task="text-classification", num_labels=2)
 
 
 def test_a_hub_format_folder_works_with_every_method(tmp_path):
     "Any `save_pretrained` directory: here a BERT with random weights, its pooler missing."
     from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
+
     torch.manual_seed(0)
-    BertForMaskedLM(BertConfig(vocab_size=8192, hidden_size=48, num_hidden_layers=2, num_attention_heads=4, intermediate_size=96, max_position_embeddings=64)).save_pretrained(tmp_path)
+    BertForMaskedLM(
+        BertConfig(
+            vocab_size=8192,
+            hidden_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=96,
+            max_position_embeddings=64,
+        )
+    ).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(ZOO / "bert_mini").save_pretrained(tmp_path)
     for name in ("full", "head", "freeze", "bitfit", "lora"):
         run = ft.finetune(str(tmp_path), FRAME, method=name, steps=3, progress=False)
-        assert {"bert.pooler.dense", "classifier"} <= set(ft.anatomy(run.model).head), "a newly initialised pooler counts as head"
+        assert {"bert.pooler.dense", "classifier"} <= set(ft.anatomy(run.model).head), (
+            "a newly initialised pooler counts as head"
+        )
         saved = run.save(tmp_path / name)
-        assert torch.equal(torch.tensor(ft.load_run(saved).predict(["a film"]).score), torch.tensor(run.predict(["a film"]).score))
+        assert torch.equal(
+            torch.tensor(ft.load_run(saved).predict(["a film"]).score), torch.tensor(run.predict(["a film"]).score)
+        )
 
 
 def test_an_interrupt_leaves_a_usable_model():
     from ftkit import api
+
     plain = api.learner_for
+
     def interrupting(*a, **kw):
         def stop(l):
-            if l.step_count == 2: raise KeyboardInterrupt
+            if l.step_count == 2:
+                raise KeyboardInterrupt
+
         return plain(*a, **kw).on("after_step", stop)
+
     api.learner_for = interrupting
-    try: run = ft.finetune("bert-mini", FRAME, steps=10, progress=False)
-    finally: api.learner_for = plain
+    try:
+        run = ft.finetune("bert-mini", FRAME, steps=10, progress=False)
+    finally:
+        api.learner_for = plain
     assert run.resources["interrupted"] and len(run.history) == 2 and len(run.predict(["a film"])) == 1
 
 
 def test_saved_sizes_and_equal_logits_on_a_fresh_base(tmp_path):
-    whole = sum(p.numel() for p in ft.load("bert-mini", task="text-classification", num_labels=2).model.parameters()) * 4
+    whole = (
+        sum(p.numel() for p in ft.load("bert-mini", task="text-classification", num_labels=2).model.parameters()) * 4
+    )
     for name in ("lora", "bitfit", "head"):
         run = ft.finetune("bert-mini", FRAME, method=name, steps=3, progress=False)
         run.save(tmp_path / name)

@@ -40,7 +40,9 @@ FILES = {
     "headless.tsv": lines(between="\t"),
     "headless_numbers.csv": lines(rows=[(t, int(y == "pos")) for t, y in ROWS]),
     "semicolons.csv": lines("text;label\n", ";"),
-    "semicolons_quoted.csv": lines('"text";"label"\n', '";"', after='"', rows=[('"' + t + "; indeed", y) for t, y in ROWS]),
+    "semicolons_quoted.csv": lines(
+        '"text";"label"\n', '";"', after='"', rows=[('"' + t + "; indeed", y) for t, y in ROWS]
+    ),
     "commas.tsv": lines("text,label\n"),
     "bars.csv": lines("text|label\n", "|"),
     "empty_columns.csv": lines("text,label,,\n", after=",,"),
@@ -133,7 +135,9 @@ def test_classes_are_what_the_file_says(tmp_path):
 
 
 def test_a_file_of_decimals_and_one_of_texts_agree(tmp_path):
-    (tmp_path / "a.csv").write_text("text,label\n" + "".join(f"text {i},{('1.0', '1.1', '1.10')[i % 3]}\n" for i in range(30)))
+    (tmp_path / "a.csv").write_text(
+        "text,label\n" + "".join(f"text {i},{('1.0', '1.1', '1.10')[i % 3]}\n" for i in range(30))
+    )
     (tmp_path / "b.csv").write_text("text,label\n" + "".join(f"other {i},{('1.0', '1.1')[i % 2]}\n" for i in range(10)))
     assert splits.prepare(tmp_path / "a.csv", valid=tmp_path / "b.csv").classes == ["1.0", "1.1", "1.10"]
 
@@ -284,7 +288,9 @@ def test_a_class_of_copies_is_in_training(seed):
 
 
 def test_several_targets_for_one_text_stay():
-    table = pd.DataFrame([("greet", f"hello {i}") for i in range(10)] + [(t, "fine") for t, _ in ROWS], columns=["text", "target"])
+    table = pd.DataFrame(
+        [("greet", f"hello {i}") for i in range(10)] + [(t, "fine") for t, _ in ROWS], columns=["text", "target"]
+    )
     data = splits.prepare(table, roles=("text", "target"))
     assert len(data.train) + len(data.valid) == 50
     assert len({"greet" in data.train["text"][:], "greet" in data.valid["text"][:]}) == 2
@@ -305,7 +311,10 @@ def test_one_text_in_two_classes_stays_and_is_named(capsys):
 
 
 def test_many_classes_of_two_rows_train_with_a_warning():
-    table = pd.DataFrame([(f"{x} {k} number {i}", f"intent_{i}") for i in range(77) for k, x in enumerate(("please", "could you"))], columns=["text", "label"])
+    table = pd.DataFrame(
+        [(f"{x} {k} number {i}", f"intent_{i}") for i in range(77) for k, x in enumerate(("please", "could you"))],
+        columns=["text", "label"],
+    )
     with pytest.warns(UserWarning, match="154 rows of 77 classes"):
         data = splits.prepare(table, label="label")
     assert len(data.classes) == 77 and set(data.train["label"]) == set(data.classes)
@@ -357,7 +366,10 @@ def test_columns_of_ones_and_zeros_are_labels(capsys):
     found = splits.prepare({"image": images, **flags}, **told)
     assert named.classes == found.classes == ["toxic", "insult"] and "ones and zeros" in capsys.readouterr().out
     assert named.train[named.columns["labels"]][:2] == [[1], [0]]
-    one = splits.prepare({"text": [f"t {i}" for i in range(20)], "yes": flags["toxic"], "no": [1 - f for f in flags["toxic"]]}, label=["no", "yes"])
+    one = splits.prepare(
+        {"text": [f"t {i}" for i in range(20)], "yes": flags["toxic"], "no": [1 - f for f in flags["toxic"]]},
+        label=["no", "yes"],
+    )
     assert one.classes == ["no", "yes"] and len(one.train) == 16
     with pytest.raises(FtError, match="Row 1 has 2 of the labels"):
         splits.prepare({"text": ["a", "b"], "yes": [1, 1], "no": [0, 1]}, label=["no", "yes"])
@@ -378,13 +390,17 @@ def mutated(text: str, rng) -> bytes:
         elif kind == 1:
             del data[at : at + int(rng.integers(1, 40))]
         elif kind == 2:
-            data[at:at] = rng.choice(np.array([b'"', b",", b"\n", b"\0", b"{", b"]", b"\\ud800", b"\xff", b"1e999", b"NaN"], object))
+            data[at:at] = rng.choice(
+                np.array([b'"', b",", b"\n", b"\0", b"{", b"]", b"\\ud800", b"\xff", b"1e999", b"NaN"], object)
+            )
         elif kind == 3:
             data = data[: at + 1]
         elif kind == 4:
             data[at:at] = data[: int(rng.integers(60))]
         else:
-            data = bytearray(data.replace(b"pos", rng.choice(np.array([b"", b"[1]", b"null", b"\xc3", b"1.0"], object))))
+            data = bytearray(
+                data.replace(b"pos", rng.choice(np.array([b"", b"[1]", b"null", b"\xc3", b"1.0"], object)))
+            )
         if not data:
             return b""
     return bytes(data)

@@ -1,4 +1,5 @@
 """Nothing is imported that a job does not use, counted in modules, which no busy machine changes"""
+
 import json
 import os
 import subprocess
@@ -23,7 +24,9 @@ UNUSED = {"bitsandbytes", "matplotlib", "sklearn", "timm", "torchmetrics", "IPyt
 
 def fresh(code: str, **env) -> list[str]:
     "What an interpreter of its own prints, by lines."
-    whole = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")} | env
+    whole = {
+        k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+    } | env
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=whole, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.splitlines()

@@ -31,7 +31,9 @@ def browser():
 
 
 def chosen(all_of_them: bool) -> list[str]:
-    "The pages to run: one drawn among the first page and those of methods; with --all the first, one of methods, and others drawn."
+    """The pages to run: one drawn among the first page and those of methods; with --all the first, one of methods,
+    and others drawn.
+    """
     methods = [page for page in pages() if page.startswith("methods/")]
     if not all_of_them:
         return drawn([START, *methods], 1, "a page in JupyterLab")

@@ -1,13 +1,28 @@
 "Several deltas on one base, on every family: each row of a batch gets the answer of the model that was tuned for it."
+
 import copy
-import pytest, torch
+
+import pytest
+import torch
+
 import ftkit as ft
 from ftkit.many import Deltas, merged
 from ftkit.testing import FAMILIES, answers, tiny
 
-KINDS = {"lora": ft.LoRA(r=3), "dora": ft.DoRA(r=2), "loha": ft.LoHa(r=2), "lokr": ft.LoKr(r=2), "ia3": ft.IA3(), "adapter": ft.Adapter(size=4), "parallel": ft.Adapter(size=4, form="parallel")}
+KINDS = {
+    "lora": ft.LoRA(r=3),
+    "dora": ft.DoRA(r=2),
+    "loha": ft.LoHa(r=2),
+    "lokr": ft.LoKr(r=2),
+    "ia3": ft.IA3(),
+    "adapter": ft.Adapter(size=4),
+    "parallel": ft.Adapter(size=4, form="parallel"),
+}
 
-REFUSED = {"gpt": ("loha", "lokr"), "resnet": ("ia3",)}  # peft puts these on bare modules only: Conv1D and filters that LoRA has not wrapped
+REFUSED = {
+    "gpt": ("loha", "lokr"),
+    "resnet": ("ia3",),
+}  # peft puts these on bare modules only: Conv1D and filters that LoRA has not wrapped
 
 
 def stirred(model, method, seed):
@@ -15,7 +30,8 @@ def stirred(model, method, seed):
     on = method.attach(model, steps=10)
     torch.manual_seed(seed)
     with torch.no_grad():
-        for p in on.parameters().values(): p += 0.05 * torch.randn_like(p)
+        for p in on.parameters().values():
+            p += 0.05 * torch.randn_like(p)
     return model.eval()
 
 
@@ -24,18 +40,23 @@ def test_rows_of_their_own(family, tmp_path):
     base, batch = tiny(family)
     alone, folders = {}, {}
     for i, (name, method) in enumerate(KINDS.items()):
-        if name in REFUSED.get(family, ()): continue
+        if name in REFUSED.get(family, ()):
+            continue
         model = copy.deepcopy(base)
-        try: stirred(model, method, i)
-        except ft.FtError: continue
+        try:
+            stirred(model, method, i)
+        except ft.FtError:
+            continue
         alone[name], folders[name] = answers(model, batch), ft.save_delta(model, tmp_path / name)
     plain = answers(base, batch)
     deltas = Deltas(base, folders)
     assert len(alone) >= 5
     for name in alone:
-        with deltas.using(name) as model: assert torch.allclose(answers(model, batch), alone[name], atol=1e-5), name
+        with deltas.using(name) as model:
+            assert torch.allclose(answers(model, batch), alone[name], atol=1e-5), name
     names = [list(alone)[(3 * i + 1) % len(alone)] for i in range(len(plain))]
-    with deltas.rows(names) as model: mixed = answers(model, batch)
+    with deltas.rows(names) as model:
+        mixed = answers(model, batch)
     assert torch.allclose(mixed, torch.stack([alone[n][i] for i, n in enumerate(names)]), atol=1e-5)
     assert torch.allclose(answers(base, batch), plain, atol=1e-6)
 
@@ -44,7 +65,9 @@ def test_rows_of_their_own(family, tmp_path):
 def test_a_weighted_sum(family, tmp_path):
     base, batch = tiny(family)
     kinds = {"lora": ft.LoRA(r=3), "other": ft.LoRA(r=2) if family == "gpt" else ft.LoKr(r=2)}
-    folders = {n: ft.save_delta(stirred(copy.deepcopy(base), m, i), tmp_path / n) for i, (n, m) in enumerate(kinds.items())}
+    folders = {
+        n: ft.save_delta(stirred(copy.deepcopy(base), m, i), tmp_path / n) for i, (n, m) in enumerate(kinds.items())
+    }
     one = copy.deepcopy(base)
     on = ft.load_delta(one, folders["lora"])
     alone = answers(one.eval(), batch)
@@ -56,12 +79,19 @@ def test_a_weighted_sum(family, tmp_path):
 
 def test_what_cannot_share_a_batch_says_so(tmp_path):
     base, batch = tiny()
-    folders = {n: ft.save_delta(stirred(copy.deepcopy(base), m, 0), tmp_path / n) for n, m in (("bitfit", ft.BitFit()), ("prompt", ft.Prompt(size=4)), ("lora", ft.LoRA()))}
+    folders = {
+        n: ft.save_delta(stirred(copy.deepcopy(base), m, 0), tmp_path / n)
+        for n, m in (("bitfit", ft.BitFit()), ("prompt", ft.Prompt(size=4)), ("lora", ft.LoRA()))
+    }
     deltas = Deltas(base, folders)
     for n in ("bitfit", "prompt"):
         with pytest.raises(ft.FtError, match="using"):
-            with deltas.rows([n, "lora"]): pass
-        with deltas.using(n) as model: answers(model, batch)
+            with deltas.rows([n, "lora"]):
+                pass
+        with deltas.using(n) as model:
+            answers(model, batch)
     with pytest.raises(ft.FtError, match="rows"):
-        with deltas.rows(["lora"]) as model: answers(model, batch)
-    with pytest.raises(ft.FtError, match="lora"): deltas.known(["loar"])
+        with deltas.rows(["lora"]) as model:
+            answers(model, batch)
+    with pytest.raises(ft.FtError, match="lora"):
+        deltas.known(["loar"])

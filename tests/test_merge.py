@@ -1,4 +1,5 @@
 """A merge answers as the model with its delta did, or refuses and leaves everything as it was."""
+
 import copy
 import warnings
 

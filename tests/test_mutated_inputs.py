@@ -1,7 +1,9 @@
-"""Inputs that were damaged at random: each is read, or refused by one sentence, and costs no more than twice what the intact one costs.
+"""Inputs that were damaged at random: each is read, or refused by one sentence, and costs no more than twice what the
+intact one costs.
 
 Seeds are printed. `make test` draws some of the five hundred, `make test-all` runs them all.
 """
+
 import json
 import random
 import shutil
@@ -24,6 +26,7 @@ NUMBERS = (0, -1, 1, 2, 3.5, None, True, "", "text", [], [1], {}, 1e9, float("na
 
 
 # ---- files as bytes and as text
+
 
 def flipped(data: bytes, rng) -> bytes:
     data = bytearray(data)
@@ -54,7 +57,11 @@ def signs(data: bytes, rng) -> bytes:
     text = data.decode()
     for _ in range(rng.randint(1, 4)):
         at = rng.randrange(len(text))
-        text = text[:at] + rng.choice([",", '"', "\n", "\r", "\t", ";", "\0", "\ufeff", "'", "{", "]", "\u2028", "NaN", "\\"]) + text[at:]
+        text = (
+            text[:at]
+            + rng.choice([",", '"', "\n", "\r", "\t", ";", "\0", "\ufeff", "'", "{", "]", "\u2028", "NaN", "\\"])
+            + text[at:]
+        )
     return text.encode()
 
 
@@ -81,9 +88,13 @@ def value(data, rng):
 
 # ---- kinds: (make an intact input, damage it, use it)
 
+
 def table_file(folder: Path, rng):
     rows = [(f"the {n} was {w} on day {i}", w, i) for i in range(6) for n in ("soup", "room") for w in ("good", "bad")]
-    frame, kind = pd.DataFrame(rows, columns=["text", "label", "id"]), rng.choice(["csv", "tsv", "jsonl", "json", "parquet"])
+    frame, kind = (
+        pd.DataFrame(rows, columns=["text", "label", "id"]),
+        rng.choice(["csv", "tsv", "jsonl", "json", "parquet"]),
+    )
     file = folder / f"rows.{kind}"
     if kind == "parquet":
         frame.to_parquet(file)
@@ -108,7 +119,9 @@ def image_folder(folder: Path, rng):
     for label in ("cat", "dog"):
         (folder / "images" / label).mkdir(parents=True)
         for i in range(4):
-            Image.fromarray(noise.integers(0, 255, (16, 16, 3)).astype(np.uint8)).save(folder / "images" / label / f"{i}.{rng.choice(['png', 'jpg'])}")
+            Image.fromarray(noise.integers(0, 255, (16, 16, 3)).astype(np.uint8)).save(
+                folder / "images" / label / f"{i}.{rng.choice(['png', 'jpg'])}"
+            )
     return folder / "images"
 
 
@@ -135,7 +148,14 @@ def use_images(folder: Path):
 
 def checkpoint_folder(folder: Path, rng):
     words = transformers.AutoConfig.from_pretrained(ZOO / "bert_mini").vocab_size
-    config = transformers.BertConfig(vocab_size=words, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, max_position_embeddings=40)
+    config = transformers.BertConfig(
+        vocab_size=words,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=40,
+    )
     transformers.BertModel(config).save_pretrained(folder / "model")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(ZOO / "bert_mini" / name, folder / "model" / name)
@@ -143,7 +163,9 @@ def checkpoint_folder(folder: Path, rng):
 
 
 def damage_checkpoint(folder: Path, rng):
-    file = folder / rng.choice(["config.json"] * 5 + ["tokenizer_config.json"] * 2 + ["model.safetensors", "tokenizer.json"])
+    file = folder / rng.choice(
+        ["config.json"] * 5 + ["tokenizer_config.json"] * 2 + ["model.safetensors", "tokenizer.json"]
+    )
     if file.suffix == ".safetensors" or rng.random() < 0.2:
         file.write_bytes(rng.choice(BYTES)(file.read_bytes(), rng))
     elif file.name != "tokenizer.json":
@@ -158,7 +180,9 @@ def use_checkpoint(folder: Path):
 
 
 def base():
-    return transformers.AutoModelForSequenceClassification.from_pretrained(ZOO / "bert_mini", num_labels=2, dtype=torch.float32)
+    return transformers.AutoModelForSequenceClassification.from_pretrained(
+        ZOO / "bert_mini", num_labels=2, dtype=torch.float32
+    )
 
 
 def adapter_folder(folder: Path, rng):
@@ -182,7 +206,9 @@ def damage_adapter(folder: Path, rng):
         name = rng.choice(sorted(tensors))
         tensor = tensors.pop(name)
         if rng.random() < 0.6:
-            tensors[rng.choice([name, name + ".more", name[:-3]])] = rng.choice([tensor[:1], tensor.repeat(2, 1) if tensor.ndim > 1 else tensor.repeat(2), tensor.half()]).contiguous()
+            tensors[rng.choice([name, name + ".more", name[:-3]])] = rng.choice(
+                [tensor[:1], tensor.repeat(2, 1) if tensor.ndim > 1 else tensor.repeat(2), tensor.half()]
+            ).contiguous()
         save_file(tensors, weights, {"format": "pt"})
 
 

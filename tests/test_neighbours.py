@@ -1,20 +1,52 @@
-"The answer to a row does not depend on the rows beside it: ragged texts, padded at either side, on every text family and with every method."
+"""The answer to a row does not depend on the rows beside it: ragged texts, padded at either side, on every text
+family and with every method.
+"""
+
 import numpy as np
 import pytest
 import torch
 from architectures import TRANSFORMERS, from_transformers
+
 import ftkit as ft
 from ftkit.core import METHODS
 from ftkit.data.batching import Rows
 from ftkit.tasks.core import model_inputs, settle_side, text_batch
 
 LENGTHS = (9, 4, 7, 1, 5)
-NOT_TEXT = ("whisper", "wav2vec2", "hubert", "ast", "vit", "deit", "beit", "dinov2", "swin", "convnext", "resnet", "regnet", "clip", "siglip", "blip")
+NOT_TEXT = (
+    "whisper",
+    "wav2vec2",
+    "hubert",
+    "ast",
+    "vit",
+    "deit",
+    "beit",
+    "dinov2",
+    "swin",
+    "convnext",
+    "resnet",
+    "regnet",
+    "clip",
+    "siglip",
+    "blip",
+)
 TEXTS = [n for n in TRANSFORMERS if not n.startswith(NOT_TEXT)]
 READS_THE_LAST_PLACE = ("xlnet",)  # so nothing may stand behind the text
 # positions are counted from the row's beginning, and no argument of the model says otherwise
 COUNTS_BY_ITSELF = ("bart", "bart for classes", "pegasus", "marian", "mbart", "distilbert")
-READS_THE_FIRST_PLACE = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "deberta-v2", "mpnet", "modernbert", "roformer", "megatron-bert", "longformer")
+READS_THE_FIRST_PLACE = (
+    "bert",
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "electra",
+    "deberta-v2",
+    "mpnet",
+    "modernbert",
+    "roformer",
+    "megatron-bert",
+    "longformer",
+)
 LEFT = [n for n in TEXTS if n not in COUNTS_BY_ITSELF + READS_THE_FIRST_PLACE]
 RIGHT = [n for n in TEXTS if n not in READS_THE_LAST_PLACE]
 # a Fourier transform, or convolutions, over all places, padding included: that is how these models are defined
@@ -89,6 +121,7 @@ def test_a_method_keeps_rows_apart(name, method):
 
 class Words:
     "A tokenizer that gives every word a number of its own."
+
     pad_token_id, eos_token_id, model_max_length, truncation_side = 0, None, 40, "right"
 
     def __init__(self, side):
@@ -98,8 +131,16 @@ class Words:
         return {"input_ids": [[3 + len(w) for w in t.split()] for t in texts]}
 
 
-@pytest.mark.parametrize("name, side, settled", [("bert", "left", "right"), ("xlnet", "right", "left"), ("roberta", "left", "right"),
-                                                 ("gpt2 for classes", "left", "left"), ("llama for classes", "right", "right")])
+@pytest.mark.parametrize(
+    "name, side, settled",
+    [
+        ("bert", "left", "right"),
+        ("xlnet", "right", "left"),
+        ("roberta", "left", "right"),
+        ("gpt2 for classes", "left", "left"),
+        ("llama for classes", "right", "right"),
+    ],
+)
 def test_padding_is_put_where_the_model_does_not_hear_it(name, side, settled):
     tokenizer = Words(side)
     settle_side(ready(name, side), tokenizer)

@@ -1,33 +1,64 @@
 """Deltas go both ways: what is saved here opens with peft alone, and what peft saved opens here, to equal answers."""
-import copy, json, random, warnings
-import peft, pytest, torch
+
+import copy
+import json
+import random
+import warnings
+
+import peft
+import pytest
+import torch
 from conftest import SEED
 from safetensors.torch import load_file, save_file
+
 import ftkit as ft
 from ftkit.testing import snapshot, tiny
 
 warnings.filterwarnings("ignore", category=FutureWarning)
 SEQ = dict(task_type="SEQ_CLS")
 pytestmark = pytest.mark.fast
-OURS = {"lora": ft.LoRA(r=4), "lora on some": ft.LoRA(r=2, on="query,value"), "rslora": ft.LoRA(r=4, rs=True), "pissa": ft.LoRA(r=4, start="pissa"), "dora": ft.DoRA(r=4), "ia3": ft.IA3(), "loha": ft.LoHa(r=4), "lokr": ft.LoKr(r=4),
-        "adalora": ft.AdaLoRA(r=2, start=4), "vera": ft.Peft("vera")}
-THEIRS = {"lora": lambda: peft.LoraConfig(r=4, target_modules=["query", "value"], init_lora_weights=False, **SEQ), "all": lambda: peft.LoraConfig(r=3, lora_alpha=5, target_modules="all-linear", use_rslora=True, **SEQ),
-          "regex": lambda: peft.LoraConfig(r=2, target_modules=r".*layer\.[12]\.attention\.self\.query", **SEQ), "ranks": lambda: peft.LoraConfig(r=2, target_modules=["query", "value"], rank_pattern={"value": 4}, **SEQ),
-          "pissa": lambda: peft.LoraConfig(r=4, target_modules=["query", "value"], init_lora_weights="pissa", **SEQ), "dora": lambda: peft.LoraConfig(r=4, target_modules=["query", "value"], use_dora=True, **SEQ),
-          "ia3": lambda: peft.IA3Config(target_modules=["key", "value", "output.dense"], feedforward_modules=["output.dense"], **SEQ), "loha": lambda: peft.LoHaConfig(r=4, target_modules=["query", "value"], **SEQ),
-          "lokr": lambda: peft.LoKrConfig(r=4, target_modules=["query", "value"], **SEQ), "adalora": lambda: peft.AdaLoraConfig(target_r=2, init_r=4, tinit=2, tfinal=2, deltaT=1, total_step=12, target_modules=["query", "value"], **SEQ)}
+OURS = {
+    "lora": ft.LoRA(r=4),
+    "lora on some": ft.LoRA(r=2, on="query,value"),
+    "rslora": ft.LoRA(r=4, rs=True),
+    "pissa": ft.LoRA(r=4, start="pissa"),
+    "dora": ft.DoRA(r=4),
+    "ia3": ft.IA3(),
+    "loha": ft.LoHa(r=4),
+    "lokr": ft.LoKr(r=4),
+    "adalora": ft.AdaLoRA(r=2, start=4),
+    "vera": ft.Peft("vera"),
+}
+THEIRS = {
+    "lora": lambda: peft.LoraConfig(r=4, target_modules=["query", "value"], init_lora_weights=False, **SEQ),
+    "all": lambda: peft.LoraConfig(r=3, lora_alpha=5, target_modules="all-linear", use_rslora=True, **SEQ),
+    "regex": lambda: peft.LoraConfig(r=2, target_modules=r".*layer\.[12]\.attention\.self\.query", **SEQ),
+    "ranks": lambda: peft.LoraConfig(r=2, target_modules=["query", "value"], rank_pattern={"value": 4}, **SEQ),
+    "pissa": lambda: peft.LoraConfig(r=4, target_modules=["query", "value"], init_lora_weights="pissa", **SEQ),
+    "dora": lambda: peft.LoraConfig(r=4, target_modules=["query", "value"], use_dora=True, **SEQ),
+    "ia3": lambda: peft.IA3Config(
+        target_modules=["key", "value", "output.dense"], feedforward_modules=["output.dense"], **SEQ
+    ),
+    "loha": lambda: peft.LoHaConfig(r=4, target_modules=["query", "value"], **SEQ),
+    "lokr": lambda: peft.LoKrConfig(r=4, target_modules=["query", "value"], **SEQ),
+    "adalora": lambda: peft.AdaLoraConfig(
+        target_r=2, init_r=4, tinit=2, tfinal=2, deltaT=1, total_step=12, target_modules=["query", "value"], **SEQ
+    ),
+}
 
 
 def say(model, batch):
     "Logits in evaluation mode."
-    with torch.no_grad(): return model.eval()(**batch).logits
+    with torch.no_grad():
+        return model.eval()(**batch).logits
 
 
 def stir(params):
     "Give all numbers a small push, so that nothing is zero."
     torch.manual_seed(3)
     with torch.no_grad():
-        for p in params: p += 0.05 * torch.randn_like(p)
+        for p in params:
+            p += 0.05 * torch.randn_like(p)
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -47,7 +78,8 @@ def test_theirs_open_here(name, tmp_path):
     fresh = copy.deepcopy(base)
     made = peft.get_peft_model(base, THEIRS[name]())
     stir(p for p in made.parameters() if p.requires_grad)
-    if name == "adalora": prune(made, batch)
+    if name == "adalora":
+        prune(made, batch)
     made.save_pretrained(tmp_path)
     on = ft.load_delta(fresh, tmp_path)
     assert torch.allclose(say(fresh, batch), say(made, batch), atol=1e-5), on.method
@@ -71,7 +103,8 @@ def test_a_kind_without_a_place_is_refused(tmp_path):
     made = peft.get_peft_model(copy.deepcopy(model), THEIRS["lora"]())
     made.save_pretrained(tmp_path)
     gpt = tiny("gpt")[0]
-    with pytest.raises(ft.FtError, match="query"): ft.load_delta(gpt, tmp_path)
+    with pytest.raises(ft.FtError, match="query"):
+        ft.load_delta(gpt, tmp_path)
 
 
 LACKING = {
@@ -100,7 +133,8 @@ def keep_only(folder, keep):
 def refused(model, folder, match) -> str:
     "What is said when a delta is not loaded; the model stays as it was."
     before, modules = snapshot(model), [(n, id(m)) for n, m in model.named_modules()]
-    with pytest.raises(ft.FtError, match=match) as e: ft.load_delta(model, folder)
+    with pytest.raises(ft.FtError, match=match) as e:
+        ft.load_delta(model, folder)
     assert [(n, id(m)) for n, m in model.named_modules()] == modules and not model.__dict__.get("_ft")
     after = snapshot(model)
     assert after.keys() == before.keys() and all(torch.equal(after[n], t) for n, t in before.items())
@@ -125,13 +159,18 @@ def test_other_tuners_files_must_be_complete_too(name, tmp_path):
 def test_a_head_that_was_not_saved_is_said(tmp_path):
     base, _, _ = saved_by_peft(tmp_path)
     keep_only(tmp_path, lambda k: "classifier" not in k)
-    with pytest.warns(UserWarning, match="Missing in .*classifier.weight"): ft.load_delta(base, tmp_path)
+    with pytest.warns(UserWarning, match="Missing in .*classifier.weight"):
+        ft.load_delta(base, tmp_path)
 
 
 def test_tensors_without_a_place_are_named_all_together(tmp_path):
     base, _, _ = saved_by_peft(tmp_path)
     file = tmp_path / "adapter_model.safetensors"
-    save_file({**load_file(file), "base_model.model.bert.pooler.dense.weight": torch.ones(32, 32), "strange": torch.ones(2)}, file, {"format": "pt"})
+    save_file(
+        {**load_file(file), "base_model.model.bert.pooler.dense.weight": torch.ones(32, 32), "strange": torch.ones(2)},
+        file,
+        {"format": "pt"},
+    )
     said = refused(base, tmp_path, "no place")
     assert "pooler.dense.weight (32, 32)" in said and "strange (2,)" in said
 
@@ -171,7 +210,9 @@ def test_pickled_tensors_are_not_read(tmp_path):
 
 
 @pytest.mark.parametrize("family", ["gpt"])
-@pytest.mark.parametrize("method", [ft.LoHa(r=2), ft.LoKr(r=2), ft.LoKr(r=2, factor=4, on="query"), ft.LoHa(r=6)], ids=repr)
+@pytest.mark.parametrize(
+    "method", [ft.LoHa(r=2), ft.LoKr(r=2), ft.LoKr(r=2, factor=4, on="query"), ft.LoHa(r=6)], ids=repr
+)
 def test_what_peft_cannot_put_on_conv1d_opens_there_as_lora(method, family, tmp_path):
     model, batch = tiny(family)
     base, fresh = copy.deepcopy(model), copy.deepcopy(model)
@@ -180,7 +221,9 @@ def test_what_peft_cannot_put_on_conv1d_opens_there_as_lora(method, family, tmp_
     ft.save_delta(model, tmp_path)
     theirs = peft.PeftModel.from_pretrained(base, tmp_path)
     assert torch.allclose(say(theirs, batch), say(model, batch), atol=1e-4)
-    assert type(ft.load_delta(fresh, tmp_path).method) is type(method) and torch.equal(say(fresh, batch), say(model, batch))
+    assert type(ft.load_delta(fresh, tmp_path).method) is type(method) and torch.equal(
+        say(fresh, batch), say(model, batch)
+    )
 
 
 VALUES = (None, -1, 0, 3, 1e9, "", "x", "../x", [], ["x"], {}, {"x": 1}, True, False)
@@ -192,10 +235,14 @@ def mutated(value, rng):
     at = value
     while True:
         key = rng.choice(list(at) if isinstance(at, dict) else range(len(at)))
-        if isinstance(at[key], (dict, list)) and at[key] and rng.random() < 0.6: at = at[key]
-        else: break
-    if rng.random() < 0.3: del at[key]
-    else: at[key] = rng.choice(VALUES)
+        if isinstance(at[key], (dict, list)) and at[key] and rng.random() < 0.6:
+            at = at[key]
+        else:
+            break
+    if rng.random() < 0.3:
+        del at[key]
+    else:
+        at[key] = rng.choice(VALUES)
     return value
 
 
@@ -209,12 +256,15 @@ def test_damaged_descriptions_are_refused_in_a_sentence(number, tmp_path):
         model = copy.deepcopy(base)
         ft.LoRA(r=2).attach(model)
         ft.save_delta(model, tmp_path)
-    else: base, _, _ = saved_by_peft(tmp_path)
+    else:
+        base, _, _ = saved_by_peft(tmp_path)
     file = tmp_path / ("ftkit.json" if ours else "adapter_config.json")
     changed = mutated(json.loads(file.read_text(encoding="utf-8")), rng)
     file.write_text(json.dumps(changed), encoding="utf-8")
     names = [n for n, _ in base.named_parameters()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try: ft.load_delta(base, tmp_path)
-        except ft.FtError as e: assert "\n" not in str(e) and [n for n, _ in base.named_parameters()] == names, (SEED, number, changed)
+        try:
+            ft.load_delta(base, tmp_path)
+        except ft.FtError as e:
+            assert "\n" not in str(e) and [n for n, _ in base.named_parameters()] == names, (SEED, number, changed)

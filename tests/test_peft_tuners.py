@@ -1,6 +1,6 @@
 """Every tuner of peft on every family: it works and goes away without a trace, or it is refused in one sentence."""
+
 import copy
-import warnings
 
 import pytest
 import torch
@@ -12,9 +12,23 @@ from ftkit.core import FtError
 from ftkit.testing import FAMILIES, answers, snapshot, tiny, two_steps
 
 KINDS = sorted(k.value.lower() for k in PEFT_TYPE_TO_TUNER_MAPPING)
-NO_UPDATES = [k.value.lower() for k, t in PEFT_TYPE_TO_TUNER_MAPPING.items() if not issubclass(t, BaseTuner)] + ["xlora", "poly"]
-OPTIONS = {"oft": dict(oft_block_size=8, r=0), "c3a": dict(block_size=8), "road": dict(group_size=4), "randlora": dict(r=4), "shira": dict(r=4), "miss": dict(r=8),
-           "vblora": dict(vector_length=8), "vera": dict(r=8, save_projection=False), "fourierft": dict(n_frequency=20), "waveft": dict(n_frequency=20), "boft": dict(boft_block_size=8)}
+NO_UPDATES = [k.value.lower() for k, t in PEFT_TYPE_TO_TUNER_MAPPING.items() if not issubclass(t, BaseTuner)] + [
+    "xlora",
+    "poly",
+]
+OPTIONS = {
+    "oft": dict(oft_block_size=8, r=0),
+    "c3a": dict(block_size=8),
+    "road": dict(group_size=4),
+    "randlora": dict(r=4),
+    "shira": dict(r=4),
+    "miss": dict(r=8),
+    "vblora": dict(vector_length=8),
+    "vera": dict(r=8, save_projection=False),
+    "fourierft": dict(n_frequency=20),
+    "waveft": dict(n_frequency=20),
+    "boft": dict(boft_block_size=8),
+}
 
 
 def sentence(error: FtError):
@@ -48,7 +62,9 @@ def test_a_tuner_works_or_is_refused(kind, family, tmp_path):
         except FtError as e:
             sentence(e)
         else:
-            assert torch.allclose(answers(fresh.eval(), batch), tuned, atol=1e-5), "the loaded delta answers differently"
+            assert torch.allclose(answers(fresh.eval(), batch), tuned, atol=1e-5), (
+                "the loaded delta answers differently"
+            )
         twin = copy.deepcopy(model)
         try:
             method.merge(twin)
@@ -56,7 +72,9 @@ def test_a_tuner_works_or_is_refused(kind, family, tmp_path):
             sentence(e)
             assert torch.equal(answers(twin, batch), tuned), "a merge that was refused changed the model"
         else:
-            assert (answers(twin.eval(), batch) - tuned).abs().max() < 1e-3 * tuned.abs().max(), "merged, it answers differently"
+            assert (answers(twin.eval(), batch) - tuned).abs().max() < 1e-3 * tuned.abs().max(), (
+                "merged, it answers differently"
+            )
         method.detach(model)
     after = snapshot(model)
     assert {n: id(m) for n, m in model.named_modules()} == modules, "another structure is left behind"

@@ -1,9 +1,13 @@
 "Pictures from everywhere: what is odd is brought to one form, what is broken is named, and neither ends in an epoch."
-import io, zipfile
+
+import io
+import zipfile
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+
 from ftkit.core import FtError
 from ftkit.data.pictures import checked, decoded, opened
 from ftkit.data.sources import read
@@ -34,10 +38,13 @@ def test_class_folders_hold_no_junk(folder):
 def test_parts_and_archives(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("FTKIT_HOME", str(tmp_path / "home"))
     whole = tmp_path / "whole"
-    for part in ("Train", "val"): (whole / part).parent.mkdir(exist_ok=True); __import__("shutil").copytree(folder, whole / part)
+    for part in ("Train", "val"):
+        (whole / part).parent.mkdir(exist_ok=True)
+        __import__("shutil").copytree(folder, whole / part)
     assert {k: len(v) for k, v in read(whole).items()} == {"train": 5, "valid": 5}
     with zipfile.ZipFile(tmp_path / "pets.zip", "w") as z:
-        for p in folder.rglob("*.*g"): z.write(p, p.relative_to(tmp_path))
+        for p in folder.rglob("*.*g"):
+            z.write(p, p.relative_to(tmp_path))
     assert len(read(tmp_path / "pets.zip")) == len(read(tmp_path / "pets.zip")) == 5
 
 
@@ -51,16 +58,30 @@ def test_a_table_beside_files(folder):
 def test_other_libraries(folder):
     from datasets import Dataset
     from torchvision.datasets import ImageFolder
-    decoded_by_datasets = Dataset.from_dict({"image": [Image.fromarray(paint(i)) for i in range(4)], "label": [0, 1, 0, 1]})
+
+    decoded_by_datasets = Dataset.from_dict(
+        {"image": [Image.fromarray(paint(i)) for i in range(4)], "label": [0, 1, 0, 1]}
+    )
     pairs = [(Image.fromarray(paint(i)), i % 2) for i in range(4)]
+
     class Pairs(torch.utils.data.Dataset):
-        def __len__(self): return 4
-        def __getitem__(self, i): return pairs[i]
-    for source in (decoded_by_datasets, Pairs(), {"image": np.stack([paint(i) for i in range(4)]), "label": [0, 1, 0, 1]}):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, i):
+            return pairs[i]
+
+    for source in (
+        decoded_by_datasets,
+        Pairs(),
+        {"image": np.stack([paint(i) for i in range(4)]), "label": [0, 1, 0, 1]},
+    ):
         ds = read(source)
         assert (np.asarray(opened(ds[2]["image"])[0]) == paint(2)).all() and ds["label"][:] == [0, 1, 0, 1]
     import shutil
-    for junk in (".ipynb_checkpoints", "__MACOSX"): shutil.rmtree(folder / junk)
+
+    for junk in (".ipynb_checkpoints", "__MACOSX"):
+        shutil.rmtree(folder / junk)
     assert read(ImageFolder(str(folder))).features["label"].names == ["cats", "dogs"]
 
 
@@ -83,10 +104,11 @@ def test_odd_pictures_are_brought_to_one_form(tmp_path):
 
 def test_broken_pictures_are_named_and_counted(folder):
     whole = (folder / "cats/b.jpg").read_bytes()
-    (folder / "dogs/short.jpg").write_bytes(whole[:len(whole) // 2])
+    (folder / "dogs/short.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "dogs/words.png").write_text("not a picture")
     Image.fromarray(paint(shape=(1, 1, 3))).save(folder / "dogs/dot.png")
-    with pytest.raises(FtError, match="3 of 8 pictures cannot be read") as e: prepare(folder, valid=None, roles=("image", "label"))
+    with pytest.raises(FtError, match="3 of 8 pictures cannot be read") as e:
+        prepare(folder, valid=None, roles=("image", "label"))
     assert all(n in str(e.value) for n in ("short.jpg", "words.png", "dot.png", "clean=True"))
     found = prepare(folder, valid=None, clean=True, roles=("image", "label"))
     assert len(found.train) == 5 and len(found.report["train"]["unread"]) == 3
@@ -94,12 +116,18 @@ def test_broken_pictures_are_named_and_counted(folder):
 
 def test_a_picture_in_both_parts_is_taken_out_of_training(folder):
     twice = np.stack([paint(i) for i in range(10)])
-    found = prepare({"train": {"image": twice, "label": np.arange(10) % 2}, "valid": {"image": twice[:2], "label": [0, 1]}}, roles=("image", "label"))
+    found = prepare(
+        {"train": {"image": twice, "label": np.arange(10) % 2}, "valid": {"image": twice[:2], "label": [0, 1]}},
+        roles=("image", "label"),
+    )
     assert len(found.report["leaks"]) == 2 and len(found.train) == 8
 
 
 def test_keys_go_by_content(folder):
     into = io.BytesIO()
     Image.fromarray(paint(3)).save(into, "PNG")
-    a, _ = checked(read([{"image": Image.fromarray(paint(3)), "label": 0}, {"image": Image.fromarray(paint(4)), "label": 1}]), "image")
+    a, _ = checked(
+        read([{"image": Image.fromarray(paint(3)), "label": 0}, {"image": Image.fromarray(paint(4)), "label": 1}]),
+        "image",
+    )
     assert len(set(a["_key"][:])) == 2

@@ -1,4 +1,6 @@
-"An image reaches a model as the checkpoint's own processor prepares it, and a file reaches the rows as people store images"
+"""An image reaches a model as the checkpoint's own processor prepares it, and a file reaches the rows as people
+store images
+"""
 
 import io
 
@@ -11,7 +13,8 @@ from PIL import Image
 
 import ftkit as ft
 from ftkit.core import FtError
-from ftkit.data.pictures import geometry, picture_rows
+from ftkit.data.pictures import picture_rows
+from ftkit.data.preprocessing import geometry
 from ftkit.data.scenes import shapes
 from ftkit.data.sources import read
 from ftkit.data.splits import prepare
@@ -71,7 +74,9 @@ def processor(name):
 def images():
     "Noise wider, higher, smaller and of the size asked for, and a photograph's file."
     rng = np.random.default_rng(0)
-    noise = [rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in ((50, 81), (90, 61), (21, 25), (32, 32), (36, 36))]
+    noise = [
+        rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in ((50, 81), (90, 61), (21, 25), (32, 32), (36, 36))
+    ]
     whole = [Image.fromarray(x) for x in noise]
     file = io.BytesIO()
     whole[0].resize((400, 300)).save(file, "JPEG")
@@ -92,7 +97,10 @@ def test_pixels_are_those_of_the_processor(name, images):
 
 
 def test_grey_images_keep_one_channel_and_reach_the_model_in_three():
-    grey, own = Image.fromarray(np.arange(1200, dtype=np.uint16).reshape(30, 40).astype(np.uint8)), processor("MobileViT")
+    grey, own = (
+        Image.fromarray(np.arange(1200, dtype=np.uint16).reshape(30, 40).astype(np.uint8)),
+        processor("MobileViT"),
+    )
     rows = picture_rows([grey], geometry(own))
     assert rows.pictures.shape[1] == 1
     want = own(grey.convert("RGB"), return_tensors="pt")["pixel_values"]
@@ -121,7 +129,9 @@ def test_a_processor_without_one_size(capsys):
 
 def tiny_vit(folder, side=32, **options):
     "A ViT of two thin layers, in the form of the hub."
-    shape = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, patch_size=8, image_size=side)
+    shape = dict(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, patch_size=8, image_size=side
+    )
     transformers.ViTForImageClassification(transformers.ViTConfig(**shape)).save_pretrained(folder)
     transformers.ViTImageProcessor(**{"size": SMALL} | options).save_pretrained(folder)
     return str(folder)
@@ -130,7 +140,9 @@ def tiny_vit(folder, side=32, **options):
 def test_a_size_that_the_model_cannot_read_is_said_when_it_is_loaded(tmp_path):
     with pytest.raises(FtError, match="32 x 32 pixels, and the model reads 64 x 64"):
         ft.load(tiny_vit(tmp_path, side=64), task="image-classification", num_labels=2)
-    assert ft.load(tiny_vit(tmp_path / "same"), task="image-classification", num_labels=2).processor.size["height"] == 32
+    assert (
+        ft.load(tiny_vit(tmp_path / "same"), task="image-classification", num_labels=2).processor.size["height"] == 32
+    )
 
 
 ASK = dict(task="image-classification", steps=1, batch_size=8, progress=False)
@@ -161,18 +173,34 @@ def folder(tmp_path):
 
 def test_images_in_bytes_of_a_parquet_file(folder, tmp_path):
     files = sorted(folder.rglob("*.png"))
-    table = pd.DataFrame({"image": [f.read_bytes() for f in files], "label": [f.parent.name for f in files], "digest": [b"\1\2"] * 16})
+    table = pd.DataFrame(
+        {"image": [f.read_bytes() for f in files], "label": [f.parent.name for f in files], "digest": [b"\1\2"] * 16}
+    )
     table.to_parquet(tmp_path / "plain.parquet")
     table.assign(image=[{"bytes": b, "path": None} for b in table.image]).to_parquet(tmp_path / "struct.parquet")
     table.rename(columns={"image": "x"}).to_parquet(tmp_path / "unnamed.parquet")
-    rows = [prepare(s, roles=("image", "label"), valid=None) for s in (table, *(tmp_path / f"{n}.parquet" for n in ("plain", "struct", "unnamed")))]
+    rows = [
+        prepare(s, roles=("image", "label"), valid=None)
+        for s in (table, *(tmp_path / f"{n}.parquet" for n in ("plain", "struct", "unnamed")))
+    ]
     assert len({tuple(r.train["_key"]) for r in rows}) == 1 and len(rows[1].train) == 16
     assert ft.finetune("resnet-mini", str(tmp_path / "plain.parquet"), "head", **ASK).spec["rows"] == 13
 
 
 def test_images_by_other_names_and_files_that_are_left_out(folder, capsys):
     whole = Image.open(next(folder.rglob("*.png"))).convert("RGB")
-    kinds = {"jfif": "JPEG", "jpe": "JPEG", "webp": "WEBP", "tif": "TIFF", "JPEG": "JPEG", "dib": "DIB", "tga": "TGA", "jp2": "JPEG2000", "apng": "PNG", "pbm": "PPM"}
+    kinds = {
+        "jfif": "JPEG",
+        "jpe": "JPEG",
+        "webp": "WEBP",
+        "tif": "TIFF",
+        "JPEG": "JPEG",
+        "dib": "DIB",
+        "tga": "TGA",
+        "jp2": "JPEG2000",
+        "apng": "PNG",
+        "pbm": "PPM",
+    }
     for suffix, kind in kinds.items():
         with open(folder / "a" / f"x.{suffix}", "wb") as file:
             whole.save(file, kind)
@@ -183,7 +211,11 @@ def test_images_by_other_names_and_files_that_are_left_out(folder, capsys):
     data = prepare(folder, roles=("image", "label"), valid=None)
     said = capsys.readouterr().out
     assert len(data.train) == 16 + len(kinds)
-    assert "3 files left out" in said and all(n in said for n in ("a/notes.pdf", "b/clip.mp4", "alone.png")) and "Thumbs" not in said
+    assert (
+        "3 files left out" in said
+        and all(n in said for n in ("a/notes.pdf", "b/clip.mp4", "alone.png"))
+        and "Thumbs" not in said
+    )
 
 
 def test_addresses_of_images_are_not_fetched(tmp_path):
@@ -213,7 +245,12 @@ def test_repeated_images_stay_on_one_side():
 # Boxes
 
 PIXELS = [16.0, 8.0, 48.0, 24.0]  # of 64 x 32
-FORMATS = {"pascal_voc": PIXELS, "coco": [16, 8, 32, 16], "albumentations": [0.25, 0.25, 0.75, 0.75], "yolo": [0.5, 0.5, 0.5, 0.5]}
+FORMATS = {
+    "pascal_voc": PIXELS,
+    "coco": [16, 8, 32, 16],
+    "albumentations": [0.25, 0.25, 0.75, 0.75],
+    "yolo": [0.5, 0.5, 0.5, 0.5],
+}
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -229,7 +266,9 @@ def test_boxes_in_the_formats_of_the_field(form):
 
 
 def detect(boxes, **options):
-    rows = [{"image": Image.new("RGB", (64, 32)), "boxes": boxes, "labels": ["a", "b"][i % 2 : i % 2 + 1]} for i in range(4)]
+    rows = [
+        {"image": Image.new("RGB", (64, 32)), "boxes": boxes, "labels": ["a", "b"][i % 2 : i % 2 + 1]} for i in range(4)
+    ]
     told = dict(task="object-detection", valid=None, steps=1, progress=False, pretrained=False)
     return ft.finetune("resnet-mini", rows, "head", **told, **options)
 

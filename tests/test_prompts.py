@@ -1,4 +1,6 @@
-"Prompts, prefixes, adapters and default targets, whatever a model's attention, padding and experts are: right, or one sentence."
+"""Prompts, prefixes, adapters and default targets, whatever a model's attention, padding and experts are: right, or
+one sentence.
+"""
 
 import copy
 
@@ -15,7 +17,14 @@ from ftkit.methods.inserts import answer, tried
 from ftkit.methods.tuners import matrices
 from ftkit.testing import answers, tiny
 
-SIZES = dict(vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, max_position_embeddings=64)
+SIZES = dict(
+    vocab_size=60,
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    intermediate_size=48,
+    max_position_embeddings=64,
+)
 ROTARY = dict(**SIZES, num_key_value_heads=2, head_dim=8, pad_token_id=0, bos_token_id=1, eos_token_id=2)
 WINDOW = dict(**ROTARY, sliding_window=6)
 FEW = dict(num_experts=4, num_local_experts=4, num_experts_per_tok=2, moe_intermediate_size=24)
@@ -32,7 +41,18 @@ DECODERS = {  # name -> (class, options)
     "gpt-neox, fused": ("GPTNeoXForCausalLM", SIZES | dict(pad_token_id=0)),
     "gpt-bigcode, one head of keys": ("GPTBigCodeForCausalLM", GPT2 | dict(multi_query=True)),
     "gpt 2": ("GPT2LMHeadModel", GPT2),
-    "opt": ("OPTForCausalLM", dict(vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, ffn_dim=48, word_embed_proj_dim=32, max_position_embeddings=64)),
+    "opt": (
+        "OPTForCausalLM",
+        dict(
+            vocab_size=60,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            ffn_dim=48,
+            word_embed_proj_dim=32,
+            max_position_embeddings=64,
+        ),
+    ),
 }
 EXPERTS = {
     "gpt-oss": DECODERS["gpt-oss, sinks"],
@@ -73,7 +93,10 @@ def stirred(model, method, name="default"):
 def padded(side: str, lengths=(9, 4, 6)):
     "Texts of several lengths, as one batch, and each alone."
     texts = [torch.arange(3, 3 + n) * (i + 3) % 50 + 5 for i, n in enumerate(lengths)]
-    ids, mask = torch.zeros(len(texts), max(lengths), dtype=torch.long), torch.zeros(len(texts), max(lengths), dtype=torch.long)
+    ids, mask = (
+        torch.zeros(len(texts), max(lengths), dtype=torch.long),
+        torch.zeros(len(texts), max(lengths), dtype=torch.long),
+    )
     for row, text in enumerate(texts):
         place = slice(0, len(text)) if side == "right" else slice(max(lengths) - len(text), None)
         ids[row, place], mask[row, place] = text, 1
@@ -111,7 +134,9 @@ def test_generating_with_a_prompt_in_a_padded_batch(name):
 
 
 def test_a_prompt_is_near_the_text_that_a_window_sees():
-    "With a window of 6 a prompt before the padding would be out of sight; behind it, it changes the answer as it does without padding."
+    """With a window of 6 a prompt before the padding would be out of sight; behind it, it changes the answer as it
+    does without padding.
+    """
     model = made(*DECODERS["mistral, window"])
     ids = torch.tensor([[0] * 12 + [7, 8, 9]])
     mask = (ids > 0).long()
@@ -132,7 +157,9 @@ def test_a_silent_prefix_leaves_the_base_bit_for_bit(name, method):
     batch = dict(input_ids=ids, attention_mask=mask)
     with torch.no_grad():
         base = model(**batch).logits
-        method = named(method) if method == "prefix" else {"mam": ft.MAM, "unipelt": ft.UniPELT}[method](prefix=4, adapter=4)
+        method = (
+            named(method) if method == "prefix" else {"mam": ft.MAM, "unipelt": ft.UniPELT}[method](prefix=4, adapter=4)
+        )
         on = stirred(model, method)
         tuned = model(**batch).logits
         with method.off(model):
@@ -156,11 +183,16 @@ def test_a_prefix_is_capped_as_the_models_own_keys_are():
     layer.o_proj.register_forward_hook(lambda m, a, o: seen.update(mixed=a[0]))
     ids = torch.tensor([[5, 9, 13, 17]])
     model(input_ids=ids)
-    heads = lambda x, n: x.view(1, -1, n, 8).transpose(1, 2)
+
+    def heads(x, n):
+        return x.view(1, -1, n, 8).transpose(1, 2)
+
     cos, sin = model.model.rotary_emb(seen["hidden"], torch.arange(4)[None])
     from transformers.models.gemma2.modeling_gemma2 import apply_rotary_pos_emb
 
-    q, k = apply_rotary_pos_emb(heads(layer.q_proj(seen["hidden"]), 4), heads(layer.k_proj(seen["hidden"]), 2), cos, sin)
+    q, k = apply_rotary_pos_emb(
+        heads(layer.q_proj(seen["hidden"]), 4), heads(layer.k_proj(seen["hidden"]), 2), cos, sin
+    )
     v = heads(layer.v_proj(seen["hidden"]), 2)
     pk, pv = (heads(t, 2) for t in on.handles[0].added()[0]())
     k, v = (torch.cat(ts, 2).repeat_interleave(2, 1) for ts in ((pk, k), (pv, v)))
@@ -171,17 +203,112 @@ def test_a_prefix_is_capped_as_the_models_own_keys_are():
 
 
 REFUSED = {  # name -> (class, options, methods, a word of the sentence)
-    "gemma 3n, embeddings of every layer": ("Gemma3nForCausalLM", ROTARY | dict(vocab_size_per_layer_input=60, hidden_size_per_layer_input=8, num_hidden_layers=4, num_kv_shared_layers=0, laurel_rank=4, sliding_window=6, intermediate_size=48, activation_sparsity_pattern=[0.0] * 4, layer_types=["sliding_attention", "full_attention"] * 2), ["prompt", "ptuning", "hard_prompt"]),
-    "gemma 4, embeddings of every layer": ("Gemma4ForCausalLM", ROTARY | dict(vocab_size_per_layer_input=60, hidden_size_per_layer_input=8, global_head_dim=16, sliding_window=8, num_hidden_layers=4, num_kv_shared_layers=0, layer_types=["sliding_attention", "full_attention"] * 2), ["prompt", "ptuning", "hard_prompt"]),
-    "longformer, pads by itself": ("LongformerForSequenceClassification", SIZES | dict(attention_window=4), ["prompt", "ptuning"]),
-    "big bird, pads by itself": ("BigBirdForSequenceClassification", SIZES | dict(block_size=4, num_random_blocks=1), ["prompt", "ptuning", "hard_prompt"]),
-    "reformer, pads by itself": ("ReformerForSequenceClassification", dict(vocab_size=60, hidden_size=32, attention_head_size=8, num_attention_heads=4, feed_forward_size=48, axial_pos_embds=False, attn_layers=["local"] * 2, local_attn_chunk_length=4, max_position_embeddings=64), ["prompt", "ptuning", "hard_prompt"]),
-    "led, pads by itself": ("LEDForConditionalGeneration", dict(vocab_size=60, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, attention_window=4, max_encoder_position_embeddings=64), ["prompt", "hard_prompt"]),
-    "esm, drops tokens by their ids": ("EsmForSequenceClassification", SIZES | dict(vocab_size=33, pad_token_id=1, mask_token_id=32, token_dropout=True), ["prompt", "ptuning"]),
-    "funnel, pools its sequence": ("FunnelForSequenceClassification", dict(vocab_size=60, block_sizes=[1, 1], d_model=32, n_head=4, d_head=8, d_inner=48), ["prompt"]),
-    "swin, a grid": ("SwinForImageClassification", dict(image_size=32, patch_size=4, embed_dim=16, depths=[1, 2], num_heads=[2, 4], window_size=4), ["prompt", "visual_prompt", "ptuning"]),
-    "swin v2, a grid": ("Swinv2ForImageClassification", dict(image_size=32, patch_size=4, embed_dim=16, depths=[1, 2], num_heads=[2, 4], window_size=4), ["prompt", "visual_prompt"]),
-    "segformer, a grid": ("SegformerForImageClassification", dict(num_encoder_blocks=2, depths=[1, 1], sr_ratios=[2, 1], hidden_sizes=[16, 32], patch_sizes=[3, 3], strides=[4, 2], num_attention_heads=[2, 4], mlp_ratios=[2, 2], decoder_hidden_size=16), ["prompt", "visual_prompt"]),
+    "gemma 3n, embeddings of every layer": (
+        "Gemma3nForCausalLM",
+        ROTARY
+        | dict(
+            vocab_size_per_layer_input=60,
+            hidden_size_per_layer_input=8,
+            num_hidden_layers=4,
+            num_kv_shared_layers=0,
+            laurel_rank=4,
+            sliding_window=6,
+            intermediate_size=48,
+            activation_sparsity_pattern=[0.0] * 4,
+            layer_types=["sliding_attention", "full_attention"] * 2,
+        ),
+        ["prompt", "ptuning", "hard_prompt"],
+    ),
+    "gemma 4, embeddings of every layer": (
+        "Gemma4ForCausalLM",
+        ROTARY
+        | dict(
+            vocab_size_per_layer_input=60,
+            hidden_size_per_layer_input=8,
+            global_head_dim=16,
+            sliding_window=8,
+            num_hidden_layers=4,
+            num_kv_shared_layers=0,
+            layer_types=["sliding_attention", "full_attention"] * 2,
+        ),
+        ["prompt", "ptuning", "hard_prompt"],
+    ),
+    "longformer, pads by itself": (
+        "LongformerForSequenceClassification",
+        SIZES | dict(attention_window=4),
+        ["prompt", "ptuning"],
+    ),
+    "big bird, pads by itself": (
+        "BigBirdForSequenceClassification",
+        SIZES | dict(block_size=4, num_random_blocks=1),
+        ["prompt", "ptuning", "hard_prompt"],
+    ),
+    "reformer, pads by itself": (
+        "ReformerForSequenceClassification",
+        dict(
+            vocab_size=60,
+            hidden_size=32,
+            attention_head_size=8,
+            num_attention_heads=4,
+            feed_forward_size=48,
+            axial_pos_embds=False,
+            attn_layers=["local"] * 2,
+            local_attn_chunk_length=4,
+            max_position_embeddings=64,
+        ),
+        ["prompt", "ptuning", "hard_prompt"],
+    ),
+    "led, pads by itself": (
+        "LEDForConditionalGeneration",
+        dict(
+            vocab_size=60,
+            d_model=32,
+            encoder_layers=2,
+            decoder_layers=2,
+            encoder_attention_heads=4,
+            decoder_attention_heads=4,
+            encoder_ffn_dim=48,
+            decoder_ffn_dim=48,
+            attention_window=4,
+            max_encoder_position_embeddings=64,
+        ),
+        ["prompt", "hard_prompt"],
+    ),
+    "esm, drops tokens by their ids": (
+        "EsmForSequenceClassification",
+        SIZES | dict(vocab_size=33, pad_token_id=1, mask_token_id=32, token_dropout=True),
+        ["prompt", "ptuning"],
+    ),
+    "funnel, pools its sequence": (
+        "FunnelForSequenceClassification",
+        dict(vocab_size=60, block_sizes=[1, 1], d_model=32, n_head=4, d_head=8, d_inner=48),
+        ["prompt"],
+    ),
+    "swin, a grid": (
+        "SwinForImageClassification",
+        dict(image_size=32, patch_size=4, embed_dim=16, depths=[1, 2], num_heads=[2, 4], window_size=4),
+        ["prompt", "visual_prompt", "ptuning"],
+    ),
+    "swin v2, a grid": (
+        "Swinv2ForImageClassification",
+        dict(image_size=32, patch_size=4, embed_dim=16, depths=[1, 2], num_heads=[2, 4], window_size=4),
+        ["prompt", "visual_prompt"],
+    ),
+    "segformer, a grid": (
+        "SegformerForImageClassification",
+        dict(
+            num_encoder_blocks=2,
+            depths=[1, 1],
+            sr_ratios=[2, 1],
+            hidden_sizes=[16, 32],
+            patch_sizes=[3, 3],
+            strides=[4, 2],
+            num_attention_heads=[2, 4],
+            mlp_ratios=[2, 2],
+            decoder_hidden_size=16,
+        ),
+        ["prompt", "visual_prompt"],
+    ),
 }
 
 
@@ -252,7 +379,9 @@ def test_an_insert_that_fails_half_way_leaves_nothing():
     with pytest.raises(ValueError, match="no place"):
         Failing(tuple(f"bert.encoder.layer.{i}.attention.self" for i in range(3)), 1e-3).add(model, "default")
     assert list(dict(model.named_modules())) == names and torch.equal(answers(model, batch), usual)
-    assert model.config._attn_implementation == "sdpa" and not any(m.__dict__.keys() & {"ft_widths"} for m in model.modules())
+    assert model.config._attn_implementation == "sdpa" and not any(
+        m.__dict__.keys() & {"ft_widths"} for m in model.modules()
+    )
 
 
 def test_two_prompts_on_one_model():
@@ -295,7 +424,13 @@ def test_attaching_draws_no_random_number_and_keeps_modes():
 def test_methods_on_experts(name, method):
     model = made(*EXPERTS[name])
     ids, mask, _ = padded("right")
-    method = {"adapter": ft.Adapter(size=4), "parallel": ft.Adapter(size=4, form="parallel"), "mam": ft.MAM(prefix=2, adapter=4), "unipelt": ft.UniPELT(r=2, prefix=2, adapter=4), "lora": ft.LoRA(r=2)}[method]
+    method = {
+        "adapter": ft.Adapter(size=4),
+        "parallel": ft.Adapter(size=4, form="parallel"),
+        "mam": ft.MAM(prefix=2, adapter=4),
+        "unipelt": ft.UniPELT(r=2, prefix=2, adapter=4),
+        "lora": ft.LoRA(r=2),
+    }[method]
     with torch.no_grad():
         base = model(input_ids=ids, attention_mask=mask).logits
     on = stirred(model, method)
@@ -315,7 +450,10 @@ def test_gates_of_one_row_get_no_adapter():
 
 
 THIN = {
-    "swin v2": ("Swinv2ForImageClassification", dict(image_size=32, patch_size=4, embed_dim=16, depths=[1, 2], num_heads=[2, 4], window_size=4)),
+    "swin v2": (
+        "Swinv2ForImageClassification",
+        dict(image_size=32, patch_size=4, embed_dim=16, depths=[1, 2], num_heads=[2, 4], window_size=4),
+    ),
     "qwen 2 with experts": EXPERTS["qwen 2, a shared expert"],
     "gemma 3n": REFUSED["gemma 3n, embeddings of every layer"][:2],
 }
@@ -327,7 +465,12 @@ def test_matrices_too_thin_for_the_rank_are_left_out_and_named(name, capsys, mon
     cut = ft.anatomy(made(*THIN[name]))
     targets, _ = matrices(cut, r=8)
     assert targets and all(min(cut.module(t).weight.shape) >= 8 for t in targets)
-    thin = [p for r in ("query", "key", "value", "output", "ffn") for p in cut.roles.get(r, []) if cut.block_of(p) is not None and min(cut.module(p).weight.shape) < 8]
+    thin = [
+        p
+        for r in ("query", "key", "value", "output", "ffn")
+        for p in cut.roles.get(r, [])
+        if cut.block_of(p) is not None and min(cut.module(p).weight.shape) < 8
+    ]
     said = capsys.readouterr().out
     assert thin and "too thin for a rank of 8" in said and all(p.rpartition(".")[2] in said for p in thin)
     with pytest.raises(ft.FtError, match="A rank of 8 is more than"):
@@ -346,7 +489,25 @@ def test_what_a_mamba_kernel_reads_past_its_forward_is_left_out():
     assert on.added() and not any("out_proj" in n for n in on.added())
 
 
-@pytest.mark.parametrize("arch", [("MobileBertForSequenceClassification", dict(vocab_size=60, hidden_size=32, embedding_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, intra_bottleneck_size=16, true_hidden_size=16)), ("LevitForImageClassification", dict(image_size=64))])
+@pytest.mark.parametrize(
+    "arch",
+    [
+        (
+            "MobileBertForSequenceClassification",
+            dict(
+                vocab_size=60,
+                hidden_size=32,
+                embedding_size=16,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                intermediate_size=48,
+                intra_bottleneck_size=16,
+                true_hidden_size=16,
+            ),
+        ),
+        ("LevitForImageClassification", dict(image_size=64)),
+    ],
+)
 def test_parallel_adapters_that_cannot_hear_their_source_are_refused(arch):
     model = made(*arch)
     names = list(dict(model.named_modules()))
@@ -376,7 +537,12 @@ class Block(nn.Module):
         return self.down(self.step(self.up(x)))
 
 
-STEPS = {"relu": nn.ReLU(inplace=True), "add": lambda y: y.add_(1.0), "fill": lambda y: y.masked_fill_(y < 0, 0.0), "slice": lambda y: (y[..., :4].mul_(2.0), y)[1]}
+STEPS = {
+    "relu": nn.ReLU(inplace=True),
+    "add": lambda y: y.add_(1.0),
+    "fill": lambda y: y.masked_fill_(y < 0, 0.0),
+    "slice": lambda y: (y[..., :4].mul_(2.0), y)[1],
+}
 
 
 @pytest.mark.parametrize("dropout_p", [0.0, 0.5])

@@ -1,4 +1,5 @@
 """The README is the front page, and what it tells people to type exists"""
+
 import re
 
 import pytest
@@ -10,7 +11,10 @@ needs_readme = pytest.mark.skipif(not README.exists(), reason="README.md is not 
 
 @pytest.mark.skipif(not (NBS / "index.ipynb").exists(), reason="nbs/index.ipynb is not there yet")
 def test_readme_is_generated():
-    done = child("import runpy, sys; sys.argv[0] = 'tools/readme.py'; runpy.run_path(sys.argv[0], run_name='__main__')", "--check")
+    done = child(
+        "import runpy, sys; sys.argv[0] = 'tools/readme.py'; runpy.run_path(sys.argv[0], run_name='__main__')",
+        "--check",
+    )
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -42,6 +46,7 @@ def test_ftkit_commands_exist():
 @needs_readme
 def test_python_names_exist():
     import ftkit
+
     used = {name for line in commands() for name in re.findall(r"\bft\.(\w+)", line)}
     assert used <= set(ftkit.__all__)
 

@@ -1,6 +1,11 @@
-"""What people run into with methods, each answered by one clear sentence that names what was wrong, and leaves the model as it was."""
+"""What people run into with methods, each answered by one clear sentence that names what was wrong, and leaves the
+model as it was.
+"""
+
 import copy
+
 import pytest
+
 import ftkit as ft
 from ftkit.testing import snapshot, tiny
 
@@ -31,10 +36,12 @@ def test_one_sentence_and_nothing_changed(name):
     model = tiny(family)[0]
     before, modules = snapshot(model), [n for n, _ in model.named_modules()]
     flags = [p.requires_grad for p in model.parameters()]
-    with pytest.raises(ft.FtError) as e: wrong(model)
+    with pytest.raises(ft.FtError) as e:
+        wrong(model)
     said = str(e.value)
     assert all(w in said for w in words) and "\n" not in said and len(said) < 400, said
-    if name == "a name that is taken": return
+    if name == "a name that is taken":
+        return
     assert [n for n, _ in model.named_modules()] == modules and not model.__dict__.get("_ft"), said
     assert flags == [p.requires_grad for p in model.parameters()]
     assert all((t == snapshot(model)[n]).all() for n, t in before.items())
@@ -43,23 +50,27 @@ def test_one_sentence_and_nothing_changed(name):
 def test_a_merge_into_four_bits():
     model, _ = tiny(method=ft.QLoRA())
     on = ft.QLoRA().attach(model)
-    with pytest.raises(ft.FtError, match="4-bit.*any_base"): on.method.merge(model)
+    with pytest.raises(ft.FtError, match="4-bit.*any_base"):
+        on.method.merge(model)
 
 
 def test_an_adapter_for_another_base(tmp_path):
     model = tiny()[0]
     ft.Adapter().attach(model)
     ft.save_delta(model, tmp_path)
-    with pytest.raises(ft.FtError, match="another base"): ft.load_delta(tiny(seed=1)[0], tmp_path)
+    with pytest.raises(ft.FtError, match="another base"):
+        ft.load_delta(tiny(seed=1)[0], tmp_path)
 
 
 def test_a_delta_of_four_bits_opens_on_a_full_base_only_when_asked(tmp_path):
     model, batch = tiny(method=ft.QLoRA())
     on = ft.QLoRA(r=2).attach(model)
-    for p in on.parameters().values(): p.data += 0.05
+    for p in on.parameters().values():
+        p.data += 0.05
     ft.save_delta(model, tmp_path)
     full = tiny()[0]
-    with pytest.raises(ft.FtError, match="any_base=True"): ft.load_delta(copy.deepcopy(full), tmp_path)
+    with pytest.raises(ft.FtError, match="any_base=True"):
+        ft.load_delta(copy.deepcopy(full), tmp_path)
     opened = ft.load_delta(full, tmp_path, any_base=True)
     tuned = model.eval()(**batch).logits
     assert (full.eval()(**batch).logits - tuned).abs().max() < 0.3 * tuned.abs().max()

@@ -1,4 +1,5 @@
 "A run killed with SIGKILL goes on to the weights it would have had; the same seed gives the same weights."
+
 import os
 import signal
 
@@ -10,7 +11,9 @@ import ftkit as ft
 from ftkit.core import sha256
 from ftkit.data.reviews import reviews
 
-FIT = f"import sys{conftest.ONE_WAY}" + """
+FIT = (
+    f"import sys{conftest.ONE_WAY}"
+    + """
 import os, signal
 import ftkit as ft
 from ftkit.data.reviews import reviews
@@ -24,8 +27,10 @@ if kill:
 if sys.argv[3] == "resume":
     ft.resume(out)
 else:  # ten steps an epoch, so that the end of one lies between a saved state and the next
-    ft.finetune("bert-mini", reviews(100, difficulty=1), method=sys.argv[4], steps=24, batch_size=8, out=out, save_every=5, progress=False)
+    options = dict(steps=24, batch_size=8, save_every=5, progress=False)
+    ft.finetune("bert-mini", reviews(100, difficulty=1), method=sys.argv[4], out=out, **options)
 """
+)
 
 
 def child(out, kill=0, how="fit", method="lora"):
@@ -37,7 +42,18 @@ def weights(out):
 
 
 @pytest.mark.sweep(least=4)
-@pytest.mark.parametrize("method, kills", [("lora", (13,)), ("full", (3, 17)), ("freeze", (9,)), ("adalora", (13,)), ("sparse", (7,)), ("diff_pruning", (17,)), ("gradual_unfreeze", (11,))])
+@pytest.mark.parametrize(
+    "method, kills",
+    [
+        ("lora", (13,)),
+        ("full", (3, 17)),
+        ("freeze", (9,)),
+        ("adalora", (13,)),
+        ("sparse", (7,)),
+        ("diff_pruning", (17,)),
+        ("gradual_unfreeze", (11,)),
+    ],
+)
 def test_killed_and_resumed_equals_uninterrupted(tmp_path, method, kills):
     whole = child(tmp_path / "whole", method=method)
     assert whole.returncode == 0, whole.stderr[-2000:]
@@ -52,7 +68,10 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, method, kills):
 
 @pytest.mark.usefixtures("one_way")
 def test_same_seed_twice_gives_the_same_bits():
-    runs = [ft.finetune("bert-mini", reviews(100), method="full", steps=6, batch_size=8, seed=s, progress=False) for s in (4, 4, 5)]
+    runs = [
+        ft.finetune("bert-mini", reviews(100), method="full", steps=6, batch_size=8, seed=s, progress=False)
+        for s in (4, 4, 5)
+    ]
     states = [r.model.state_dict() for r in runs]
     assert all(torch.equal(states[0][n], states[1][n]) for n in states[0])
     assert any(not torch.equal(states[0][n], states[2][n]) for n in states[0])
@@ -63,37 +82,63 @@ def test_killed_while_saving_leaves_a_whole_state(tmp_path):
     "At whichever byte a save dies, the folder opens at an earlier step."
     from ftkit import train
     from ftkit.data.batching import Batches, Rows
+
     rows = Rows([[i] for i in range(64)])
     x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+
     def make():
         torch.manual_seed(0)
-        step = lambda l, b: (l.model(b["x"]).square().sum(), len(b["x"]))
-        return train.Learner(torch.nn.Linear(4, 1), Batches(rows, lambda r, i: {"x": x[torch.as_tensor(i)]}, 8), step, steps=16, lr=0.1, device="cpu", out=tmp_path, save_every=4)
+
+        def step(l, b):
+            return (l.model(b["x"]).square().sum(), len(b["x"]))
+
+        return train.Learner(
+            torch.nn.Linear(4, 1),
+            Batches(rows, lambda r, i: {"x": x[torch.as_tensor(i)]}, 8),
+            step,
+            steps=16,
+            lr=0.1,
+            device="cpu",
+            out=tmp_path,
+            save_every=4,
+        )
+
     whole = make().fit()
     calls = {"n": 0}
     real = os.replace
     for fail_at in range(1, 8):
-        for p in tmp_path.glob("*"): p.unlink()
+        for p in tmp_path.glob("*"):
+            p.unlink()
         calls["n"] = 0
+
         def replace(a, b):
             calls["n"] += 1
-            if calls["n"] == fail_at: raise OSError(28, "No space left on device")
+            if calls["n"] == fail_at:
+                raise OSError(28, "No space left on device")
             return real(a, b)
+
         os.replace = replace
-        try: make().fit()
-        except ft.FtError as e: assert "No space left" in str(e)
-        finally: os.replace = real
+        try:
+            make().fit()
+        except ft.FtError as e:
+            assert "No space left" in str(e)
+        finally:
+            os.replace = real
         learner = make()
-        if (tmp_path / "last.json").exists(): learner.resume()
+        if (tmp_path / "last.json").exists():
+            learner.resume()
         learner.fit()
         assert all(torch.equal(a, b) for a, b in zip(learner.model.parameters(), whole.model.parameters()))
 
 
 @pytest.mark.fast
 def test_a_changed_state_is_refused(tmp_path):
-    ft.finetune("bert-mini", reviews(100), method="head", steps=3, batch_size=8, out=tmp_path, save_every=3, progress=False)
+    ft.finetune(
+        "bert-mini", reviews(100), method="head", steps=3, batch_size=8, out=tmp_path, save_every=3, progress=False
+    )
     state = next((tmp_path / "state").glob("*.safetensors"))
     data = bytearray(state.read_bytes())
     data[-1] ^= 1
     state.write_bytes(data)
-    with pytest.raises(ft.FtError, match="changed since it was saved"): ft.resume(tmp_path)
+    with pytest.raises(ft.FtError, match="changed since it was saved"):
+        ft.resume(tmp_path)

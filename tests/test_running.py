@@ -1,4 +1,7 @@
-"Options, lengths, folders and settings as people give them: each does what it says, or is refused before anything is loaded."
+"""Options, lengths, folders and settings as people give them: each does what it says, or is refused before anything
+is loaded.
+"""
+
 import json
 import math
 import shutil
@@ -33,9 +36,25 @@ def quick(data, method="head", checkpoint="bert-mini", **options):
 # ---- numbers
 
 WRONG = [
-    dict(steps=0), dict(steps=-3), dict(steps=1.5), dict(steps=float("nan")), dict(steps="10"), dict(steps=True),
-    dict(steps=None, epochs=0), dict(steps=None, epochs=-1), dict(steps=None, epochs=float("inf")), dict(batch_size=0), dict(batch_size=2.5),
-    dict(accumulate=0), dict(max_length=0), dict(seed=-1), dict(lr=-1e-3), dict(lr=float("nan")), dict(valid_every=0), dict(patience=0), dict(save_every=-1),
+    dict(steps=0),
+    dict(steps=-3),
+    dict(steps=1.5),
+    dict(steps=float("nan")),
+    dict(steps="10"),
+    dict(steps=True),
+    dict(steps=None, epochs=0),
+    dict(steps=None, epochs=-1),
+    dict(steps=None, epochs=float("inf")),
+    dict(batch_size=0),
+    dict(batch_size=2.5),
+    dict(accumulate=0),
+    dict(max_length=0),
+    dict(seed=-1),
+    dict(lr=-1e-3),
+    dict(lr=float("nan")),
+    dict(valid_every=0),
+    dict(patience=0),
+    dict(save_every=-1),
 ]
 
 
@@ -67,6 +86,7 @@ def test_a_learning_rate_of_zero_moves_nothing(table):
 
 # ---- lengths
 
+
 def saved(folder, name="bert_mini", **settings):
     "A bundled checkpoint in a folder of its own, with settings of its tokenizer changed."
     source = ZOO / name
@@ -88,7 +108,14 @@ def test_no_text_is_longer_than_the_model_has_positions(tmp_path, table):
 
 
 def test_roberta_counts_from_behind_its_padding():
-    config = transformers.RobertaConfig(vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, max_position_embeddings=40)
+    config = transformers.RobertaConfig(
+        vocab_size=60,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=40,
+    )
     assert positions(transformers.RobertaModel(config)) == 40 - config.pad_token_id - 1
     config = transformers.T5Config(vocab_size=60, d_model=32, d_kv=8, d_ff=48, num_layers=1, num_heads=4)
     assert positions(transformers.T5EncoderModel(config)) == 0, "distances do not end"
@@ -114,7 +141,9 @@ def test_a_beginning_keeps_its_end_and_leaves_room_for_what_is_written(table):
     most = positions(run.model)
     long = "the soup was good and the room was kind . " * most + "Finally , the garden"
     rows = run.task.encode([long, "short"], run.processor)
-    assert rows.lengths[0] == min(512, most - 5) and run.processor.decode(rows.flat[: rows.lengths[0]]).endswith("Finally , the garden")
+    assert rows.lengths[0] == min(512, most - 5) and run.processor.decode(rows.flat[: rows.lengths[0]]).endswith(
+        "Finally , the garden"
+    )
     assert len(run.predict([long, "short"])) == 2
 
 
@@ -126,7 +155,11 @@ def test_a_target_that_is_cut_has_no_end(table):
 
 # ---- texts
 
-@pytest.mark.parametrize("name, written", [("bert-mini", "[SEP] and [CLS] and [PAD]"), ("gpt-mini", "<|endoftext|>"), ("t5-mini", "</s> <pad>")])
+
+@pytest.mark.parametrize(
+    "name, written",
+    [("bert-mini", "[SEP] and [CLS] and [PAD]"), ("gpt-mini", "<|endoftext|>"), ("t5-mini", "</s> <pad>")],
+)
 def test_special_tokens_in_peoples_texts_are_text(name, written):
     processor = load(name).processor
     plain, with_ = (token_rows([t], processor).flat.tolist() for t in ("a film", f"a film {written} of it"))
@@ -161,7 +194,9 @@ def test_a_tokenizer_without_unknown_words(tmp_path, table):
     inner = Tokenizer(models.WordLevel(words))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     transformers.PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>").save_pretrained(tmp_path)
-    sizes = dict(vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16)
+    sizes = dict(
+        vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16
+    )
     transformers.BertModel(transformers.BertConfig(**sizes)).save_pretrained(tmp_path)
     run = quick(table, checkpoint=str(tmp_path))
     assert len(run.predict(["a fine film"])) == 1
@@ -170,6 +205,7 @@ def test_a_tokenizer_without_unknown_words(tmp_path, table):
 
 
 # ---- folders
+
 
 def test_a_reused_folder_holds_the_second_run_only(table, tmp_path, monkeypatch):
     first = quick(table, "head", steps=3, lr=2e-2, out=tmp_path / "run")
@@ -204,6 +240,7 @@ def test_a_state_of_another_run_is_not_taken_up(table, tmp_path, change):
 
 def test_a_run_whose_base_was_moved_goes_on_from_where_it_is_now(table, tmp_path, monkeypatch):
     from ftkit.checkpoints import ZOO
+
     shutil.copytree(ZOO / "bert_mini", tmp_path / "here")
     asked = dict(method="head", steps=4, batch_size=4, lr=2e-2, seed=0, progress=False, save_every=2)
     straight = ft.finetune(tmp_path / "here", table, **asked)
@@ -229,6 +266,7 @@ def test_a_run_whose_base_was_moved_goes_on_from_where_it_is_now(table, tmp_path
 
 # ---- BatchNorm
 
+
 @pytest.fixture(scope="module")
 def images():
     rng = np.random.default_rng(0)
@@ -237,12 +275,23 @@ def images():
 
 @pytest.mark.parametrize("rows, batch_size", [(17, 16), (17, 4), (5, 2)])
 def test_an_epoch_whose_last_batch_would_hold_one_row(images, rows, batch_size):
-    run = ft.finetune("resnet-mini", images[:rows], "full", task="image-classification", epochs=1, batch_size=batch_size, valid=None, progress=False)
+    run = ft.finetune(
+        "resnet-mini",
+        images[:rows],
+        "full",
+        task="image-classification",
+        epochs=1,
+        batch_size=batch_size,
+        valid=None,
+        progress=False,
+    )
     assert run.history.loss.notna().all() and len(run.history) == rows // batch_size
 
 
 def test_one_row_a_step_with_batchnorm_says_so():
-    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=2)
+    config = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=2
+    )
     model = transformers.ResNetForImageClassification(config)
     method = ft.Full()
     method.attach(model)
@@ -253,14 +302,27 @@ def test_one_row_a_step_with_batchnorm_says_so():
         def state_dict(self):
             return {}
 
-    learner = ft.Learner(model, Batches(rows), lambda learner, batch: learner.model(**batch).loss, method, steps=2, progress=False)
+    learner = ft.Learner(
+        model, Batches(rows), lambda learner, batch: learner.model(**batch).loss, method, steps=2, progress=False
+    )
     with pytest.raises(FtError, match="BatchNorm cannot train on a batch of one row"):
         learner.fit()
 
 
 # ---- settings for writing
 
-@pytest.mark.parametrize("setting", [dict(min_length=20), dict(forced_eos_token_id=5), dict(no_repeat_ngram_size=1), dict(suppress_tokens=[1]), dict(min_new_tokens=9)], ids=str)
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        dict(min_length=20),
+        dict(forced_eos_token_id=5),
+        dict(no_repeat_ngram_size=1),
+        dict(suppress_tokens=[1]),
+        dict(min_new_tokens=9),
+    ],
+    ids=str,
+)
 def test_a_checkpoints_settings_for_writing_do_not_rule_the_tuned_model(tmp_path, setting, capsys):
     model = transformers.AutoModelForSeq2SeqLM.from_pretrained(ZOO / "t5_mini")
     plain = load("t5-mini", "text2text-generation")
@@ -277,7 +339,11 @@ def test_a_checkpoints_settings_for_writing_do_not_rule_the_tuned_model(tmp_path
 
 # ---- metrics, comparisons
 
-@pytest.mark.parametrize("task, checkpoint, metric", [("text-classification", "bert-mini", "f1"), ("text-generation", "gpt-mini", "perplexity")])
+
+@pytest.mark.parametrize(
+    "task, checkpoint, metric",
+    [("text-classification", "bert-mini", "f1"), ("text-generation", "gpt-mini", "perplexity")],
+)
 def test_another_metric_decides(table, task, checkpoint, metric):
     data = table if task == "text-classification" else table[["text"]]
     run = quick(data, checkpoint=checkpoint, method="lora", task=task, metric=metric)
@@ -287,16 +353,20 @@ def test_another_metric_decides(table, task, checkpoint, metric):
 
 
 def test_a_comparison_goes_on_without_a_method_that_is_refused(table, capsys):
-    found = ft.compare("bert-mini", table, ["head", ft.VisualPrompt(form="pixels"), "bitfit"], steps=1, batch_size=8, progress=False)
+    found = ft.compare(
+        "bert-mini", table, ["head", ft.VisualPrompt(form="pixels"), "bitfit"], steps=1, batch_size=8, progress=False
+    )
     assert list(found.table.method) == ["Head()", "BitFit()"]
-    (name, why), = found.refused.items()
+    ((name, why),) = found.refused.items()
     assert "VisualPrompt" in name and why
     assert why in repr(found) and f"{name} has no row" in capsys.readouterr().out
     with pytest.raises(FtError):
         ft.compare("bert-mini", table, [ft.VisualPrompt(form="pixels")], steps=1, progress=False)
 
 
-@pytest.mark.parametrize("seeds, expected", [(np.int64(2), [0, 1]), (range(3, 5), [3, 4]), (np.array([1, 5]), [1, 5])], ids=str)
+@pytest.mark.parametrize(
+    "seeds, expected", [(np.int64(2), [0, 1]), (range(3, 5), [3, 4]), (np.array([1, 5]), [1, 5])], ids=str
+)
 def test_seeds_of_any_type(table, seeds, expected):
     found = ft.compare("bert-mini", table, ["head"], seeds=seeds, steps=1, batch_size=8, progress=False)
     assert [r["seed"] for r in found.runs] == expected

@@ -1,4 +1,7 @@
-"""What is computed faster is the same thing: packing, accumulation, kernels, the optimiser's state; and memory does not grow"""
+"""What is computed faster is the same thing: packing, accumulation, kernels, the optimiser's state; and memory does
+not grow
+"""
+
 import gc
 
 import numpy as np
@@ -18,11 +21,36 @@ from ftkit.train import Learner
 
 def language_model(kind):
     import transformers as t
+
     seed_everything(0)
     if kind == "gpt2":
-        return t.GPT2LMHeadModel(t.GPT2Config(vocab_size=97, n_positions=64, n_layer=2, n_embd=32, n_head=4, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, bos_token_id=1, eos_token_id=1))
-    size = dict(vocab_size=97, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64)
-    return {"llama": lambda: t.LlamaForCausalLM(t.LlamaConfig(**size)), "qwen2": lambda: t.Qwen2ForCausalLM(t.Qwen2Config(**size))}[kind]()
+        return t.GPT2LMHeadModel(
+            t.GPT2Config(
+                vocab_size=97,
+                n_positions=64,
+                n_layer=2,
+                n_embd=32,
+                n_head=4,
+                resid_pdrop=0,
+                embd_pdrop=0,
+                attn_pdrop=0,
+                bos_token_id=1,
+                eos_token_id=1,
+            )
+        )
+    size = dict(
+        vocab_size=97,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+    )
+    return {
+        "llama": lambda: t.LlamaForCausalLM(t.LlamaConfig(**size)),
+        "qwen2": lambda: t.Qwen2ForCausalLM(t.Qwen2Config(**size)),
+    }[kind]()
 
 
 def texts(n=24):
@@ -40,14 +68,18 @@ def next_token_loss(logits, wanted):
 
 def unpacked_loss(model, rows, index):
     ids, mask = rows.rectangle(index)
-    return next_token_loss(model(input_ids=ids, attention_mask=mask, use_cache=False).logits, targets(ids, mask == 1)), int(mask[:, 1:].sum())
+    return next_token_loss(
+        model(input_ids=ids, attention_mask=mask, use_cache=False).logits, targets(ids, mask == 1)
+    ), int(mask[:, 1:].sum())
 
 
 def packed_loss(model, rows, index):
     ids, mask = rows.rectangle(index)
     position = rows.per_token("position", index)
     wanted = targets(ids, (mask == 1) & (position > 0))
-    return next_token_loss(model(input_ids=ids, position_ids=position, use_cache=False).logits, wanted), int((wanted >= 0).sum())
+    return next_token_loss(model(input_ids=ids, position_ids=position, use_cache=False).logits, wanted), int(
+        (wanted >= 0).sum()
+    )
 
 
 @pytest.mark.parametrize("quick", [False, True], ids=["plain", "kernels"])
@@ -74,15 +106,25 @@ def test_what_is_packed_wrongly_has_another_loss():
     ids, mask = packed.rectangle(np.arange(len(packed)))
     with torch.no_grad():
         right = packed_loss(model, packed, np.arange(len(packed)))[0]
-        wrong = next_token_loss(model(input_ids=ids, attention_mask=mask, use_cache=False).logits, targets(ids, (mask == 1) & (packed.per_token("position", np.arange(len(packed))) > 0)))
+        wrong = next_token_loss(
+            model(input_ids=ids, attention_mask=mask, use_cache=False).logits,
+            targets(ids, (mask == 1) & (packed.per_token("position", np.arange(len(packed))) > 0)),
+        )
     assert abs(right - wrong) > 1e-2
 
 
 def trained(accumulate, **options):
     model, rows = language_model("gpt2"), texts(16)
-    collate = lambda rows, index: {"index": torch.as_tensor(index)}
-    step = lambda l, batch: unpacked_loss(l.model, rows, batch["index"].numpy())
-    learner = Learner(model, Batches(rows, collate, 8, accumulate), step, epochs=2, lr=1e-3, device="cpu", **options).fit()
+
+    def collate(rows, index):
+        return {"index": torch.as_tensor(index)}
+
+    def step(l, batch):
+        return unpacked_loss(l.model, rows, batch["index"].numpy())
+
+    learner = Learner(
+        model, Batches(rows, collate, 8, accumulate), step, epochs=2, lr=1e-3, device="cpu", **options
+    ).fit()
     return torch.cat([p.detach().reshape(-1) for p in learner.model.parameters()])
 
 
@@ -92,14 +134,30 @@ def test_four_micro_batches_of_two_are_one_batch_of_eight_by_tokens():
 
 def test_the_eight_bit_optimiser_trains_and_resumes(tmp_path):
     pytest.importorskip("bitsandbytes")
-    model = lambda: torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 1))
+
+    def model():
+        return torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 1))
+
     x = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
     rows = Rows([[i] for i in range(64)], {"y": x[:, 0].numpy()})
 
     def learner(out=None, **options):
         seed_everything(1)
-        step = lambda l, b: ((l.model(b["x"])[:, 0] - b["y"]).square().sum(), len(b["y"]))
-        return Learner(model(), Batches(rows, lambda r, i: {"x": x[i], "y": r.column("y", i)}, 16), step, epochs=4, lr=1e-2, device="cpu", optimizer="adamw8bit", out=out, **options)
+
+        def step(l, b):
+            return ((l.model(b["x"])[:, 0] - b["y"]).square().sum(), len(b["y"]))
+
+        return Learner(
+            model(),
+            Batches(rows, lambda r, i: {"x": x[i], "y": r.column("y", i)}, 16),
+            step,
+            epochs=4,
+            lr=1e-2,
+            device="cpu",
+            optimizer="adamw8bit",
+            out=out,
+            **options,
+        )
 
     whole = learner().fit()
     assert whole.history[-1]["loss"] < 0.7 * whole.history[0]["loss"]
@@ -121,6 +179,7 @@ def stored(model, batch):
         if t.untyped_storage().data_ptr() not in own:
             seen[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
         return t
+
     with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
         out = model(**batch).logits
     del out
@@ -129,10 +188,15 @@ def stored(model, batch):
 
 def test_lora_keeps_less_than_peft():
     from unittest import mock
+
     import transformers as t
+
     import ftkit.methods.low_rank  # noqa: F401
+
     seed_everything(0)
-    config = t.BertConfig(vocab_size=200, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=256)
+    config = t.BertConfig(
+        vocab_size=200, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=256
+    )
     batch = dict(input_ids=torch.randint(3, 200, (8, 40)), attention_mask=torch.ones(8, 40, dtype=torch.long))
 
     def kept(light):
@@ -154,18 +218,25 @@ def resident():
 
 def test_evaluation_does_not_grow_with_the_number_of_batches():
     model, task, rows = small_job()
+
     def peak(batches):
         part = Rows([[5, 6, 7]] * (4 * batches), {"label": np.zeros(4 * batches, np.int64)})
         evaluate_rows(model, task, part, batch_size=4)
         return resident()
+
     peak(10)
     assert peak(1000) - peak(10) < 4e6
 
 
 def small_job():
     from ftkit.tasks.text_classification import TextClassification
+
     seed_everything(0)
-    return tiny(num_labels=2)[0], TextClassification(classes=["no", "yes"]), Rows([[5, 6, 7, 8]] * 64, {"label": np.arange(64) % 2})
+    return (
+        tiny(num_labels=2)[0],
+        TextClassification(classes=["no", "yes"]),
+        Rows([[5, 6, 7, 8]] * 64, {"label": np.arange(64) % 2}),
+    )
 
 
 def test_a_hundred_refits_leave_no_memory_behind():
@@ -173,7 +244,14 @@ def test_a_hundred_refits_leave_no_memory_behind():
 
     def refit():
         on = ft.LoRA(r=2).attach(model)
-        Learner(model, Batches(rows, task.collate, 32), lambda l, b: task.loss(task.forward(l.model, b), b), on.method, steps=2, device="cpu").fit()
+        Learner(
+            model,
+            Batches(rows, task.collate, 32),
+            lambda l, b: task.loss(task.forward(l.model, b), b),
+            on.method,
+            steps=2,
+            device="cpu",
+        ).fit()
         on.method.detach(model)
 
     for _ in range(10):
@@ -186,8 +264,10 @@ def test_a_hundred_refits_leave_no_memory_behind():
 
 def test_jobs_that_are_compared_are_computed_in_one_way_and_none_pays_for_the_question(monkeypatch):
     import time
+
     from ftkit import api
     from ftkit.probe import Way
+
     asked, clock, pause = [], time.perf_counter, 1e6
     monkeypatch.setattr(time, "perf_counter", lambda: clock() + pause * len(asked))
 

@@ -1,4 +1,5 @@
 "The student edition: no answer is left in it, and it still tells right answers from wrong ones."
+
 import ast
 import base64
 import binascii
@@ -15,15 +16,18 @@ from ftkit.teach import Exercise, agrees, between, close
 from tools import student
 
 
-
 def raw(path) -> list[dict]:
     "The cells of a notebook."
     return json.loads(path.read_text(encoding="utf-8"))["cells"]
 
 
 WITH = [page for page in pages() if student.folded(raw(NBS / page)) is not None]
-CHEAP = ("methods/23_select.ipynb", "methods/32_inserts.ipynb", "methods/64_visual_prompt.ipynb",
-         "guides/40_support_matrix.ipynb")
+CHEAP = (
+    "methods/23_select.ipynb",
+    "methods/32_inserts.ipynb",
+    "methods/64_visual_prompt.ipynb",
+    "guides/40_support_matrix.ipynb",
+)
 REPORT = """
 import json, sys
 from pathlib import Path
@@ -120,8 +124,12 @@ def test_leaks_are_seen():
 
 def test_decoding_finds_what_is_hidden():
     secret = b"return p / (n + p)"
-    for hidden in (base64.b64encode(secret), binascii.hexlify(secret), base64.b64encode(zlib.compress(secret)),
-                   binascii.hexlify(gzip.compress(secret))):
+    for hidden in (
+        base64.b64encode(secret),
+        binascii.hexlify(secret),
+        base64.b64encode(zlib.compress(secret)),
+        binascii.hexlify(gzip.compress(secret)),
+    ):
         assert lies_in(secret.decode(), f"x = '{hidden.decode()}'"), hidden
     assert lies_in("72", "exercise_1 = Exercise.sealed('Exercise 1', {'grid': [72, 0.1]})")
     assert not lies_in("72", "exercise_1 = Exercise.sealed('Exercise 72', {'salt': '972'})")
@@ -139,6 +147,7 @@ def report(tmp_path_factory):
             assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-1000:]
             known[page] = json.loads(out.read_text(encoding="utf-8"))
         return known[page]
+
     return of
 
 
@@ -195,18 +204,29 @@ def sealed(check, right, wrong=(), also=()):
     return data, Exercise.sealed("sealed", data)
 
 
-@pytest.mark.parametrize("check, right, inside, outside", [
-    (close(0.25, 0.01), 0.25, [0.2401, 0.2599, 0.25], [0.2399, 0.2601, -0.25, 25]),
-    (between(68, 70), 69, [68, 69, 70, 68.5], [67, 71, 70.01]),
-    (lambda n: n == 385 or "no", 385, [385, 385.0], [384, 386, 385.001]),
-    (lambda p: (abs(p[0] - 4.5) < 0.01 and abs(p[1] - 4.125) < 0.03) or "no", (4.5, 4.127),
-     [(4.509, 4.1), [4.491, 4.154]], [(4.52, 4.127), (4.5, 4.16), (4.127, 4.5)]),
-    (lambda x: x == (1, 8, -2, -2) or "no", (1, 8, -2, -2), [(1, 8, -2, -2)], [(1, 8, -2), (-2, -2, 8, 1)]),
-    (lambda x: x is False or "no", False, [False], [True, 0, "False or true"]),
-    (lambda x: set(x) == {"a", "d"} or "no", ["a", "d"], [["a", "d"], ["d", "a"]], [["a"], ["a", "b"]]),
-    (lambda x: x == {"on": "ffn", "blocks": [2]} or "no", {"on": "ffn", "blocks": [2]},
-     [dict(blocks=[2], on="ffn")], [{}, dict(on="ffn")]),
-])
+@pytest.mark.parametrize(
+    "check, right, inside, outside",
+    [
+        (close(0.25, 0.01), 0.25, [0.2401, 0.2599, 0.25], [0.2399, 0.2601, -0.25, 25]),
+        (between(68, 70), 69, [68, 69, 70, 68.5], [67, 71, 70.01]),
+        (lambda n: n == 385 or "no", 385, [385, 385.0], [384, 386, 385.001]),
+        (
+            lambda p: (abs(p[0] - 4.5) < 0.01 and abs(p[1] - 4.125) < 0.03) or "no",
+            (4.5, 4.127),
+            [(4.509, 4.1), [4.491, 4.154]],
+            [(4.52, 4.127), (4.5, 4.16), (4.127, 4.5)],
+        ),
+        (lambda x: x == (1, 8, -2, -2) or "no", (1, 8, -2, -2), [(1, 8, -2, -2)], [(1, 8, -2), (-2, -2, 8, 1)]),
+        (lambda x: x is False or "no", False, [False], [True, 0, "False or true"]),
+        (lambda x: set(x) == {"a", "d"} or "no", ["a", "d"], [["a", "d"], ["d", "a"]], [["a"], ["a", "b"]]),
+        (
+            lambda x: x == {"on": "ffn", "blocks": [2]} or "no",
+            {"on": "ffn", "blocks": [2]},
+            [dict(blocks=[2], on="ffn")],
+            [{}, dict(on="ffn")],
+        ),
+    ],
+)
 def test_a_sealed_value_is_as_exact_as_its_check(check, right, inside, outside):
     _, ex = sealed(check, right)
     for answer in inside:
@@ -266,7 +286,7 @@ def test_what_cannot_be_sealed():
     assert "instructor" in Exercise.sealed("object", {}).check(1).message
 
 
-SOURCE = '''
+SOURCE = """
 LIMIT = 3
 def helper(x):
     return x < LIMIT
@@ -277,7 +297,7 @@ def unused(x):
 answer = 2
 exercise_1 = Exercise("Exercise 1", check=check_it, solution="two", keep=True)
 exercise_1.test(right={right}, wrong=[7])
-'''
+"""
 
 
 def test_a_kept_check_brings_what_it_needs_and_nothing_else():

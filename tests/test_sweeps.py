@@ -21,7 +21,10 @@ def test_name(name): print("name", name)
 @pytest.mark.whole
 def test_rare(): print("rare")
 """
-PYTEST = "import sys, pytest; sys.path.insert(0, 'tests'); sys.exit(pytest.main(['-p', 'conftest', '-qs', '-p', 'no:cacheprovider', *sys.argv[1:]]))"
+PYTEST = (
+    "import sys, pytest; sys.path.insert(0, 'tests'); sys.exit(pytest.main(['-p', 'conftest', '-qs', '-p',"
+    " 'no:cacheprovider', *sys.argv[1:]]))"
+)
 
 
 @pytest.mark.fast

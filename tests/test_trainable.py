@@ -1,4 +1,5 @@
 "What requires a gradient is what the method trains, whatever a tuner of peft adds beside it."
+
 import copy
 import io
 import pickle
@@ -29,7 +30,26 @@ OPTIONS = {
     "vera": (("r", 8), ("save_projection", False)),
     "waveft": (("n_frequency", 20),),
 }
-TUNERS = ("lora", "loha", "lokr", "ia3", "oft", "boft", "vera", "fourierft", "hra", "vblora", "c3a", "road", "miss", "delora", "randlora", "shira", "waveft", "ln_tuning")
+TUNERS = (
+    "lora",
+    "loha",
+    "lokr",
+    "ia3",
+    "oft",
+    "boft",
+    "vera",
+    "fourierft",
+    "hra",
+    "vblora",
+    "c3a",
+    "road",
+    "miss",
+    "delora",
+    "randlora",
+    "shira",
+    "waveft",
+    "ln_tuning",
+)
 
 
 def one_step(method, model, batch):
@@ -51,7 +71,8 @@ def test_adaloras_count_of_ranks_does_not_train():
     assert len(counts) == len(on.handles[0].ranks()) and not any(p.requires_grad for p in counts)
     assert {n for n, p in model.named_parameters() if p.requires_grad} == set(on.parameters())
     for r in rows(on.anatomy):
-        if r["kind"] == "block": assert 0 < r["trains"] <= r["added"], "no weight of the base is drawn as trained"
+        if r["kind"] == "block":
+            assert 0 < r["trains"] <= r["added"], "no weight of the base is drawn as trained"
     assert one_step(method, model, batch) <= set(on.parameters())
 
 
@@ -60,9 +81,13 @@ def test_a_tuner_leaves_nothing_trainable_that_the_method_does_not_train(name):
     model, batch = tiny()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try: on = ft.Peft(name, OPTIONS.get(name, ()), on="norm" if name == "ln_tuning" else "query,value").attach(model)
-        except FtError as e: pytest.skip(f"this version of peft has no such tuner: {e}")
-    assert {id(p) for p in model.parameters() if p.requires_grad} == {id(p) for p in on.parameters().values()}  # some are shared by layers
+        try:
+            on = ft.Peft(name, OPTIONS.get(name, ()), on="norm" if name == "ln_tuning" else "query,value").attach(model)
+        except FtError as e:
+            pytest.skip(f"this version of peft has no such tuner: {e}")
+    assert {id(p) for p in model.parameters() if p.requires_grad} == {
+        id(p) for p in on.parameters().values()
+    }  # some are shared by layers
     assert on.added() and sum(r["added"] for r in rows(on.anatomy)) >= sum(p.numel() for p in set(on.added().values()))
     assert one_step(on.method, model, batch) <= set(on.parameters())
 
@@ -76,10 +101,25 @@ def test_what_trained_before_trains_again_after_a_method_was_taken_off():
 
 
 CNNS = (
-    "resnet10t", "resnet18", "resnext26ts", "seresnext26d_32x4d", "mobilenetv2_050", "mobilenetv3_small_050", "regnetx_002", "densenet121", "efficientnet_b0",
-    "ghostnet_050", "hardcorenas_a", "mobilevit_xxs", "vgg11_bn",
+    "resnet10t",
+    "resnet18",
+    "resnext26ts",
+    "seresnext26d_32x4d",
+    "mobilenetv2_050",
+    "mobilenetv3_small_050",
+    "regnetx_002",
+    "densenet121",
+    "efficientnet_b0",
+    "ghostnet_050",
+    "hardcorenas_a",
+    "mobilevit_xxs",
+    "vgg11_bn",
 )
-ON_CNNS = [n for n in METHODS if n not in ("qlora", "prompt", "prefix", "ptuning", "ptuning_v2", "mam", "unipelt", "hard_prompt", "peft")]
+ON_CNNS = [
+    n
+    for n in METHODS
+    if n not in ("qlora", "prompt", "prefix", "ptuning", "ptuning_v2", "mam", "unipelt", "hard_prompt", "peft")
+]
 
 
 def plain_loop(model, x, y, on, steps=2):
@@ -103,32 +143,39 @@ def test_after_a_plain_loop_a_delta_holds_all_that_moved(method, name, tmp_path)
     model = timm.create_model(name, num_classes=3)
     fresh, x, y = copy.deepcopy(model), torch.randn(4, 3, 64, 64), torch.tensor([0, 1, 2, 0])
     options = dict(look=1) if method == "sparse" else {}
-    try: on = ft.method(method, **options).attach(model, steps=8)
+    try:
+        on = ft.method(method, **options).attach(model, steps=8)
     except FtError as e:
         assert len(str(e)) > 40
         return
     plain_loop(model, x, y, on)
     ft.save_delta(model, tmp_path)
     ft.load_delta(fresh, tmp_path)
-    with torch.no_grad(): assert torch.equal(fresh.eval()(x), model(x)), "something moved that the delta does not carry"
+    with torch.no_grad():
+        assert torch.equal(fresh.eval()(x), model(x)), "something moved that the delta does not carry"
 
 
 KEEPING = {
-    "batch norm": lambda: nn.BatchNorm2d(4), "tracked instance norm": lambda: nn.InstanceNorm2d(4, track_running_stats=True),
-    "evonorm": lambda: timm.layers.EvoNorm2dB0(4), "spectral norm": lambda: nn.utils.parametrizations.spectral_norm(nn.Conv2d(4, 4, 1)),
-    "old spectral norm": lambda: nn.utils.spectral_norm(nn.Conv2d(4, 4, 1)), "batch norm with activation": lambda: timm.layers.BatchNormAct2d(4),
+    "batch norm": lambda: nn.BatchNorm2d(4),
+    "tracked instance norm": lambda: nn.InstanceNorm2d(4, track_running_stats=True),
+    "evonorm": lambda: timm.layers.EvoNorm2dB0(4),
+    "spectral norm": lambda: nn.utils.parametrizations.spectral_norm(nn.Conv2d(4, 4, 1)),
+    "old spectral norm": lambda: nn.utils.spectral_norm(nn.Conv2d(4, 4, 1)),
+    "batch norm with activation": lambda: timm.layers.BatchNormAct2d(4),
 }
 
 
 class Small(nn.Module):
     "Two blocks with something that keeps statistics."
+
     def __init__(self, make):
         super().__init__()
         self.layers = nn.ModuleList([nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), make(), nn.ReLU()) for _ in range(2)])
         self.fc = nn.Linear(4, 2)
 
     def forward(self, x):
-        for layer in self.layers: x = layer(x)
+        for layer in self.layers:
+            x = layer(x)
         return self.fc(x.mean((2, 3)))
 
 
@@ -136,12 +183,17 @@ class Small(nn.Module):
 def test_frozen_statistics_stay_still_and_move_again_after_detaching(kind):
     torch.manual_seed(0)
     model, x = Small(KEEPING[kind]), torch.randn(5, 4, 6, 6)
-    still = lambda: {n: b.clone() for n, b in model.named_buffers()}
+
+    def still():
+        return {n: b.clone() for n, b in model.named_buffers()}
+
     before, hooks = still(), {n: len(m._forward_pre_hooks) for n, m in model.named_modules()}
     ft.Head().attach(model)
     model.train()(x)
     assert before and all(torch.equal(b, before[n]) for n, b in still().items())
-    assert list(model.state_dict()) == list(Small(KEEPING[kind]).state_dict()) and hooks == {n: len(m._forward_pre_hooks) for n, m in model.named_modules()}
+    assert list(model.state_dict()) == list(Small(KEEPING[kind]).state_dict()) and hooks == {
+        n: len(m._forward_pre_hooks) for n, m in model.named_modules()
+    }
     ft.Head().detach(model)
     model.train()(x)
     assert any(not torch.equal(b, before[n]) for n, b in still().items()), "they have to move again"
@@ -163,18 +215,46 @@ def test_a_model_with_still_statistics_can_be_copied_and_pickled():
 
 
 def test_statistics_move_with_a_method_that_trains_them():
-    for method, moves in ((ft.Full(), True), (ft.NormTuning(train_bn=True), True), (ft.NormTuning(), False), (ft.Freeze(top=1), False)):
+    for method, moves in (
+        (ft.Full(), True),
+        (ft.NormTuning(train_bn=True), True),
+        (ft.NormTuning(), False),
+        (ft.Freeze(top=1), False),
+    ):
         model = Small(KEEPING["batch norm"])
         method.attach(model)
         model.train()(torch.randn(5, 4, 6, 6))
         assert torch.equal(model.layers[1][1].running_mean, torch.zeros(4)) != moves, method
 
 
-FOUR_BITS = ("bert", "roberta", "distilbert", "electra", "vit", "deit", "t5", "bart for classes", "gpt2 for classes", "llama for classes", "llama", "clip", "modernbert", "deberta-v2", "dinov2", "whisper for classes",
-             "t5 for classes", "clip for classes", "bert for answers", "bert for tokens", "roberta for masked words")
+FOUR_BITS = (
+    "bert",
+    "roberta",
+    "distilbert",
+    "electra",
+    "vit",
+    "deit",
+    "t5",
+    "bart for classes",
+    "gpt2 for classes",
+    "llama for classes",
+    "llama",
+    "clip",
+    "modernbert",
+    "deberta-v2",
+    "dinov2",
+    "whisper for classes",
+    "t5 for classes",
+    "clip for classes",
+    "bert for answers",
+    "bert for tokens",
+    "roberta for masked words",
+)
 BESIDE = {  # name -> (an architecture with the same sizes, class, head)
-    "t5 for classes": ("t5", "T5ForSequenceClassification", ["classification_head"]), "clip for classes": ("clip", "CLIPForImageClassification", ["classifier"]),
-    "bert for answers": ("bert", "BertForQuestionAnswering", ["qa_outputs"]), "roberta for masked words": ("roberta", "RobertaForMaskedLM", ["lm_head"]),
+    "t5 for classes": ("t5", "T5ForSequenceClassification", ["classification_head"]),
+    "clip for classes": ("clip", "CLIPForImageClassification", ["classifier"]),
+    "bert for answers": ("bert", "BertForQuestionAnswering", ["qa_outputs"]),
+    "roberta for masked words": ("roberta", "RobertaForMaskedLM", ["lm_head"]),
 }
 
 
@@ -188,7 +268,8 @@ def test_a_head_is_not_kept_in_four_bits(name, way, tmp_path):
     kind = getattr(transformers, kind)
     model = kind(kind.config_class(**options))
     method = ft.QLoRA(r=2)
-    if way == "as the kit reads": again = reread(model, method.loading())
+    if way == "as the kit reads":
+        again = reread(model, method.loading())
     else:
         model.save_pretrained(tmp_path)
         again = kind.from_pretrained(tmp_path, dtype=torch.float32, **method.loading())
@@ -206,4 +287,5 @@ def test_a_head_in_four_bits_is_refused(tmp_path):
     options["quantization_config"].llm_int8_skip_modules = ["nothing"]
     model = transformers.BertForSequenceClassification.from_pretrained(tmp_path, dtype=torch.float32, **options)
     for method in (ft.QLoRA(r=2), ft.LoRA(r=2), ft.Full(), ft.Head()):
-        with pytest.raises(FtError, match="four bits"): method.attach(model)
+        with pytest.raises(FtError, match="four bits"):
+            method.attach(model)

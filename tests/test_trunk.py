@@ -1,4 +1,5 @@
 "The trunk on every kind of model: cut, computed once, entered at the boundary; and an entry for every kind of change."
+
 import re
 from contextlib import nullcontext
 
@@ -9,27 +10,55 @@ import torch
 import torchvision
 import transformers as hf
 from torch.nn import functional as F
+
 import ftkit as ft
 from ftkit.data.batching import Batches, Rows
+from ftkit.kernels import faster
 from ftkit.methods.core import set_modes
 from ftkit.store import cache
-from ftkit.kernels import faster
-from ftkit.trunk import CANONICAL, Cached, NoTrunk, answers, cached, call_order, canonical_order, find_trunk, find_units, first_trained, frozen_tensors, key_of, prove, replaced, source
 from ftkit.train import Learner
+from ftkit.trunk import (
+    CANONICAL,
+    Cached,
+    NoTrunk,
+    answers,
+    cached,
+    call_order,
+    canonical_order,
+    find_trunk,
+    find_units,
+    first_trained,
+    frozen_tensors,
+    key_of,
+    prove,
+    replaced,
+    source,
+)
 
 
 class Texts:
     "Ten lines of a task on token ids."
+
     def collate(self, rows, index):
         ids, mask = rows.rectangle(index)
         return {"input_ids": ids, "attention_mask": mask, "labels": rows.column("label", index)}
-    def forward(self, model, batch): return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    def loss(self, outputs, batch): return F.cross_entropy(outputs, batch["labels"], reduction="sum"), len(outputs)
+
+    def forward(self, model, batch):
+        return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+
+    def loss(self, outputs, batch):
+        return F.cross_entropy(outputs, batch["labels"], reduction="sum"), len(outputs)
 
 
 class Pictures(Texts):
     "And on pictures."
-    def collate(self, rows, index): return {"x": torch.from_numpy(rows.pictures[np.asarray(index)]), "labels": torch.from_numpy(rows.columns["label"][np.asarray(index)])}
+
+    def collate(self, rows, index):
+        return {
+            "x": torch.from_numpy(rows.pictures[np.asarray(index)]),
+            "labels": torch.from_numpy(rows.columns["label"][np.asarray(index)]),
+        }
+
     def forward(self, model, batch):
         out = model(batch["x"])
         return getattr(out, "logits", out)
@@ -38,10 +67,17 @@ class Pictures(Texts):
 class PictureRows:
     def __init__(self, n=20, size=64, seed=0):
         rng = np.random.default_rng(seed)
-        self.pictures, self.columns = rng.standard_normal((n, 3, size, size)).astype(np.float32), {"label": rng.integers(0, 3, n)}
+        self.pictures, self.columns = (
+            rng.standard_normal((n, 3, size, size)).astype(np.float32),
+            {"label": rng.integers(0, 3, n)},
+        )
         self.lengths = np.ones(n, np.int64)
-    def __len__(self): return len(self.lengths)
-    def fingerprint(self): return ft.core.sha256(self.pictures.tobytes())
+
+    def __len__(self):
+        return len(self.lengths)
+
+    def fingerprint(self):
+        return ft.core.sha256(self.pictures.tobytes())
 
 
 def text_rows(n=40, seed=0, last=None):
@@ -50,18 +86,59 @@ def text_rows(n=40, seed=0, last=None):
     return Rows(rows, {"label": rng.integers(0, 3, n)})
 
 
-small = dict(vocab_size=60, hidden_size=32, num_hidden_layers=4, num_attention_heads=4, intermediate_size=48, num_labels=3)
-t5 = dict(vocab_size=60, d_model=32, d_kv=8, d_ff=48, num_layers=3, num_decoder_layers=3, num_heads=4, decoder_start_token_id=0, pad_token_id=0, eos_token_id=1, num_labels=3, dropout_rate=0.0)
+small = dict(
+    vocab_size=60, hidden_size=32, num_hidden_layers=4, num_attention_heads=4, intermediate_size=48, num_labels=3
+)
+t5 = dict(
+    vocab_size=60,
+    d_model=32,
+    d_kv=8,
+    d_ff=48,
+    num_layers=3,
+    num_decoder_layers=3,
+    num_heads=4,
+    decoder_start_token_id=0,
+    pad_token_id=0,
+    eos_token_id=1,
+    num_labels=3,
+    dropout_rate=0.0,
+)
 
 
 class T5Texts(Texts):
-    def forward(self, model, batch): return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], decoder_input_ids=batch["input_ids"], decoder_attention_mask=batch["attention_mask"]).logits
+    def forward(self, model, batch):
+        return model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            decoder_input_ids=batch["input_ids"],
+            decoder_attention_mask=batch["attention_mask"],
+        ).logits
 
 
 TEXTS = {
     "bert": (lambda: hf.BertForSequenceClassification(hf.BertConfig(**small)), Texts),
-    "distilbert": (lambda: hf.DistilBertForSequenceClassification(hf.DistilBertConfig(vocab_size=60, dim=32, n_layers=4, n_heads=4, hidden_dim=48, num_labels=3)), Texts),
-    "gpt2": (lambda: hf.GPT2ForSequenceClassification(hf.GPT2Config(vocab_size=60, n_embd=32, n_layer=4, n_head=4, n_positions=40, pad_token_id=0, bos_token_id=1, eos_token_id=1, num_labels=3)), Texts),
+    "distilbert": (
+        lambda: hf.DistilBertForSequenceClassification(
+            hf.DistilBertConfig(vocab_size=60, dim=32, n_layers=4, n_heads=4, hidden_dim=48, num_labels=3)
+        ),
+        Texts,
+    ),
+    "gpt2": (
+        lambda: hf.GPT2ForSequenceClassification(
+            hf.GPT2Config(
+                vocab_size=60,
+                n_embd=32,
+                n_layer=4,
+                n_head=4,
+                n_positions=40,
+                pad_token_id=0,
+                bos_token_id=1,
+                eos_token_id=1,
+                num_labels=3,
+            )
+        ),
+        Texts,
+    ),
     "llama": (lambda: hf.LlamaForSequenceClassification(hf.LlamaConfig(**small, pad_token_id=0)), Texts),
     "t5": (lambda: hf.T5ForSequenceClassification(hf.T5Config(**t5)), T5Texts),
 }
@@ -71,16 +148,29 @@ PICTURES = {
     "timm convnext": lambda: timm.create_model("convnext_atto", num_classes=3),
     "torchvision resnet": lambda: torchvision.models.resnet18(num_classes=3),
     "torchvision vit": lambda: torchvision.models.VisionTransformer(64, 16, 4, 4, 32, 48, num_classes=3),
-    "transformers vit": lambda: hf.ViTForImageClassification(hf.ViTConfig(hidden_size=32, num_hidden_layers=4, num_attention_heads=4, intermediate_size=48, image_size=64, patch_size=16, num_labels=3)),
+    "transformers vit": lambda: hf.ViTForImageClassification(
+        hf.ViTConfig(
+            hidden_size=32,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            intermediate_size=48,
+            image_size=64,
+            patch_size=16,
+            num_labels=3,
+        )
+    ),
 }
 ALL = [*TEXTS, *PICTURES]
-NOISE = re.compile(r"(key|k_lin|k_proj|c_attn|qkv|in_proj)[._]bias$")  # a key's bias cancels in the softmax: its gradient is rounding, which Adam enlarges
+NOISE = re.compile(
+    r"(key|k_lin|k_proj|c_attn|qkv|in_proj)[._]bias$"
+)  # a key's bias cancels in the softmax: its gradient is rounding, which Adam enlarges
 
 
 def setting(name):
     "A model, a task and rows of a family."
     torch.manual_seed(0)
-    if name in TEXTS: return TEXTS[name][0](), TEXTS[name][1](), text_rows(last=1 if name == "t5" else None)
+    if name in TEXTS:
+        return TEXTS[name][0](), TEXTS[name][1](), text_rows(last=1 if name == "t5" else None)
     return PICTURES[name](), Pictures(), PictureRows()
 
 
@@ -89,11 +179,15 @@ def trained(name, method, cache_it, shuffle=True, batch_size=8, epochs=2):
     model, task, rows = setting(name)
     method.attach(model)
     set_modes(model)
-    if cache_it: task = cached(task, model, [(rows, torch.no_grad, "fp32")], insist=True)
+    if cache_it:
+        task = cached(task, model, [(rows, torch.no_grad, "fp32")], insist=True)
     torch.manual_seed(1)
     batches = Batches(rows, task.collate, batch_size, shuffle=shuffle)
-    step = lambda learner, batch: task.loss(task.forward(learner.model, batch), batch)
-    learner = Learner(model, batches, step, method, epochs=epochs, device="cpu").fit()
+
+    def step(learner, batch):
+        return task.loss(task.forward(learner.model, batch), batch)
+
+    Learner(model, batches, step, method, epochs=epochs, device="cpu").fit()
     return {n: p.detach().clone() for n, p in model.named_parameters()}, task
 
 
@@ -108,7 +202,8 @@ def test_cached_training_ends_where_training_does(name, method):
     assert isinstance(task, Cached) and len(cache().table) == 1
     for n, w in whole.items():
         assert torch.equal(fresh[n], reused[n]), n
-        if not NOISE.search(n): assert torch.allclose(w, fresh[n], rtol=1e-5, atol=1e-5 * float(w.abs().max())), n
+        if not NOISE.search(n):
+            assert torch.allclose(w, fresh[n], rtol=1e-5, atol=1e-5 * float(w.abs().max())), n
 
 
 @pytest.mark.sweep(least=4)
@@ -136,13 +231,18 @@ def test_the_proof_refuses_what_is_a_little_off():
         def collate(self, rows, index):
             batch = super().collate(rows, index)
             return batch | ({"trunk": {k: v + 0.01 for k, v in batch["trunk"].items()}} if "trunk" in batch else {})
+
     model, task, rows, params, _ = attached_setting()
     batch = task.collate(rows, [0, 1, 2])
-    assert all(torch.equal(a, b) for a, b in zip(answers(task, model, params, batch), answers(task, model, params, batch), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(answers(task, model, params, batch), answers(task, model, params, batch), strict=True)
+    )
     set_modes(model)
     trunk = find_trunk(model, task, rows)
     prove(Cached(task, trunk), rows)
-    with pytest.raises(NoTrunk, match="differ"): prove(Lying(task, trunk), rows)
+    with pytest.raises(NoTrunk, match="differ"):
+        prove(Lying(task, trunk), rows)
 
 
 def test_units_are_done_where_training_begins():
@@ -150,13 +250,21 @@ def test_units_are_done_where_training_begins():
     units, stop = find_units(model, params, run)
     log = call_order(model, run)
     at = first_trained(log, model, {id(p) for p in params})
-    assert log[at] == (stop, True) and {(u, False) for u in units} <= set(log[:at]) and not {(u, True) for u in units} & set(log[at:])
+    assert (
+        log[at] == (stop, True)
+        and {(u, False) for u in units} <= set(log[:at])
+        and not {(u, True) for u in units} & set(log[at:])
+    )
 
 
 def test_a_replaced_forward_is_put_back_after_an_error():
     model, _, _, _, run = attached_setting()
     before = vars(model.bert.embeddings).get("forward")
-    with pytest.raises(ZeroDivisionError), replaced(model, ["bert.embeddings"], lambda n, forward: lambda *a, **k: 1 / 0): run()
+    with (
+        pytest.raises(ZeroDivisionError),
+        replaced(model, ["bert.embeddings"], lambda n, forward: lambda *a, **k: 1 / 0),
+    ):
+        run()
     assert vars(model.bert.embeddings).get("forward") is before and torch.isfinite(run()).all()
 
 
@@ -170,11 +278,16 @@ def test_the_key_covers_what_lies_below_and_no_more():
 def test_where_everything_trains_the_task_stays_as_it_is():
     model, task, rows, _, _ = attached_setting(ft.Full())
     assert cached(task, model, [(rows, torch.no_grad, "fp32")]) is task
-    with pytest.raises(ft.FtError, match="trains in every block"): cached(task, model, [(rows, torch.no_grad, "fp32")], insist=True)
+    with pytest.raises(ft.FtError, match="trains in every block"):
+        cached(task, model, [(rows, torch.no_grad, "fp32")], insist=True)
 
 
 def test_with_dropout_on_t5_keeps_its_encoder():
-    model, task, rows = hf.T5ForSequenceClassification(hf.T5Config(**{**t5, "dropout_rate": 0.1})), T5Texts(), text_rows(last=1)
+    model, task, rows = (
+        hf.T5ForSequenceClassification(hf.T5Config(**{**t5, "dropout_rate": 0.1})),
+        T5Texts(),
+        text_rows(last=1),
+    )
     ft.Freeze(top=1).attach(model)
     set_modes(model)
     trunk = find_trunk(model, task, rows)
@@ -186,10 +299,16 @@ def test_with_dropout_on_t5_keeps_its_encoder():
 def test_what_is_kept_in_16_bits_is_what_autocast_computes(name):
     def outputs(way):
         model, task, rows, _, _ = attached_setting(ft.Freeze(top=1), name)
-        context = lambda: torch.autocast("cpu", torch.bfloat16)
-        if way: task = cached(task, model, [(rows, context, "bf16")], insist=True)
+
+        def context():
+            return torch.autocast("cpu", torch.bfloat16)
+
+        if way:
+            task = cached(task, model, [(rows, context, "bf16")], insist=True)
         index = canonical_order(rows)[:CANONICAL]
-        with faster("cpu"), context(), torch.no_grad(): return task.forward(model.eval(), task.collate(rows, index))
+        with faster("cpu"), context(), torch.no_grad():
+            return task.forward(model.eval(), task.collate(rows, index))
+
     plain, kept = outputs(False), outputs(True)
     assert torch.allclose(plain.float(), kept.float(), atol=0.02 * plain.abs().max().item())
 
@@ -204,10 +323,15 @@ def test_t5s_position_bias_crosses():
 
 # ---------------------------------------------------------------- never stale: a change of any kind is another entry
 
+
 def entry(name="bert", method=ft.Freeze(top=1), change=None, precision="fp32"):
     "The key of an entry, after a change to the model, the task or the rows."
     model, task, rows = setting(name)
-    if change: model, task, rows = (new if new is not None else old for new, old in zip(change(model, task, rows) or (None,) * 3, (model, task, rows)))
+    if change:
+        model, task, rows = (
+            new if new is not None else old
+            for new, old in zip(change(model, task, rows) or (None,) * 3, (model, task, rows))
+        )
     method.attach(model)
     set_modes(model)
     return key_of(find_trunk(model, task, rows), task, rows, precision)
@@ -215,45 +339,70 @@ def entry(name="bert", method=ft.Freeze(top=1), change=None, precision="fp32"):
 
 def weight(name, move):
     "A change to one tensor."
+
     def change(model, task, rows):
-        with torch.no_grad(): move(model.get_parameter(name))
+        with torch.no_grad():
+            move(model.get_parameter(name))
+
     return change
 
 
 def rebuilt(**config):
     "The same weights in a model that is built otherwise."
+
     def change(model, task, rows):
         other = hf.BertForSequenceClassification(hf.BertConfig(**{**small, **config}))
         other.load_state_dict(model.state_dict())
         return other, None, None
+
     return change
 
 
-def data(**kw): return lambda model, task, rows: (None, None, text_rows(**kw))
+def data(**kw):
+    return lambda model, task, rows: (None, None, text_rows(**kw))
 
 
 def edited(move):
     "A change to the encoded rows."
+
     def change(model, task, rows):
         move(rows)
         return None, None, Rows(flat=rows.flat, offsets=rows.offsets, columns=rows.columns, pad=rows.pad)
+
     return change
 
 
 class OtherForward(Texts):
-    def forward(self, model, batch): return model(input_ids=batch["input_ids"].clone(), attention_mask=batch["attention_mask"]).logits
+    def forward(self, model, batch):
+        return model(input_ids=batch["input_ids"].clone(), attention_mask=batch["attention_mask"]).logits
 
 
 class OtherCollate(Texts):
-    def collate(self, rows, index): return dict(super().collate(rows, index))
+    def collate(self, rows, index):
+        return dict(super().collate(rows, index))
 
 
 EMBED, LOW = "bert.embeddings.", "bert.encoder.layer.0."
 CHANGES = {
-    **{f"weight {n}": weight(n, lambda p: p.view(-1)[0].add_(1e-6)) for n in (
-        EMBED + "word_embeddings.weight", EMBED + "position_embeddings.weight", EMBED + "token_type_embeddings.weight", EMBED + "LayerNorm.weight", EMBED + "LayerNorm.bias",
-        LOW + "attention.self.query.weight", LOW + "attention.self.key.bias", LOW + "attention.self.value.weight", LOW + "attention.output.dense.bias", LOW + "attention.output.LayerNorm.weight",
-        LOW + "intermediate.dense.weight", LOW + "output.dense.weight", LOW + "output.LayerNorm.bias", "bert.encoder.layer.2.output.dense.weight")},
+    **{
+        f"weight {n}": weight(n, lambda p: p.view(-1)[0].add_(1e-6))
+        for n in (
+            EMBED + "word_embeddings.weight",
+            EMBED + "position_embeddings.weight",
+            EMBED + "token_type_embeddings.weight",
+            EMBED + "LayerNorm.weight",
+            EMBED + "LayerNorm.bias",
+            LOW + "attention.self.query.weight",
+            LOW + "attention.self.key.bias",
+            LOW + "attention.self.value.weight",
+            LOW + "attention.output.dense.bias",
+            LOW + "attention.output.LayerNorm.weight",
+            LOW + "intermediate.dense.weight",
+            LOW + "output.dense.weight",
+            LOW + "output.LayerNorm.bias",
+            "bert.encoder.layer.2.output.dense.weight",
+        )
+    },
     "weights swapped": weight(LOW + "intermediate.dense.weight", lambda p: p.copy_(p.flip(0))),
     "activation": rebuilt(hidden_act="relu"),
     "norm's epsilon": rebuilt(layer_norm_eps=1e-6),
@@ -268,7 +417,11 @@ CHANGES = {
     "the task's forward": lambda model, task, rows: (None, OtherForward(), None),
     "the task's collate": lambda model, task, rows: (None, OtherCollate(), None),
 }
-OTHERWISE = {"blocks trained": dict(method=ft.Freeze(top=2)), "precision": dict(precision="bf16"), "dtype": dict(change=lambda model, task, rows: (model.double(), None, None))}
+OTHERWISE = {
+    "blocks trained": dict(method=ft.Freeze(top=2)),
+    "precision": dict(precision="bf16"),
+    "dtype": dict(change=lambda model, task, rows: (model.double(), None, None)),
+}
 
 
 def test_thirty_kinds_of_change_thirty_misses(monkeypatch):
@@ -287,11 +440,16 @@ def test_pictures_that_nobody_reads_again_are_not_made_into_decimals_again(monke
     "From the boundary on the pictures are blank, and the outcome is the same."
     monkeypatch.setenv("FTKIT_HOME", str(tmp_path))
     from ftkit.data import pictures
+
     class Decimals(Pictures):
-        def collate(self, rows, index): return {"x": rows.pixels(rows.pictures[np.asarray(index)]), "labels": rows.column("label", index)}
+        def collate(self, rows, index):
+            return {"x": rows.pixels(rows.pictures[np.asarray(index)]), "labels": rows.column("label", index)}
+
     torch.manual_seed(0)
     model, r = timm.create_model("resnet18", num_classes=3), np.random.default_rng(0)
-    rows = pictures.PictureRows(torch.from_numpy(r.integers(0, 255, (20, 3, 64, 64), dtype=np.uint8)), {"label": r.integers(0, 3, 20)})
+    rows = pictures.PictureRows(
+        torch.from_numpy(r.integers(0, 255, (20, 3, 64, 64), dtype=np.uint8)), {"label": r.integers(0, 3, 20)}
+    )
     ft.Head().attach(model)
     set_modes(model)
     task = Decimals()

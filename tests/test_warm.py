@@ -1,4 +1,5 @@
 """The warmed process from which pages and tests start: children are processes of their own, and stay that"""
+
 import os
 
 import pytest
@@ -28,15 +29,24 @@ def test_a_child_computes_with_two_threads():
 
 
 def test_a_child_is_as_good_as_an_interpreter_of_its_own(tmp_path):
-    code = "import os, sys; x = 1; print(sys.argv, os.environ['ASKED'], os.getcwd(), __name__, file=sys.stderr); sys.exit(int(sys.argv[1]))"
+    code = (
+        "import os, sys; x = 1; print(sys.argv, os.environ['ASKED'], os.getcwd(), __name__, file=sys.stderr);"
+        " sys.exit(int(sys.argv[1]))"
+    )
     first = child(code, 3, env={"ASKED": "yes"}, cwd=tmp_path)
-    assert first.returncode == 3 and first.stderr == f"['-c', '3'] yes {os.path.realpath(tmp_path)} __main__\n" and first.stdout == ""
+    assert (
+        first.returncode == 3
+        and first.stderr == f"['-c', '3'] yes {os.path.realpath(tmp_path)} __main__\n"
+        and first.stdout == ""
+    )
     second = child("print('x' in globals(), 'ASKED' in __import__('os').environ)")
     assert second.stdout == "False False\n"
     failed = child("1 / 0")
     assert failed.returncode == 1 and failed.stderr.splitlines()[-1] == "ZeroDivisionError: division by zero"
     assert child("import sys; sys.exit('a sentence')").stderr == "a sentence\n"
-    assert child("import tempfile; t = tempfile.TemporaryDirectory(); print(t.name)").stdout.strip() not in map(str, os.scandir(tmp_path))
+    assert child("import tempfile; t = tempfile.TemporaryDirectory(); print(t.name)").stdout.strip() not in map(
+        str, os.scandir(tmp_path)
+    )
 
 
 def test_children_draw_different_numbers():
@@ -51,7 +61,9 @@ def test_what_hangs_is_ended_with_its_children():
 
 def test_a_fresh_interpreter_answers_the_same(tmp_path):
     "What is used where the system cannot fork."
-    task = dict(code="import sys; print(sys.argv[1]); sys.exit(4)", argv=["a"], env=dict(os.environ), cwd=str(ROOT), timeout=60)
+    task = dict(
+        code="import sys; print(sys.argv[1]); sys.exit(4)", argv=["a"], env=dict(os.environ), cwd=str(ROOT), timeout=60
+    )
     done = warm.fresh(task)
     assert (done.returncode, done.stdout, done.stderr) == (4, "a\n", "") and done.cpu > 0
     assert warm.fresh(task | dict(code="import time; time.sleep(60)", timeout=0.5)).stopped

@@ -95,6 +95,7 @@ def colab_cell(cells: list[dict], config: dict[str, str]) -> str:
     return f"""#| hide
 # Colab only: install ftkit next to the preinstalled torch
 import sys
+
 if "google.colab" in sys.modules:
     %pip install -q "{what} @ git+{address}\""""
 

@@ -1,4 +1,7 @@
-"""`> **Tip:** …` reads well in JupyterLab, Colab and GitHub; the docs show it as a Quarto callout (settings.ini: procs)"""
+"""`> **Tip:** …` reads well in JupyterLab, Colab and GitHub; the docs show it as a Quarto callout (settings.ini:
+procs)
+"""
+
 import re
 
 KINDS = ("note", "tip", "warning", "important", "caution")
@@ -16,7 +19,7 @@ def quotes_to_callouts(text: str) -> str:
         if line.startswith("```"):
             fenced = not fenced
         if start:
-            out += ["", "::: {.callout-%s}" % start[1].lower(), start[2]]
+            out += ["", f"::: {{.callout-{start[1].lower()}}}", start[2]]
             inside = True
         else:
             out.append(line[1:].removeprefix(" ") if inside else line)

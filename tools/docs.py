@@ -1,8 +1,15 @@
-"""The docs: pages as nbdev processes them (in _proc/), checked for what Quarto lets pass, then built where there is Quarto
+"""The docs: pages as nbdev processes them (in _proc/), checked for what Quarto lets pass, then built where there is
+Quarto
 
-`python tools/docs.py` processes and checks; `--build` also renders to _docs/, where a warning of Quarto's is a fault."""
+`python tools/docs.py` processes and checks; `--build` also renders to _docs/, where a warning of Quarto's is a
+fault.
+"""
 
-import os, re, shutil, subprocess, sys
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -11,7 +18,10 @@ CALLOUTS = {"note", "tip", "warning", "important", "caution"}
 
 
 def process(to: Path) -> Path:
-    "Process all pages into the folder `to`, which is made anew, and return it. Raises where a module cannot be imported."
+    """Process all pages into the folder `to`, which is made anew, and return it.
+
+    Raises where a module cannot be imported.
+    """
     os.chdir(ROOT)  # nbdev looks for its settings here
     from execnb.nbio import read_nb, write_nb
     from nbdev.processors import FilterDefaults

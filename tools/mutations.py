@@ -221,7 +221,8 @@ MUTATIONS = [
     Mutation(
         "the best weights are not restored",
         "train.py",
-        'if learner.best and learner.keep == "best" and not learner.interrupted: put_values(learner, learner.best["values"])',
+        'if learner.best and learner.keep == "best" and not learner.interrupted: put_values(learner,'
+        ' learner.best["values"])',
         "pass",
         f"{LOOP}test_the_weights_that_are_kept",
     ),
@@ -358,7 +359,8 @@ def main():
             (root / "ftkit" / mutation.file).write_text(text, encoding="utf-8")
             cpu += done.cpu
             print(
-                f"{'caught' if failed(done) else 'MISSED':8}{done.cpu:6.1f} s of CPU  {mutation.what} (ftkit/{mutation.file})",
+                f"{'caught' if failed(done) else 'MISSED':8}{done.cpu:6.1f} s of CPU  {mutation.what}"
+                f" (ftkit/{mutation.file})",
                 flush=True,
             )
             if not failed(done):

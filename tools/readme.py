@@ -1,5 +1,7 @@
 """README.md from nbs/index.ipynb, without Quarto: `python tools/readme.py` writes it, `--check` compares"""
-import re, sys
+
+import re
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -10,8 +12,11 @@ HEAD = "<!-- Generated from nbs/index.ipynb by tools/readme.py (make readme): ed
 def front(source: str) -> str:
     "The title cell, which nbdev turns into YAML, as markdown again."
     import yaml
+
     found = yaml.safe_load(source.strip().strip("-")) or {}
-    return "\n\n".join([f"# {found['title']}"] * ("title" in found) + [f"> {found['description']}"] * ("description" in found))
+    return "\n\n".join(
+        [f"# {found['title']}"] * ("title" in found) + [f"> {found['description']}"] * ("description" in found)
+    )
 
 
 def quote(match) -> str:
@@ -42,8 +47,8 @@ def output(out) -> str:
 def readme() -> str:
     "The text of README.md."
     from execnb.nbio import read_nb
-    from nbdev.processors import FilterDefaults
     from nbdev.config import get_config
+    from nbdev.processors import FilterDefaults
 
     class Filter(FilterDefaults):
         # Links to symbols depend on what is installed, and the README must not.
@@ -63,7 +68,11 @@ def readme() -> str:
             parts.append(re.sub(r"\]\(([^)#:]+[^):]*)\)", link, source))
         elif source:
             code = "\n".join(line for line in source.split("\n") if not line.startswith("#|")).strip()
-            shown = dict(re.match(r"#\|\s*([\w-]+):?\s*(.*)", line).groups() for line in source.split("\n") if line.startswith("#|"))
+            shown = dict(
+                re.match(r"#\|\s*([\w-]+):?\s*(.*)", line).groups()
+                for line in source.split("\n")
+                if line.startswith("#|")
+            )
             if shown.get("echo") != "false":
                 parts.append(f"```python\n{code}\n```")
             if shown.get("output") != "false":

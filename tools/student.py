@@ -4,6 +4,7 @@ A page is run up to its `#| exercises` cell, so that answers which depend on the
 replaced. An exercise whose answer is plain data, or a function that `agrees` judges, is sealed: salted, slow hashes
 stand for the answers. One whose author says that its check gives nothing away (`keep=True`) keeps the check's code.
 Any other is checked in the instructor's edition only."""
+
 import argparse
 import ast
 import copy
@@ -39,8 +40,7 @@ ENDLESS = 1e6  # a number this much larger than the right one, still accepted, m
 
 def folded(cells: list) -> int | None:
     "The place of the cell with the exercises, or None."
-    found = [i for i, cell in enumerate(cells)
-             if cell["cell_type"] == "code" and "exercises" in pages.directives(cell)]
+    found = [i for i, cell in enumerate(cells) if cell["cell_type"] == "code" and "exercises" in pages.directives(cell)]
     if len(found) > 1:
         raise ValueError("a page has one cell with `#| exercises`")
     return found[0] if found else None
@@ -96,10 +96,13 @@ def cells_of(lo: float, hi: float, number: int) -> tuple[tuple, list[float]]:
 def grids(ex, answer) -> tuple[list, list]:
     "The grid of each number of the answer (None: exact), and all answers, one from each cell that is right."
     from ftkit.teach import _judge
+
     places, grid, choices = numbers(answer), [], []
     for path, x in places:
+
         def accepts(value, path=path):
             return _judge(ex.judge, replaced(answer, path, value)).ok
+
         lo, hi = x - reach(accepts, x, -1), x + reach(accepts, x, 1)
         cell, middles = cells_of(lo, hi, 8 if len(places) == 1 else 3) if hi > lo else (None, [x])
         grid.append(cell)
@@ -116,6 +119,7 @@ def grids(ex, answer) -> tuple[list, list]:
 def seal_value(ex) -> dict:
     "Hashes of the right answers, and the reasons of wrong ones, each encrypted with its answer as the key."
     from ftkit.teach import _digest, _judge, _kind, _mask, _text
+
     right, salt = ex.proof["right"], secrets.token_hex(8)
     ordered = not isinstance(right, list) or not _judge(ex.judge, right[::-1]).ok or right == right[::-1]
     grid, answers = grids(ex, right)
@@ -142,6 +146,7 @@ def written(x):
 def offset(result) -> float:
     "An offset of the grid with which no number of `result` is so close to the border of a cell that rounding moves it."
     from ftkit.teach import _STEP
+
     found = [x for _, x in numbers(result) if math.isfinite(x)]
     tried = [k * _STEP / 997 for k in range(997)]
     room = [min((min((x - o) / _STEP % 1, 1 - (x - o) / _STEP % 1) for x in found), default=1) for o in tried]
@@ -154,6 +159,7 @@ def offset(result) -> float:
 def seal_function(ex) -> dict:
     "Inputs, and hashes of what the reference makes of them."
     from ftkit.teach import _STEP, _digest, _text
+
     data = dict(salt=secrets.token_hex(8), inputs=[], offsets=[], hashes=[])
     for args in itertools.islice(ex.judge.inputs(), INPUTS):
         data["inputs"].append(written(args))
@@ -167,6 +173,7 @@ def seal_function(ex) -> dict:
 def seal(ex) -> dict | None:
     "What `Exercise.sealed` needs of an exercise that was proved, or None where its answer is not plain data."
     from ftkit.teach import _opened, _prove
+
     if ex.proof is None:
         raise ValueError(f"{ex.name} has no proof: call its `.test(right, wrong)`")
     drawn = type(ex.judge).__name__ == "_Agrees"  # by name: the page that teaches exercises defines its own
@@ -246,7 +253,7 @@ def replacement(source: str, exercises: dict) -> tuple[str, Counter]:
     nodes = sorted({id(n): n for n in map(defined.get, names)}.values(), key=lambda node: node.lineno)
     lines = source.split("\n")
     first = [min([n.lineno] + [d.lineno for d in getattr(n, "decorator_list", [])]) for n in nodes]
-    code = ["\n".join(lines[a - 1:n.end_lineno]) for a, n in zip(first, nodes)]
+    code = ["\n".join(lines[a - 1 : n.end_lineno]) for a, n in zip(first, nodes)]
     return HEAD + "\n\n".join(code + calls) + "\n", kinds
 
 
@@ -257,11 +264,12 @@ def evaluate(page: Path) -> tuple:
     "Run a page up to its exercises in this process; returns the shell, the exercises' source, and them by variable."
     from execnb.nbio import read_nb
     from execnb.shell import CaptureShell
+
     os.chdir(page.parent)
     nb, flags = read_nb(page), set(pages.settings().get("tst_flags", "").split())
     place = folded(nb.cells)
     source = "".join(nb.cells[place].source).rstrip().rstrip(";")
-    nb.cells = nb.cells[:place + 1]
+    nb.cells = nb.cells[: place + 1]
     shell = CaptureShell(page)
     try:
         shell.run_all(nb, exc_stop=True, preproc=lambda cell: pages.skipped(cell, flags))
@@ -307,8 +315,11 @@ def build(found: list[Path], out: Path, workers: int = 1) -> tuple[Counter, dict
             env = dict(IPYTHONDIR=f"{own}/ipython", FTKIT_HOME=f"{own}/ftkit")
             return page, warm.run(ONE, ROOT, page, target, env=env, timeout=STOP)
 
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home, \
-            Warm(pages.environment(workers, home, True)) as warm, ThreadPoolExecutor(workers) as pool:
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home,
+        Warm(pages.environment(workers, home, True)) as warm,
+        ThreadPoolExecutor(workers) as pool,
+    ):
         for page, done in pool.map(work, found):
             name = page.relative_to(pages.NBS).as_posix()
             if done and done.returncode:
@@ -333,8 +344,10 @@ def main():
             shutil.copyfile(extra, out / extra.name)
     for name, fault in faults.items():
         print(f"\n{'=' * 30} {name}\n{fault}")
-    print(f"{sum(kinds.values())} exercises: {kinds['sealed']} sealed, {kinds['kept']} keep the code of their check, "
-          f"{kinds['unchecked']} are checked in the instructor's edition only; {len(faults)} faults")
+    print(
+        f"{sum(kinds.values())} exercises: {kinds['sealed']} sealed, {kinds['kept']} keep the code of their check, "
+        f"{kinds['unchecked']} are checked in the instructor's edition only; {len(faults)} faults"
+    )
     sys.exit(1 if faults else 0)
 
 

@@ -2,6 +2,7 @@
 
 `with Warm() as warm: warm.run(code, *argv)` runs Python code as if by `python -c`, in a child of its own that shares
 nothing with its siblings but what was imported. Where the system cannot fork, it is a fresh interpreter."""
+
 import itertools
 import json
 import os
@@ -28,6 +29,7 @@ HEAVY = """torch torchvision torchvision.transforms.v2 timm transformers transfo
 @dataclass
 class Done:
     "What a piece of work left: `returncode` is -9 where it was killed, `cpu` holds its children's seconds too."
+
     returncode: int
     stdout: str
     stderr: str
@@ -37,9 +39,13 @@ class Done:
 
 
 def warm_up():
-    "Import what pages and tests use. Nothing is computed here: a child of a process that did would hang in its threads."
+    """Import what pages and tests use.
+
+    Nothing is computed here: a child of a process that did would hang in its threads.
+    """
     sys.path.insert(0, str(ROOT))
     from ftkit.core import library
+
     library("peft")  # as ftkit imports it: without bitsandbytes
     for name in HEAVY.split():
         try:
@@ -69,6 +75,7 @@ def become(task: dict) -> int:
 def run_here(task: dict) -> int:
     "Run the code in `__main__` as `python -c` does; returns the exit status."
     import types
+
     sys.argv = ["-c", *task["argv"]]
     main = sys.modules["__main__"] = types.ModuleType("__main__")
     main.__builtins__ = __builtins__
@@ -85,6 +92,7 @@ def run_here(task: dict) -> int:
         print(e.code, file=sys.stderr)
     except BaseException:
         import traceback
+
         traceback.print_exc()
     return 1
 
@@ -94,6 +102,7 @@ def serve():
     import atexit
     import gc
     import selectors
+
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what an import prints is no answer
     warm_up()
@@ -127,7 +136,13 @@ def serve():
             found, status, used = os.wait4(pid, os.WNOHANG)
             if found:
                 del children[pid]
-                said = dict(id=task["id"], returncode=os.waitstatus_to_exitcode(status), cpu=used.ru_utime + used.ru_stime, wall=took, stopped=stopped)
+                said = dict(
+                    id=task["id"],
+                    returncode=os.waitstatus_to_exitcode(status),
+                    cpu=used.ru_utime + used.ru_stime,
+                    wall=took,
+                    stopped=stopped,
+                )
                 print(json.dumps(said), file=answers, flush=True)
             elif took > task["timeout"] and not stopped:
                 children[pid][2] = True
@@ -138,8 +153,14 @@ def serve():
 
 class Warm:
     "A warmed process, and the way to ask it; several threads may ask at once."
+
     def __init__(self, env: dict | None = None):
-        self.env, self.numbers, self.waiting, self.lock = env or dict(os.environ), itertools.count(), {}, threading.Lock()
+        self.env, self.numbers, self.waiting, self.lock = (
+            env or dict(os.environ),
+            itertools.count(),
+            {},
+            threading.Lock(),
+        )
         self.server = None
 
     def __enter__(self):
@@ -152,8 +173,15 @@ class Warm:
 
     def start(self):
         "Start the process at the first piece of work."
-        self.server = subprocess.Popen([sys.executable, str(Path(__file__)), "serve"], env=self.env, cwd=ROOT, text=True, encoding="utf-8",
-                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.server = subprocess.Popen(
+            [sys.executable, str(Path(__file__)), "serve"],
+            env=self.env,
+            cwd=ROOT,
+            text=True,
+            encoding="utf-8",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
         if self.server.stdout.readline() != "ready\n":
             raise RuntimeError("the warmed process did not start")
         threading.Thread(target=self.listen, daemon=True).start()
@@ -170,7 +198,9 @@ class Warm:
             event.set()
 
     def run(self, code: str, *argv, env: dict | None = None, cwd=None, timeout: float = STOP) -> Done:
-        "Run Python code with arguments, and wait for its end; `env` is added to the environment, None takes a name out."
+        """Run Python code with arguments, and wait for its end; `env` is added to the environment, None takes a name
+        out.
+        """
         whole = {k: v for k, v in {**self.env, **(env or {})}.items() if v is not None}
         task = dict(code=code, argv=[str(a) for a in argv], env=whole, cwd=str(cwd or os.getcwd()), timeout=timeout)
         if not FORKS:
@@ -185,22 +215,42 @@ class Warm:
                 self.server.stdin.write(json.dumps(task) + "\n")
                 self.server.stdin.flush()
             event.wait()
-            said = {name: Path(task[name]).read_text(encoding="utf-8", errors="replace") if Path(task[name]).exists() else "" for name in ("stdout", "stderr")}
+            said = {
+                name: (
+                    Path(task[name]).read_text(encoding="utf-8", errors="replace") if Path(task[name]).exists() else ""
+                )
+                for name in ("stdout", "stderr")
+            }
         return Done(**answer, **said)
 
 
 def fresh(task: dict) -> Done:
     "The same in a new interpreter."
     began = time.perf_counter()
-    code = "import time as _t, atexit as _a, sys as _s\n_a.register(lambda: print('\\nCPU seconds', _t.process_time(), file=_s.stderr))\n" + task["code"]
+    code = (
+        "import time as _t, atexit as _a, sys as _s\n_a.register(lambda: print('\\nCPU seconds', _t.process_time(),"
+        " file=_s.stderr))\n" + task["code"]
+    )
     try:
-        done = subprocess.run([sys.executable, "-c", code, *task["argv"]], env=task["env"], cwd=task["cwd"], timeout=task["timeout"],
-                              capture_output=True, text=True, encoding="utf-8", errors="replace")
+        done = subprocess.run(
+            [sys.executable, "-c", code, *task["argv"]],
+            env=task["env"],
+            cwd=task["cwd"],
+            timeout=task["timeout"],
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        )
     except subprocess.TimeoutExpired as e:
-        said = [(x or b"").decode("utf-8", "replace") if isinstance(x, bytes) else x or "" for x in (e.stdout, e.stderr)]
+        said = [
+            (x or b"").decode("utf-8", "replace") if isinstance(x, bytes) else x or "" for x in (e.stdout, e.stderr)
+        ]
         return Done(-9, *said, 0.0, time.perf_counter() - began, stopped=True)
     stderr, _, cpu = done.stderr.rpartition("\nCPU seconds ")
-    return Done(done.returncode, done.stdout, stderr if cpu else done.stderr, float(cpu or 0), time.perf_counter() - began)
+    return Done(
+        done.returncode, done.stdout, stderr if cpu else done.stderr, float(cpu or 0), time.perf_counter() - began
+    )
 
 
 if __name__ == "__main__" and sys.argv[1:] == ["serve"]:

@@ -49,7 +49,8 @@ def forked(out: Path):
 
 def launched(out: Path):
     "Two processes that `accelerate launch` starts."
-    # accelerate's flag for several local processes is --multi_gpu, also where ACCELERATE_USE_CPU puts them on the CPU with gloo
+    # accelerate's flag for several local processes is --multi_gpu, also where ACCELERATE_USE_CPU puts them on the CPU
+    # with gloo
     launch = [
         sys.executable,
         "-m",

@@ -97,7 +97,10 @@ def test_batchnorm_of_a_frozen_backbone_keeps_its_statistics():
     method = ft.LoRA(r=2)
     method.attach(model)
     before = {n: b.clone() for n, b in model.named_buffers()}
-    step = lambda learner, batch: (F.cross_entropy(model(batch["x"]), batch["y"], reduction="sum"), len(batch["y"]))
+
+    def step(learner, batch):
+        return (F.cross_entropy(model(batch["x"]), batch["y"], reduction="sum"), len(batch["y"]))
+
     Learner(
         model,
         loader(torch.randn(16, 3, 32, 32), torch.arange(16) % 2, names=("x", "y")),

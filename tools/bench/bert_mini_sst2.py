@@ -31,9 +31,10 @@ def lines_of(name: str) -> dict:
 
 def one(rows: int, seed: int, pretrained: bool) -> tuple[float, float]:
     "Accuracy on the validation set and on the test set after fine-tuning on some examples."
-    import ftkit as ft
     import numpy as np
     from datasets import Dataset
+
+    import ftkit as ft
     from ftkit.run import evaluate_rows
 
     train, test = lines_of("train"), lines_of("test")

@@ -1,9 +1,11 @@
 """Fits beside other programs: one busy loop per core, against the same fits on a quiet machine
 
-Every turn runs each case in a process of its own: a warm-up fit, ten fits on the quiet machine, ten beside the loops. ftkit
-imported first (waiting threads sleep after some microseconds), torch imported first (they spin, and fewer threads are taken), and,
-quiet only, ftkit first with libgomp's own spinning. `--against` names another checkout of this project to measure beside this one.
+Every turn runs each case in a process of its own: a warm-up fit, ten fits on the quiet machine, ten beside the
+loops. ftkit imported first (waiting threads sleep after some microseconds), torch imported first (they spin, and
+fewer threads are taken), and, quiet only, ftkit first with libgomp's own spinning. `--against` names another
+checkout of this project to measure beside this one.
 """
+
 import os
 import statistics
 import subprocess
@@ -53,7 +55,9 @@ def seconds_of(first: str, root: Path, fits: int, beside: bool = True, **env) ->
     "Seconds of some fits on the quiet machine, and beside the loops, in a process that imports `first` first."
     with tempfile.TemporaryDirectory() as home:
         whole = {k: v for k, v in os.environ.items() if k not in SETTINGS}
-        whole |= dict(PYTHONPATH=str(root), FTKIT_HOME=home, HF_HOME=f"{home}/hf", HF_HUB_OFFLINE="1", FTKIT_QUIET="1", **env)
+        whole |= dict(
+            PYTHONPATH=str(root), FTKIT_HOME=home, HF_HOME=f"{home}/hf", HF_HUB_OFFLINE="1", FTKIT_QUIET="1", **env
+        )
         code = CODE.format(first=first, fits=fits, beside=beside)
         done = subprocess.run([sys.executable, "-c", code], env=whole, cwd=home, capture_output=True, text=True)
     if done.returncode:

@@ -22,9 +22,10 @@ DECLARED = Declared(
 def operations(work: str, method: str) -> tuple[int, int]:
     "Operations of a forward pass below the boundary and above it."
     import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
     from ftkit.methods.core import set_modes
     from ftkit.trunk import find_trunk
-    from torch.utils.flop_counter import FlopCounterMode
 
     from . import work as works
 

@@ -41,6 +41,7 @@ def setting(work: str, method: str, rows: int = 32) -> tuple:
 def step(model, task, batch, optimizer, precision: str):
     "One step of training."
     import torch
+
     from ftkit.probe import autocast
 
     with autocast(precision, torch.device("cpu")):
@@ -53,6 +54,7 @@ def step(model, task, batch, optimizer, precision: str):
 def grid(model, task, batch, repeats: int) -> dict:
     "Median seconds of a step in every way; the first round is not counted."
     import torch
+
     from ftkit.kernels import faster
     from ftkit.probe import ways
 
@@ -70,6 +72,7 @@ def grid(model, task, batch, repeats: int) -> dict:
 def against_grid(work: str, method: str, repeats: int) -> dict:
     "What the probe picked and took, and the median seconds of a step in every way."
     import torch
+
     from ftkit.probe import probed
 
     model, task, part, batch = setting(work, method)

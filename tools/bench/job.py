@@ -15,6 +15,10 @@ from contextlib import nullcontext
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+import ftkit as ft  # noqa: E402
 from tools.bench.work import (  # noqa: E402  it sets the environment
     METHODS,
     MINI,
@@ -26,11 +30,6 @@ from tools.bench.work import (  # noqa: E402  it sets the environment
     task_of,
     varied,
 )
-
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-
-import ftkit as ft  # noqa: E402
 
 IMPORTED = ("datasets", "peft", "ftkit.api", "ftkit.data.splits", "ftkit.tasks.text_classification", "ftkit.trunk")
 RATES = {"full": 1e-4, "lora": 5e-4, "head": 1e-3, "top2": 1e-4, "top6": 1e-4}

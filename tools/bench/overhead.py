@@ -44,6 +44,7 @@ def setting(method, steps: int) -> tuple:
 def bare(method, steps: int, kernels: bool = False) -> tuple:
     "What one would write by hand: forward, loss, backward, clip, step. Returns CPU seconds and the model."
     import torch
+
     from ftkit.kernels import faster, keeping
     from ftkit.methods.core import set_modes
     from ftkit.train import factor

@@ -57,6 +57,7 @@ def bert(layers: int, width: int):
 def step_of(layers: int, width: int, rows: int, length: int) -> tuple:
     "A function (way, steps) -> None that fine-tunes everything, and the operations of one step."
     import torch
+
     from ftkit.data.batching import Batches, Rows
     from ftkit.tasks.text_classification import TextClassification
     from ftkit.train import Learner
@@ -79,6 +80,7 @@ def step_of(layers: int, width: int, rows: int, length: int) -> tuple:
 def tops_of(tokens: int, width: int) -> dict:
     "The fastest products in each precision, in operations per second."
     import torch
+
     from ftkit.probe import Way
 
     threads = torch.get_num_threads()
@@ -93,6 +95,7 @@ def measure(layers: int = 12, width: int = 768, rows: int = 32, length: int = 64
     "Seconds of a step and its share of the peak, for each way."
     os.environ.update(FTKIT_QUIET="1", IN_TEST="1")
     import torch
+
     from ftkit.probe import ways
 
     run, operations = step_of(layers, width, rows, length)

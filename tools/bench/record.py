@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -146,7 +146,7 @@ def record(name: str, **options) -> dict:
         command=command(name, options),
         commit=git("rev-parse", "HEAD"),
         clean=not git("status", "--porcelain", "--", *files),
-        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
         seeds=list(module.DECLARED.seeds),
         versions=versions(),
         machine=machine(),

@@ -1,7 +1,10 @@
-"""From the start of a process to the end of a one-step job: CPU seconds and modules, beside Trainer's script and a bare one.
+"""From the start of a process to the end of a one-step job: CPU seconds and modules, beside Trainer's script and a bare
+one.
 
-Every job is a process of its own, in turns; all compute in 32 bits (the checkpoint is stored in 16, and transformers keeps that). `--against` names another checkout of this project to measure beside this one.
+Every job is a process of its own, in turns; all compute in 32 bits (the checkpoint is stored in 16, and transformers
+keeps that). `--against` names another checkout of this project to measure beside this one.
 """
+
 import json
 import os
 import resource
@@ -15,7 +18,16 @@ from .record import BERT, FIT, ROOT, SPEED, TEXT, Declared
 
 DECLARED = Declared(
     what="CPU seconds from process start to the end of a one-step job, against Trainer with peft and a bare script",
-    measures=("ftkit/__init__.py", "ftkit/core.py", *FIT, *SPEED, *TEXT, *BERT, "ftkit/checkpoints.py", "ftkit/methods/tuners.py"),
+    measures=(
+        "ftkit/__init__.py",
+        "ftkit/core.py",
+        *FIT,
+        *SPEED,
+        *TEXT,
+        *BERT,
+        "ftkit/checkpoints.py",
+        "ftkit/methods/tuners.py",
+    ),
     epochs=60,
 )
 MODEL = "ftkit/zoo/bert_mini"
@@ -51,7 +63,8 @@ import sys
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding
+from transformers import Trainer, TrainingArguments
 rows = list(csv.DictReader(open(sys.argv[1], encoding="utf-8")))
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[3])
 model = AutoModelForSequenceClassification.from_pretrained(sys.argv[3], num_labels=2, dtype=torch.float32)
@@ -63,8 +76,8 @@ else:
         p.requires_grad_(name.startswith("classifier"))
 rows = [{**tokenizer(r["text"]), "label": int(r["label"] == "positive")} for r in rows]
 data = Dataset.from_list(rows)
-arguments = TrainingArguments(sys.argv[4], max_steps=1, per_device_train_batch_size=64, eval_strategy="epoch", report_to=[],
-                              disable_tqdm=True, save_strategy="no", use_cpu=True)
+arguments = TrainingArguments(sys.argv[4], max_steps=1, per_device_train_batch_size=64, eval_strategy="epoch",
+                              report_to=[], disable_tqdm=True, save_strategy="no", use_cpu=True)
 Trainer(model, arguments, train_dataset=data.select(range(64)), eval_dataset=data.select(range(64, 80)),
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=lambda e: {"accuracy": float((np.argmax(e.predictions, -1) == e.label_ids).mean())}).train()
@@ -73,9 +86,21 @@ Trainer(model, arguments, train_dataset=data.select(range(64)), eval_dataset=dat
 
 def cost(code: str, *argv, root: Path, home: str) -> tuple[float, int]:
     "CPU seconds of a process that runs some code, and the modules it held at the end."
-    own = dict(PYTHONPATH=str(root), FTKIT_HOME=f"{home}/ftkit", HF_HOME=f"{home}/hf", HF_HUB_OFFLINE="1", PYTHONWARNINGS="ignore")
+    own = dict(
+        PYTHONPATH=str(root),
+        FTKIT_HOME=f"{home}/ftkit",
+        HF_HOME=f"{home}/hf",
+        HF_HUB_OFFLINE="1",
+        PYTHONWARNINGS="ignore",
+    )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, "-c", code + END, *map(str, argv)], env=os.environ | own, cwd=home, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code + END, *map(str, argv)],
+        env=os.environ | own,
+        cwd=home,
+        capture_output=True,
+        text=True,
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
@@ -85,6 +110,7 @@ def cost(code: str, *argv, root: Path, home: str) -> tuple[float, int]:
 def table_of_rows(folder: str) -> Path:
     "80 generated reviews as a CSV file: 64 to train on."
     from ftkit.data.reviews import reviews
+
     path = Path(folder, "reviews.csv")
     reviews(rows=80, seed=0).to_pandas()[["text", "label"]].to_csv(path, index=False)
     return path
@@ -103,12 +129,16 @@ def measure(repeats: int = 5, against: str = "") -> dict:
                 for name in list(jobs)[:: -1 if turn % 2 else 1]:
                     code, root = jobs[name]
                     with tempfile.TemporaryDirectory() as home:
-                        spent, modules[f"{name} {method}"] = cost(code, rows, method, ROOT / MODEL, home, root=root, home=home)
+                        spent, modules[f"{name} {method}"] = cost(
+                            code, rows, method, ROOT / MODEL, home, root=root, home=home
+                        )
                     seconds.setdefault(f"{name} {method}", []).append(round(spent, 2))
     ratios = {}
     for method in ("lora", "head"):
         for name in list(jobs)[1:]:
             each = [a / b for a, b in zip(seconds[f"ftkit {method}"], seconds[f"{name} {method}"])]
-            ratios[f"{method}: ftkit / {name}"] = dict(median=round(statistics.median(each), 3), each=[round(r, 3) for r in each])
+            ratios[f"{method}: ftkit / {name}"] = dict(
+                median=round(statistics.median(each), 3), each=[round(r, 3) for r in each]
+            )
     print(json.dumps(dict(modules=modules, ratios=ratios), indent=1))
     return dict(seconds=seconds, modules=modules, ratios=ratios)

@@ -34,6 +34,7 @@ DECLARED = Declared(
 def xrays() -> tuple:
     "PneumoniaMNIST's train and test parts as rows."
     import numpy as np
+
     from ftkit.data.pictures import of_values
 
     data = Path(os.environ.get("FTKIT_DATA") or ROOT.parent / "shared" / "data")

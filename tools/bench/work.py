@@ -21,7 +21,6 @@ from torch.nn import functional as F  # noqa: E402
 
 import ftkit as ft  # noqa: E402
 
-
 # ---- what is worked on: rows to train and to validate on
 
 
@@ -257,6 +256,7 @@ def encode(work, part, names):
     if work.kind == "image":
         return picture_rows(*part)
     from transformers import AutoTokenizer
+
     from ftkit.tasks.text_classification import token_rows
 
     tokenizer = AutoTokenizer.from_pretrained(MINI)
