@@ -1,4 +1,4 @@
-# With only Python >= 3.11, pip and make: `make demo` shows the kit at work, `make test` runs every test.
+# Needs only Python >= 3.11, pip and make: `make demo` runs an example, `make test` runs every test.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -14,7 +14,7 @@ ARGS ?=
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## ?/  make \1\t/' | expand -t 22
 
-setup: $(STAMP)  ## make .venv with the tested versions (once)
+setup: $(STAMP)  ## create .venv with the tested versions (once)
 
 $(STAMP): settings.ini setup.py $(CONSTRAINTS)
 	@$(PYTHON) tools/announce.py $(VENV)
@@ -22,79 +22,79 @@ $(STAMP): settings.ini setup.py $(CONSTRAINTS)
 	$(RUN) -m pip install --disable-pip-version-check -e ".[$(EXTRAS)]" -c $(CONSTRAINTS)
 	@touch $@
 
-demo: setup      ## fine-tune bert-mini five ways: a table and a picture
+demo: setup      ## fine-tune bert-mini with five methods: a table and a figure
 	@$(BIN)/ftkit demo $(ARGS)
 
 PYTEST = $(RUN) -m pytest tests -q -ra -p no:cacheprovider $(ARGS)
 
-test: setup      ## every page by nbdev's rules, then pytest; of the large sweeps a sample
+test: setup      ## every page with nbdev's rules, then pytest with a sample of the large sweeps
 	@failed=; \
 	$(RUN) tools/pages.py test || failed="the pages"; \
 	$(PYTEST) --durations=5 || failed="$$failed pytest"; \
 	if [ -n "$$failed" ]; then echo "FAILED: $$failed"; exit 1; fi
 
-test-fast: setup ## the form of the pages, the public face, and the loop: a minute or two, while you work
+test-fast: setup ## the form of the pages, the public API, and the loop: a minute or two, for development
 	@failed=; \
 	$(RUN) tools/pages.py test nbs/58_state.ipynb nbs/60_train.ipynb || failed="the pages"; \
 	$(PYTEST) -m fast || failed="$$failed pytest"; \
 	if [ -n "$$failed" ]; then echo "FAILED: $$failed"; exit 1; fi
 
-test-all: setup  ## every case of every sweep, planted faults, and the other versions (an hour or more)
+test-all: setup  ## every case of every sweep, mutation tests, and the other versions (an hour or more)
 	@failed=; \
 	$(MAKE) test ARGS="--all $(ARGS)" || failed="test"; \
 	for more in mutations test-floor test-colab test-newest; do $(MAKE) $$more || failed="$$failed $$more"; done; \
 	if [ -n "$$failed" ]; then echo "FAILED: $$failed"; exit 1; fi
 
-mutations: setup ## plant faults in a copy of the package; the tests must see each of them
+mutations: setup ## mutation testing: insert faults into a copy of the package; the tests must detect each
 	@$(RUN) tools/mutations.py
 
-lab: setup       ## JupyterLab on the first page
+lab: setup       ## open JupyterLab on the first page
 	@$(BIN)/jupyter lab nbs/start/10_quickstart.ipynb
 
-docs: setup      ## the docs: checked, and rendered to _docs/ where Quarto is installed
+docs: setup      ## check the docs, and render them to _docs/ if Quarto is installed
 	@$(RUN) tools/docs.py --build
 
 export: setup    ## write ftkit/ from the notebooks
 	@$(BIN)/nbdev_export
 	@$(BIN)/ruff format --quiet ftkit
 
-format: setup    ## ruff on notebooks, modules, tests and tools
+format: setup    ## run ruff on notebooks, modules, tests and tools
 	@$(BIN)/ruff check --fix --quiet nbs tests tools setup.py
 	@$(RUN) tools/format.py
 
-pages: setup     ## run the pages in place and keep their outputs (NBS="nbs/10_core.ipynb" for some)
+pages: setup     ## run the pages in place and save their outputs (NBS="nbs/10_core.ipynb" for some)
 	@$(RUN) tools/pages.py run $(NBS)
 
 readme: setup    ## write README.md from nbs/index.ipynb
 	@$(RUN) tools/readme.py
 
-address: setup   ## write the repository's address (git_url in settings.ini) wherever it stands
+address: setup   ## update the repository's address (git_url in settings.ini) in all files
 	@$(RUN) tools/address.py
 	@$(MAKE) --no-print-directory export
 
 student: setup   ## write the student edition to student/: all pages, without hints and answers
 	@$(RUN) tools/student.py $(ARGS)
 
-hooks: setup     ## once per clone: git and Jupyter clean notebooks by themselves
+hooks: setup     ## once per clone: install hooks so that git and Jupyter clean notebooks
 	@$(BIN)/nbdev_install_hooks
 
-clean: setup     ## clean the notebooks' metadata, and remove what was built
+clean: setup     ## clean the notebooks' metadata, and remove build outputs
 	@$(BIN)/nbdev_clean
 	@rm -rf _proc _docs _site .quarto build dist nbs/nbdev.yml
 
-zoo: setup       ## make the bundled checkpoints again (hours on a CPU, minutes on a GPU)
+zoo: setup       ## rebuild the bundled checkpoints (hours on a CPU, minutes on a GPU)
 	@$(RUN) tools/pages.py run nbs/zoo --flags "slow gpu net"
 
-bench: setup     ## measure whole jobs against Trainer with peft (hours; ARGS="--repeats 1" for less)
+bench: setup     ## measure complete jobs against Trainer with peft (hours; ARGS="--repeats 1" for less)
 	@$(RUN) tools/bench jobs $(ARGS)
 
-evidence: setup  ## measure a result that pages state again (NAME=methods), or list them
+evidence: setup  ## repeat a measurement that pages cite (NAME=methods), or list them
 	@$(RUN) tools/bench $(or $(NAME),--list) $(ARGS)
 
-test-floor:      ## every test on the oldest versions that are promised, in .venv-floor
+test-floor:      ## every test on the oldest supported versions, in .venv-floor
 	@$(MAKE) test VENV=.venv-floor CONSTRAINTS=constraints-floor.txt EXTRAS=dev,detection
 
-test-colab:      ## every test on what Colab preinstalls, in .venv-colab
+test-colab:      ## every test on the versions that Colab preinstalls, in .venv-colab
 	@$(MAKE) test VENV=.venv-colab CONSTRAINTS=constraints-colab.txt EXTRAS=dev,detection
 
 test-newest:     ## every test on the newest versions, in .venv-newest (PYTHON=python3.13: numpy 2.5 needs 3.12)

@@ -1,4 +1,4 @@
-"""Everything is read from settings.ini; plain configparser, so that installing needs nothing beyond setuptools."""
+"""All settings are read from settings.ini; with configparser, so that installing needs nothing beyond setuptools."""
 
 from configparser import ConfigParser
 from pathlib import Path
@@ -18,8 +18,8 @@ readme = here / "README.md"
 
 
 class BuildWithEvidence(build_py):
-    """In a wheel the measured results that pages read, bench/evidence, lie in ftkit/evidence; an editable install reads
-    them in place.
+    """Copies the measured results that pages read, bench/evidence, to ftkit/evidence in a wheel; an editable install
+    reads them in place.
     """
 
     def run(self):
@@ -53,9 +53,7 @@ setup(
         "Framework :: Jupyter",
     ],
     python_requires=">=" + cfg["min_python"],
-    package_dir={
-        "": "."
-    },  # an editable install then puts this folder on the path, where nbdev's docs find tools.callouts
+    package_dir={"": "."},  # so that an editable install adds this folder to the path, where nbdev finds tools.callouts
     packages=find_packages(include=["ftkit", "ftkit.*"]),
     package_data={"ftkit": ["zoo/**/*"]},
     cmdclass={"build_py": BuildWithEvidence},

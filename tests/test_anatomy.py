@@ -307,22 +307,22 @@ def test_freezing_says_what_it_means_for_a_shared_layer(capsys):
     frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
     assert frozen == {n for n, _ in model.named_parameters() if "embedding" in n} and on.anatomy.repeats
     assert "1 block, used 4 times with the same weights" in capsys.readouterr().out
-    with pytest.raises(ft.FtError, match="1 block, used 4 times with the same weights; take top=1"):
+    with pytest.raises(ft.FtError, match="1 block, used 4 times with the same weights; use top=1"):
         ft.Freeze(top=2).attach(albert())
-    with pytest.raises(ft.FtError, match="2 blocks, but .* has 1 block; take top=1,"):
+    with pytest.raises(ft.FtError, match="2 blocks, but .* has 1 block; use top=1,"):
         ft.Freeze(top=2).attach(one_layer())
 
 
 def test_schedules_and_rates_say_what_they_mean_for_a_shared_layer(capsys):
     model = albert(num_hidden_groups=2)
     on = ft.GradualUnfreeze().attach(model, steps=9)
-    assert "2 blocks, each used 2 times with the same weights: when a block is freed" in capsys.readouterr().out
+    assert "2 blocks, each used 2 times with the same weights: when a block is unfrozen" in capsys.readouterr().out
     free = []
     for step in (0, 3, 6):
         on.handles[0].at(step)
         free.append([next(model.get_submodule(b).parameters()).requires_grad for b in on.anatomy.blocks])
     assert free == [[False, False], [False, True], [True, True]]
-    with pytest.raises(ft.FtError, match="frees 4 blocks, but .* used 4 times with the same weights"):
+    with pytest.raises(ft.FtError, match="unfreezes 4 blocks, but .* used 4 times with the same weights"):
         ft.GradualUnfreeze(schedule=((0, 0), (0.5, 4))).attach(albert(), steps=9)
     plan = ft.LayerwiseLR(decay=0.5, lr=1.0, head_lr=1.0).plan(anatomy(albert()))
     assert "one learning rate for all layers that use it" in capsys.readouterr().out

@@ -112,7 +112,7 @@ def test_parts(write, tmp_path):
     )
     assert list(read({"train": TABLE, "test": pd.DataFrame(TABLE)})) == ["train", "test"]
     refuses(lambda: read(tmp_path / "d", split="dev"), "dev", "train, valid")
-    refuses(lambda: read(write("e/readme.txt", "x").parent), "holds neither pictures nor a train")
+    refuses(lambda: read(write("e/readme.txt", "x").parent), "contains neither images nor a train")
 
 
 CHINESE = "这个酒店的服务很好，房间也很大，我们非常喜欢。"
@@ -168,8 +168,8 @@ def test_what_cannot_be_read(write, tmp_path):
     refuses(lambda: read(write("bad.jsonl", '{"text": "a"}\n{"text": }\n')), "line 2")
     refuses(lambda: read(write("list.jsonl", '{"text": "a"}\n["b"]\n')), "line 2", "not an object")
     refuses(lambda: read(write("bad.json", '[{"text": ')), "not valid JSON")
-    refuses(lambda: read(write("cut.parquet", b"PAR1xxxx")), "cut.parquet", "cut short")
-    refuses(lambda: read(write("cut.csv.gz", gzip.compress(b"text,label\n" * 100)[:-20])), "cut.csv.gz", "cut short")
+    refuses(lambda: read(write("cut.parquet", b"PAR1xxxx")), "cut.parquet", "truncated")
+    refuses(lambda: read(write("cut.csv.gz", gzip.compress(b"text,label\n" * 100)[:-20])), "cut.csv.gz", "truncated")
     refuses(lambda: read({"text": ["a", "b"], "label": [1]}), "differ in length")
     assert read(write("semi2.csv", "text;label\nfine;1\n"), delimiter=";")["label"][:] == [1]
 
@@ -404,11 +404,11 @@ def test_groups_stay_whole():
 
 @pytest.mark.parametrize("share", [0, 0.0, 1.0, 1.5, -0.2, True, 2])
 def test_shares_that_are_none(share):
-    refuses(lambda: splits.split(read(TABLE), share, "label"), "share")
+    refuses(lambda: splits.split(read(TABLE), share, "label"), "fraction")
 
 
 def test_too_few_rows_to_split():
-    refuses(lambda: splits.prepare({"text": ["a", "b"], "label": [0, 1]}, valid=0.2), "2 rows", "one side")
+    refuses(lambda: splits.prepare({"text": ["a", "b"], "label": [0, 1]}, valid=0.2), "2 rows", "one split")
 
 
 def test_leaks_leave_training_and_are_named(capsys):

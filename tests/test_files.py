@@ -117,7 +117,7 @@ def test_half_of_an_emoji_stops_nothing(tmp_path, where, capsys):
     for source in (tmp_path / "t.jsonl", pd.DataFrame(rows, dtype=object), rows):
         ds = splits.prepare(source, valid=None, text="text", label="label").train
         assert len(ds) == 40 and "�" in json.dumps(ds[0], ensure_ascii=False)
-    assert where == "nested" or "half of a character" in capsys.readouterr().out
+    assert where == "nested" or "lone surrogate" in capsys.readouterr().out
 
 
 def test_both_halves_of_an_emoji_are_one():

@@ -150,7 +150,7 @@ def test_padding_is_put_where_the_model_does_not_hear_it(name, side, settled):
 def test_a_model_that_hears_padding_at_either_side_says_so(capsys):
     tokenizer = Words("right")
     settle_side(ready("convbert", "right"), tokenizer, most=1e-9)
-    assert tokenizer.padding_side == "right" and "hears padding at either side" in capsys.readouterr().out
+    assert tokenizer.padding_side == "right" and "is affected by padding on either side" in capsys.readouterr().out
 
 
 def test_how_many_families():

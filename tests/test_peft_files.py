@@ -171,7 +171,7 @@ def test_tensors_without_a_place_are_named_all_together(tmp_path):
         file,
         {"format": "pt"},
     )
-    said = refused(base, tmp_path, "no place")
+    said = refused(base, tmp_path, "no matching parameter")
     assert "pooler.dense.weight (32, 32)" in said and "strange (2,)" in said
 
 

@@ -95,7 +95,7 @@ def test_odd_pictures_are_brought_to_one_form(tmp_path):
     Image.fromarray(np.dstack([paint(), np.zeros((12, 16), np.uint8)])).save(tmp_path / "clear.png")
     Image.fromarray(paint()).save(tmp_path / "png.jpg", "PNG")
     pictures = {p.stem: opened(p) for p in tmp_path.iterdir()}
-    assert pictures["turned"][0].size == (12, 16) and pictures["turned"][1] == ["turned upright"]
+    assert pictures["turned"][0].size == (12, 16) and pictures["turned"][1] == ["rotated upright"]
     assert np.asarray(pictures["deep"][0]).max() == round(40000 / 257)
     assert np.asarray(pictures["clear"][0]).min() == 255
     assert pictures["print"][1] and pictures["palette"][1] and not pictures["png"][1]
@@ -107,7 +107,7 @@ def test_broken_pictures_are_named_and_counted(folder):
     (folder / "dogs/short.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "dogs/words.png").write_text("not a picture")
     Image.fromarray(paint(shape=(1, 1, 3))).save(folder / "dogs/dot.png")
-    with pytest.raises(FtError, match="3 of 8 pictures cannot be read") as e:
+    with pytest.raises(FtError, match="3 of 8 images cannot be read") as e:
         prepare(folder, valid=None, roles=("image", "label"))
     assert all(n in str(e.value) for n in ("short.jpg", "words.png", "dot.png", "clean=True"))
     found = prepare(folder, valid=None, clean=True, roles=("image", "label"))

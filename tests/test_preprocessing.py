@@ -138,7 +138,7 @@ def tiny_vit(folder, side=32, **options):
 
 
 def test_a_size_that_the_model_cannot_read_is_said_when_it_is_loaded(tmp_path):
-    with pytest.raises(FtError, match="32 x 32 pixels, and the model reads 64 x 64"):
+    with pytest.raises(FtError, match="32 x 32 pixels, but the model expects 64 x 64"):
         ft.load(tiny_vit(tmp_path, side=64), task="image-classification", num_labels=2)
     assert (
         ft.load(tiny_vit(tmp_path / "same"), task="image-classification", num_labels=2).processor.size["height"] == 32
@@ -222,7 +222,7 @@ def test_addresses_of_images_are_not_fetched(tmp_path):
     table = pd.DataFrame({"image": [f"https://example.org/{i}.png" for i in range(8)], "label": ["a", "b"] * 4})
     table.to_csv(tmp_path / "t.csv", index=False)
     for source in (table, tmp_path / "t.csv"):
-        with pytest.raises(FtError, match="is an address"):
+        with pytest.raises(FtError, match="is a URL"):
             prepare(source, roles=("image", "label"))
 
 

@@ -18,7 +18,7 @@ CASES = {
     "a prompt longer than the context": ("bert", lambda m: ft.Prompt(size=60).attach(m), "60", "40"),
     "biases that are not there": ("t5", lambda m: ft.BitFit().attach(m), "bias", "NormTuning"),
     "a prefix without attention": ("resnet", lambda m: ft.Prefix().attach(m), "ResNet", "LoRA"),
-    "four bits that were not read": ("bert", lambda m: ft.QLoRA().attach(m), "four bits", "loading"),
+    "four bits that were not read": ("bert", lambda m: ft.QLoRA().attach(m), "4 bits", "loading"),
     "a part of a fused matrix": ("gpt", lambda m: ft.Select("query").attach(m), "c_attn", "query"),
     "two of one kind in one place": ("bert", lambda m: (ft.LoRA(r=8) + ft.LoRA(r=4)).attach(m), "already", "on="),
     "two prompts": ("bert", lambda m: (ft.Prompt() + ft.PTuning()).attach(m), "already", "prompt"),

@@ -221,7 +221,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(FtError, match="No space left"):
         picture.save(old)
     assert old.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
-    with pytest.raises(FtError, match="no known ending"):
+    with pytest.raises(FtError, match="no known extension"):
         picture.save(tmp_path / "a.gif")
 
 
@@ -595,5 +595,5 @@ def test_step_0_stands_once_in_the_history_of_a_resumed_run(tmp_path, monkeypatc
 
 
 def test_step_0_without_data_to_validate_on_is_refused():
-    with pytest.raises(FtError, match="eval_on_start=True needs data"):
+    with pytest.raises(FtError, match="eval_on_start=True needs validation data"):
         fitted(valid=None, eval_on_start=True)

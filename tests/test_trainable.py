@@ -287,5 +287,5 @@ def test_a_head_in_four_bits_is_refused(tmp_path):
     options["quantization_config"].llm_int8_skip_modules = ["nothing"]
     model = transformers.BertForSequenceClassification.from_pretrained(tmp_path, dtype=torch.float32, **options)
     for method in (ft.QLoRA(r=2), ft.LoRA(r=2), ft.Full(), ft.Head()):
-        with pytest.raises(FtError, match="four bits"):
+        with pytest.raises(FtError, match="4 bits"):
             method.attach(model)

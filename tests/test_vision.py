@@ -119,7 +119,7 @@ def test_broken_files_end_no_epoch(folder, capsys):
     )
     Image.fromarray(paint(32, ["ring"], np.random.default_rng(3))[0]).convert("P").save(folder / "ring" / "palette.gif")
     (folder / "ring" / "really_png.jpg").write_bytes(whole)
-    with pytest.raises(FtError, match="3 of 55 pictures cannot be read"):
+    with pytest.raises(FtError, match="3 of 55 images cannot be read"):
         ft.finetune("resnet-mini", folder, "head", pretrained=False, steps=1, **ASK)
     run = ft.finetune("resnet-mini", folder, "head", pretrained=False, epochs=1, clean=True, **ASK)
     said = capsys.readouterr().out
@@ -162,7 +162,7 @@ def test_augmentation_changes_training_only(folder, capsys):
     )
     assert plain.metrics == changed.metrics  # nothing learned at a rate of zero, and validation is not augmented
     said = capsys.readouterr().out
-    assert said.count("trunk cached") <= 1
+    assert said.count("cached features") <= 1
     with pytest.raises(FtError, match="cannot be cached"):
         ft.finetune("resnet-mini", folder, "head", pretrained=False, steps=2, augment="light", cache=True, **ASK)
 
@@ -326,7 +326,7 @@ def test_boxes_of_rows():
     rows[3]["labels"] = rows[3]["labels"] + [0]
     with pytest.raises(FtError, match="Row 3 has .* boxes and"):
         ft.finetune("resnet-mini", rows, "head", task="object-detection", valid=None, steps=1, progress=False)
-    with pytest.raises(FtError, match="one size only"):
+    with pytest.raises(FtError, match="one scale only"):
         ft.load("vit-mini", task="object-detection", num_labels=2)
 
 
@@ -420,7 +420,7 @@ def test_what_is_random_is_never_kept(tmp_path, monkeypatch):
     for seed in range(4):
         ft.finetune("vit-mini", data, augment=v2.RandomHorizontalFlip(p=0.02), **{**ask, "seed": seed})
     assert not len(ft.cache().table) and abs(ft.finetune("vit-mini", data, **ask).metrics["loss"] - plain) < 1e-5
-    refused("changed at random", augment=v2.RandomHorizontalFlip(p=0.02), cache=True)
+    refused("augmented at random", augment=v2.RandomHorizontalFlip(p=0.02), cache=True)
 
 
 def test_transforms_of_torchvision(tmp_path):
@@ -434,13 +434,13 @@ def test_transforms_of_torchvision(tmp_path):
         for a in (floats, None)
     ]
     assert abs(told[0] - told[1]) < 1e-5
-    refused("squares of 48", augment=v2.RandomCrop(20))
-    refused("leave Normalize out", augment=v2.Compose([floats, v2.Normalize([0.5] * 3, [0.2] * 3)]))
-    refused("cannot be written", augment=floats, out=tmp_path / "run")
+    refused("squares of at least 48", augment=v2.RandomCrop(20))
+    refused("omit Normalize", augment=v2.Compose([floats, v2.Normalize([0.5] * 3, [0.2] * 3)]))
+    refused("cannot be saved", augment=floats, out=tmp_path / "run")
 
 
 def test_options_that_mean_nothing_are_refused_before_training():
-    refused("asked of two classes", threshold=0.3)
+    refused("need a binary task", threshold=0.3)
     refused("no metric 'sensitivty'", metric="sensitivty")
     refused(
         "no number for 'auc'",

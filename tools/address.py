@@ -1,7 +1,7 @@
-"""The repository's address: `git_url` in settings.ini is the one setting, `make address` writes it wherever it stands
+"""The repository's address: `git_url` in settings.ini is the only setting, `make address` updates all other occurrences
 
-That is: the keys of settings.ini that follow from it, the first cell of every page (which installs ftkit in Colab, with
-the extras that the page imports), and links to the repository, to Colab and to the docs in all texts."""
+These are: the derived keys of settings.ini, the first cell of every page (which installs ftkit in Colab, with
+the extras that the page imports), and links to the repository, to Colab and to the docs in all text files."""
 
 import ast
 import json
@@ -24,27 +24,27 @@ TEXTS = (
 
 
 def settings(root: Path = ROOT) -> dict[str, str]:
-    "settings.ini."
+    "The DEFAULT section of settings.ini."
     parser = ConfigParser(delimiters=["="], interpolation=None)
     parser.read(root / "settings.ini", encoding="utf-8")
     return dict(parser["DEFAULT"])
 
 
 def derived(git_url: str) -> dict[str, str]:
-    "The keys of settings.ini that follow from the address."
+    "The keys of settings.ini that are derived from the address."
     user, repo = git_url.rstrip("/").split("/")[-2:]
     return dict(user=user, repo=repo, doc_host=f"https://{user}.github.io", doc_baseurl=f"/{repo}")
 
 
 def pattern(names: set[str]) -> re.Pattern:
-    "Finds addresses of a repository that has one of the names; the group is what stands before, none for the docs'."
+    "Matches addresses of a repository with one of the names; the group is the prefix, None for the docs."
     either = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
     code = r"(github\.com/|colab\.research\.google\.com/github/)[\w-]+/"
     return re.compile(rf"(?:{code}|[\w-]+\.github\.io/)(?:{either})(?![\w-])")
 
 
 def readdressed(text: str, config: dict[str, str]) -> str:
-    "The text with every address of the repository as the settings have it."
+    "The text with every address of the repository replaced by the one in the settings."
     new = derived(config["git_url"])
 
     def replace(match):
@@ -54,7 +54,7 @@ def readdressed(text: str, config: dict[str, str]) -> str:
 
 
 def extras(config: dict[str, str]) -> dict[str, str]:
-    "Module names that an extra brings, and the extra."
+    "Maps the names of modules to the extra that installs them."
     found = {}
     for key, value in config.items():
         extra = key.removesuffix("_requirements")
@@ -64,7 +64,7 @@ def extras(config: dict[str, str]) -> dict[str, str]:
 
 
 def imported(source: str) -> set[str]:
-    "The top-level names of modules that a cell imports, by statement or by `library(...)`, at once or later."
+    "The top-level names of modules that a cell imports, by statement or `library(...)`, also inside functions."
     try:
         tree = ast.parse(re.sub(r"^(\s*)[%!].*", r"\1pass", source, flags=re.M))
     except SyntaxError:
@@ -81,7 +81,7 @@ def imported(source: str) -> set[str]:
 
 
 def needed(cells: list[dict], config: dict[str, str]) -> list[str]:
-    "The extras that the cells of a page import something of."
+    "The extras from which the cells of a page import."
     known = extras(config)
     names = set().union(*[imported("".join(cell["source"])) for cell in cells if cell["cell_type"] == "code"])
     return sorted({known[name] for name in names if name in known})
@@ -101,7 +101,7 @@ if "google.colab" in sys.modules:
 
 
 def wanted(path: Path, config: dict[str, str]) -> str:
-    "What a file of the project should hold."
+    "The text that a file of the project should contain."
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".ipynb":
         nb = json.loads(text)
@@ -111,7 +111,7 @@ def wanted(path: Path, config: dict[str, str]) -> str:
 
 
 def stale(root: Path = ROOT) -> dict[Path, str]:
-    "Files that do not agree with the settings, and what they should hold."
+    "Files that do not agree with the settings, and the text they should contain."
     config, found = settings(root), {}
     for path in sorted({path for glob in TEXTS for path in root.glob(glob)}):
         if not any(part.startswith(".ipynb") or part == "_modidx.py" for part in path.parts):

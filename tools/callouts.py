@@ -1,4 +1,4 @@
-"""`> **Tip:** …` reads well in JupyterLab, Colab and GitHub; the docs show it as a Quarto callout (settings.ini:
+"""Converts `> **Tip:** …`, which JupyterLab, Colab and GitHub display as a quote, to a Quarto callout (settings.ini:
 procs)
 """
 
@@ -9,7 +9,7 @@ FIRST = re.compile(rf"^> \*\*({'|'.join(KINDS)}):\*\* ?(.*)$", re.I)
 
 
 def quotes_to_callouts(text: str) -> str:
-    "Turn each block quote that starts with a bold kind into a fenced callout; leave other quotes and code alone."
+    "Convert each block quote that starts with a bold kind to a fenced callout; leave other quotes and code."
     out, inside, fenced = [], False, False
     for line in text.split("\n"):
         start = None if fenced else FIRST.match(line)

@@ -27,9 +27,9 @@ def parted(source: str) -> tuple[str, str]:
 
 
 def kind(cell: dict) -> str:
-    """What a cell is to the formatter: "export", "lesson", or "" where it stays as it is.
+    """The kind of a cell for the formatter: "export", "lesson", or "" where it is not formatted.
 
-    Fixed by rules of their own are cells that wait for an answer, and the one that installs the kit on Colab.
+    Answer cells of exercises and the cell that installs ftkit on Colab are not formatted.
     """
     source = "".join(cell["source"])
     fixed = re.search(
@@ -41,13 +41,13 @@ def kind(cell: dict) -> str:
 
 
 def notebook_of(cells: list) -> dict:
-    """A notebook that holds some code cells without their `#|` lines."""
+    """A notebook with the given code cells, without their `#|` lines."""
     plain = [dict(cell, source=parted("".join(cell["source"]))[1], outputs=[], execution_count=None) for cell in cells]
     return {"cells": plain, "metadata": {"language_info": {"name": "python"}}, "nbformat": 4, "nbformat_minor": 5}
 
 
 def formatted(pages: list) -> dict:
-    """New text of the notebooks that formatting changes, by path."""
+    """The new text of each notebook that formatting changes, by path."""
     books = {page: json.loads(page.read_text(encoding="utf-8")) for page in pages}
     with tempfile.TemporaryDirectory() as folder:
         parts = {}
@@ -91,8 +91,8 @@ def all_pages() -> list:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only say what is not formatted")
-    parser.add_argument("pages", nargs="*", type=Path, help="notebooks; without, everything")
+    parser.add_argument("--check", action="store_true", help="only list files that are not formatted")
+    parser.add_argument("pages", nargs="*", type=Path, help="notebooks; default: everything")
     args = parser.parse_args()
     changed = formatted([page.resolve() for page in args.pages] or all_pages())
     plain = "" if args.pages else ruff("format", *(["--check"] if args.check else []), *PLAIN, check=False).stdout

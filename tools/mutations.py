@@ -1,4 +1,4 @@
-"""Plant one fault at a time in a copy of the package, and see whether the tests named for it fail (`make mutations`)"""
+"""Mutation testing: insert one fault at a time into a copy of the package; its tests must fail (`make mutations`)"""
 
 import argparse
 import os
@@ -19,7 +19,7 @@ PEFT = "tests/test_peft_files.py::"
 
 @dataclass(frozen=True)
 class Mutation:
-    "A fault: `old` stands exactly once in `file` and becomes `new`; one of `tests` must fail then."
+    "A fault: `old` occurs exactly once in `file` and is replaced by `new`; then one of `tests` must fail."
 
     what: str
     file: str  # relative to ftkit/
@@ -30,7 +30,7 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
-        "LoRA forgets to scale its update",
+        "LoRA does not scale its update",
         "methods/low_rank.py",
         "rows.addmm_(thin, b16.t(), alpha=scale)",
         "rows.addmm_(thin, b16.t())",
@@ -44,28 +44,28 @@ MUTATIONS = [
         f"{LOOP}test_gradients_of_lora_are_those_of_peft",
     ),
     Mutation(
-        "LoRA+: A learns at B's rate",
+        "LoRA+: A uses B's learning rate",
         "methods/tuners.py",
         "next((f for part, f in self.injection.faster if part in n), 1.0)",
         "next((f for part, f in self.injection.faster), 1.0)",
         f"{LOOP}test_every_parameter_has_its_own_learning_rate",
     ),
     Mutation(
-        "a merge forgets alpha",
+        "a merge ignores alpha",
         "methods/tuners.py",
         "layer.merge(adapter_names=[self.name])",
         "layer.scaling[self.name] = 1.0; layer.merge(adapter_names=[self.name])",
         "tests/test_laws.py::test_merging_one_of_two_deltas_leaves_the_other",
     ),
     Mutation(
-        "IA3 does not start at ones",
+        "IA3 is not initialised to ones",
         "methods/ia3.py",
         '(("feedforward_modules", tuple(last)), ',
         '(("init_ia3_weights", False), ("feedforward_modules", tuple(last)), ',
         f"{CELL}[ia3-bert]",
     ),
     Mutation(
-        "an adapter does not start at zero",
+        "an adapter is not initialised to zero",
         "methods/adapter.py",
         "nn.init.zeros_(self.up.weight)",
         "nn.init.normal_(self.up.weight, std=0.02)",
@@ -79,35 +79,35 @@ MUTATIONS = [
         f"{CELL}[prefix-bert]",
     ),
     Mutation(
-        "one block too many trains",
+        "one block too many is trainable",
         "methods/freeze.py",
         "== len(blocks) - self.top)",
         "== len(blocks) - self.top - 1)",
         f"{LOOP}test_freeze_trains_the_blocks_it_names",
     ),
     Mutation(
-        "learning rates grow towards the lower blocks",
+        "learning rates increase towards the lower blocks",
         "methods/layerwise_lr.py",
         "return blocks - block if block is not None",
         "return block + 1 if block is not None",
         f"{LOOP}test_every_parameter_has_its_own_learning_rate",
     ),
     Mutation(
-        "in a sum the smaller learning rate wins",
+        "a composition uses the smaller learning rate",
         "methods/core.py",
         "train[n] = max(r, train.get(n, 0.0))",
         "train[n] = min(r, train.get(n, r))",
         f"{LOOP}test_every_parameter_has_its_own_learning_rate",
     ),
     Mutation(
-        "biases train although they are frozen",
+        "biases are trained although they are frozen",
         "methods/core.py",
         "for p in params.values(): p.requires_grad_(False)",
         "for p in params.values(): p.requires_grad_(p.ndim == 1)",
         f"{LOOP}test_frozen_parameters_stay_bit_for_bit",
     ),
     Mutation(
-        "BatchNorm statistics of a frozen backbone move",
+        "BatchNorm statistics of a frozen backbone change",
         "methods/statistics.py",
         "hold = bool(on) and not on[-1].plan.buffers",
         "hold = bool(on) and on[-1].plan.buffers",
@@ -121,14 +121,14 @@ MUTATIONS = [
         f"{LOOP}test_weight_decay_spares_biases_and_norms",
     ),
     Mutation(
-        "weight decay pulls IA3's vectors to zero",
+        "weight decay is applied to IA3's vectors",
         "methods/core.py",
         "weight_decay if p.ndim > 1 and n not in still else 0.0",
         "weight_decay if p.ndim > 1 else 0.0",
         f"{LOOP}test_weight_decay_spares_biases_and_norms",
     ),
     Mutation(
-        "detaching leaves training modes as they are",
+        "detaching does not restore training modes",
         "methods/core.py",
         "for n, m in model.named_modules(): m.training = on.modes.get(n, m.training)",
         "pass",
@@ -142,7 +142,7 @@ MUTATIONS = [
         f"{PEFT}test_ours_open_with_peft[lora]",
     ),
     Mutation(
-        "a merge changes the other end of a shared weight",
+        "a merge changes the other use of a tied weight",
         "methods/merging.py",
         "tied = untie(model, [m for h in on.handles for m in h.bases()])",
         "tied = Untied()",
@@ -156,42 +156,42 @@ MUTATIONS = [
         "tests/test_merge.py::test_a_weight_that_its_layer_transforms_is_not_added_to",
     ),
     Mutation(
-        "an adapter's file that lacks tensors is loaded",
+        "an adapter file with missing tensors is loaded",
         "share.py",
         "    if added: raise FtError(",
         "    if False: raise FtError(",
         f"{PEFT}test_a_file_that_lacks_tensors_is_refused_and_they_are_named",
     ),
     Mutation(
-        "a delta opens on another base",
+        "a delta is loaded on another base",
         "share.py",
         'if on.base != manifest["base"] and not any_base:',
         "if False:",
         "tests/test_refusals.py::test_an_adapter_for_another_base",
     ),
     Mutation(
-        "a damaged training state is taken up",
+        "a damaged training state is resumed",
         "state.py",
         "or sha256(folder / f) != digest: raise",
         "or False: raise",
         "tests/test_resume.py::test_a_changed_state_is_refused",
     ),
     Mutation(
-        "resuming forgets the state of the random generators",
+        "resuming does not restore the random generators",
         "state.py",
         '    set_rng_state(groups["random"], plain["random"])\n',
         "",
         f"{LOOP}test_resuming_restores_generators_and_the_state_of_the_optimiser",
     ),
     Mutation(
-        "resuming forgets the optimiser's state",
+        "resuming does not restore the optimiser's state",
         "state.py",
         'groups.get("optimizer", {}).items()',
         "()",
         f"{LOOP}test_resuming_restores_generators_and_the_state_of_the_optimiser",
     ),
     Mutation(
-        "resuming begins the epoch again",
+        "resuming restarts the epoch",
         "state.py",
         'learner.batches.load_state_dict(plain["batches"])',
         "pass",
@@ -227,7 +227,7 @@ MUTATIONS = [
         f"{LOOP}test_the_weights_that_are_kept",
     ),
     Mutation(
-        'keep="best" keeps the last',
+        'keep="best" keeps the last weights',
         "train.py",
         'if learner.best is None or rank > tuple(learner.best["rank"]):',
         "if True:",
@@ -290,7 +290,7 @@ MUTATIONS = [
     ),
 ]
 
-# In a child of the warmed process: what was imported from the checkout is forgotten, and the copy takes its place.
+# In a child of the preloaded process: modules imported from the checkout are replaced by those of the copy.
 PYTEST = """
 import os, sys
 root, tests = sys.argv[1], sys.argv[2:]
@@ -306,17 +306,17 @@ sys.exit(pytest.main(["-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p",
 
 
 def plant(mutation: Mutation, package: Path) -> str:
-    "Write a fault into a copy of the package; returns the text that was there. ValueError where it does not fit once."
+    "Insert a fault into a copy of the package; returns the original text. ValueError unless `old` occurs exactly once."
     path = package / mutation.file
     text = path.read_text(encoding="utf-8")
     if text.count(mutation.old) != 1:
-        raise ValueError(f"{mutation.file} has {text.count(mutation.old)} places for: {mutation.what}")
+        raise ValueError(f"{mutation.file} has {text.count(mutation.old)} matches for: {mutation.what}")
     path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
     return text
 
 
 def copied(folder: Path) -> Path:
-    "A copy of what the tests need; the checkpoints, which are data, are linked."
+    "A copy of the files that the tests need; the checkpoints are symlinked."
     for name in ("ftkit", "tests", "tools"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "zoo", "bench"))
     (folder / "ftkit" / "zoo").symlink_to(ROOT / "ftkit" / "zoo", target_is_directory=True)
@@ -326,7 +326,7 @@ def copied(folder: Path) -> Path:
 
 
 def ask(warm: Warm, root: Path, tests: str) -> Done:
-    "Run tests on the copy, in a process of its own."
+    "Run tests on the copy, in their own process."
     return warm.run(
         PYTEST,
         root,
@@ -337,13 +337,13 @@ def ask(warm: Warm, root: Path, tests: str) -> Done:
 
 
 def failed(done: Done) -> bool:
-    "Whether tests ran and one of them failed: pytest's exit status 1, and a line that says which."
+    "Whether tests ran and one of them failed: pytest's exit status 1, and a line that names it."
     return done.returncode == 1 and "\nFAILED " in done.stdout
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("words", nargs="*", help="only faults whose description has all of these words")
+    parser.add_argument("words", nargs="*", help="only faults whose description contains all of these words")
     words = parser.parse_args().words
     chosen = [m for m in MUTATIONS if all(w in m.what for w in words)]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, Warm() as warm:

@@ -1,5 +1,5 @@
-"""Run the pages by nbdev's rules: `run` keeps the outputs in the notebooks, `test` only runs them and compares what
-they cost
+"""Run the pages with nbdev's rules: `run` saves the outputs in the notebooks, `test` only runs them and compares their
+cost
 """
 
 import argparse
@@ -28,13 +28,13 @@ def settings():
 
 
 def pages(names=()):
-    "The notebooks named (files or folders), or all of nbs/, in reading order."
+    "The given notebooks (files or folders), or all of nbs/, in reading order."
     found = []
     for name in map(Path, names or [NBS]):
         found += sorted(name.rglob("*.ipynb")) if name.is_dir() else [name]
     missing = [str(page) for page in found if not page.exists()]
     if missing:
-        sys.exit(f"there is no page {', '.join(missing)}")
+        sys.exit(f"no such page: {', '.join(missing)}")
     return [p.resolve() for p in found if not any(part[0] in "._" for part in p.parts[-3:])]
 
 
@@ -45,7 +45,7 @@ def directives(cell):
 
 
 def skipped(cell, flags):
-    "nbdev_test's rule: is this a cell that does not run?"
+    "Whether a cell is not run, by the rules of nbdev_test."
     found = directives(cell)
     return cell["cell_type"] != "code" or found.get("eval", "").lower() == "false" or bool(flags & found.keys())
 
@@ -80,7 +80,7 @@ def cores() -> int:
 
 
 def environment(workers: int, home: str, offline: bool):
-    "What all pages see: no network and an empty hub folder for the run, and a share of the cores each."
+    "The environment of all pages: no network, an empty hub folder, and a fraction of the cores each."
     threads = str(max(1, cores() // workers))
     env = os.environ | dict(
         PYTHONUTF8="1", OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", threads), TOKENIZERS_PARALLELISM="false"
@@ -97,7 +97,7 @@ ONE = (
 
 
 def launch(warm: Warm, page: Path, save: bool, flags: set, offline=True):
-    "Run one page in a process of its own, with caches of its own. Returns (page, what it left, fault or '')."
+    "Run one page in its own process, with its own caches. Returns (page, its result, fault or '')."
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
         own = dict(IPYTHONDIR=f"{home}/ipython") | (dict(FTKIT_HOME=f"{home}/ftkit") if offline else {})
         done = warm.run(
@@ -113,28 +113,28 @@ def launch(warm: Warm, page: Path, save: bool, flags: set, offline=True):
 
 
 def one(page: str, save: bool, flags: set):
-    "Run one page in this process, which ends with its traceback if it has one."
+    "Run one page in this process, which exits with the traceback if there is one."
     if fault := execute(Path(page), save, flags):
         sys.exit(fault)
 
 
 def shares(seconds: dict) -> dict:
-    "Each page's part of what all pages together cost."
+    "Each page's fraction of the total cost."
     whole = sum(seconds.values())
     return {name: s / whole for name, s in seconds.items()}
 
 
 def dear(seconds: dict, recorded: dict) -> dict:
-    """Pages that cost more than twice their recorded part of the run, with a sentence each.
+    """Pages that cost more than twice their recorded fraction of the run, with a message each.
 
-    Shares, since machines differ and seconds do not compare; a page of less than half a mean page's cost is never
-    dear.
+    Fractions are used because seconds on different machines are not comparable; a page that costs less than half of
+    the mean is never reported.
     """
     found, least = shares(seconds), 0.5 / len(seconds)
     return {
         name: (
-            f"cost {100 * share:.2f} % of the run; recorded are {100 * recorded[name]:.2f} % (python tools/pages.py"
-            " test --record writes new ones)"
+            f"cost {100 * share:.2f} % of the run; the recorded value is {100 * recorded[name]:.2f} % (python"
+            " tools/pages.py test --record updates it)"
         )
         for name, share in found.items()
         if name in recorded and share > max(2 * recorded[name], least)
@@ -142,9 +142,9 @@ def dear(seconds: dict, recorded: dict) -> dict:
 
 
 def many(found, save, skip, workers, offline=True, costs=None):
-    "Run pages, print a table of seconds; True if all ran. `costs`: the file of recorded shares, `record` writes it."
+    "Run pages, print a table of seconds; True if all passed. `costs`: compare recorded fractions or `record` them."
     if not found:
-        print("FAILED: no page was found to run")
+        print("FAILED: no page found")
         return False
     before = {p for p in NBS.rglob("*") if ".ipynb" not in p.name}
     faults, seconds = [], {}
@@ -165,7 +165,7 @@ def many(found, save, skip, workers, offline=True, costs=None):
         if "__pycache__" not in p.parts and ".ipynb_checkpoints" not in p.parts
     )
     if left:
-        faults.append(("nbs", "the pages left files behind: " + ", ".join(left[:8])))
+        faults.append(("nbs", "the pages left files: " + ", ".join(left[:8])))
     if costs == "record" and not faults:
         COSTS.write_text(
             json.dumps({name: round(share, 5) for name, share in shares(seconds).items()}, indent=1) + "\n",
@@ -185,13 +185,13 @@ def many(found, save, skip, workers, offline=True, costs=None):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("command", choices=["run", "test"])
-    parser.add_argument("pages", nargs="*", help="notebooks or folders; all of nbs/ without")
+    parser.add_argument("pages", nargs="*", help="notebooks or folders; default: all of nbs/")
     parser.add_argument("--flags", default=None, help="flags to run that are normally skipped (slow gpu net)")
     parser.add_argument("--workers", type=int, default=None)
     parser.add_argument(
         "--record",
         action="store_true",
-        help="keep what each page costs as its part of the run, for later runs to compare with",
+        help="save the cost of each page as its fraction of the run, for comparison in later runs",
     )
     args = parser.parse_intermixed_args()
     forced = set((args.flags or "").split())

@@ -1,7 +1,7 @@
-"""The published site shows the package's code where it stands in the notebook, and links names to the right module
+"""nbdev processors: the published site shows the package's code in place, and links names to the right module
 
 nbdev moves exported code below signatures, documents the symbols of a cell in reverse order, and links a name to the
-first module that has it. These processors take the place of nbdev's own (settings.ini: procs, skip_procs). Nothing is
+first module that defines it. These processors replace nbdev's own (settings.ini: procs, skip_procs). No cell is
 executed: the modules are imported, once for all pages."""
 
 import ast
@@ -17,17 +17,17 @@ from nbdev.processors import mk_cell
 from tools.docs import anchors
 
 OPEN = 25  # lines of code that are shown unfolded
-WIDTHS = {"": 14, "**Type**": 14, "**Default**": 12, "**Details**": 40}  # of the columns of a table of parameters
+WIDTHS = {"": 14, "**Type**": 14, "**Default**": 12, "**Details**": 40}  # column widths of a table of parameters
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def definitions(source: str) -> list:
-    "The functions and classes that a cell defines, as AST nodes in their order."
+    "The functions and classes that a cell defines, as AST nodes in order."
     return [node for node in ast.parse(source).body if isinstance(node, DEFINITIONS)]
 
 
 def public(source: str) -> list:
-    "The definitions of a cell that are part of the interface."
+    "The public definitions of a cell."
     return [node for node in definitions(source) if not node.name.startswith("_")]
 
 
@@ -38,7 +38,7 @@ def module_of(nb) -> str | None:
 
 
 class Lookup(NbdevLookup):
-    "nbdev's table of names as one page sees it: its own module first, then what it imports, then what is unique."
+    "nbdev's symbol table for one page: its own module first, then its imports, then unique names."
 
     def __init__(self, module: str | None, imported: dict[str, str]):
         super().__init__()
@@ -81,7 +81,7 @@ class page_links(Processor):
 
 
 class exported_code(Processor):
-    "Exported cells stay in their place, long ones folded; below stand their symbols: name, source, parameters."
+    "Exported cells stay in place, long ones folded, followed by their symbols: name, source, parameters."
 
     def __init__(self, nb):
         super().__init__(nb)
@@ -106,8 +106,8 @@ class exported_code(Processor):
     def symbol(self, node: ast.AST, value: object, taken: set[str]) -> str:
         """The documentation of a symbol in markdown: its anchors, a link to its source, and its parameters in a fold.
 
-        Signature and docstring stand in the code just above, so the table is closed: it is there to look things up.
-        `taken` are the ids of the page's headings, which a symbol of the same name is found under already."""
+        Signature and docstring are in the code just above, so the table is folded.
+        `taken` are the ids of the page's headings; a symbol with the id of a heading gets no anchor of its own."""
         methods = [m.name for m in node.body if isinstance(node, ast.ClassDef) and isinstance(m, DEFINITIONS)]
         names = [node.name, *[f"{node.name}.{name}" for name in methods if not name.startswith("_")]]
         ids = dict.fromkeys(name.lower() for name in names)
@@ -118,7 +118,7 @@ class exported_code(Processor):
 
 
 def folded(source: str) -> str:
-    "A long cell with Quarto's options for a fold, whose summary names what the cell defines; a short cell as it is."
+    "A long cell with Quarto's options for folding, and its definitions as summary; a short cell is unchanged."
     if len(source.strip().splitlines()) <= OPEN:
         return source
     names = ", ".join(node.name for node in public(source) or definitions(source)) or "Constants"
@@ -126,7 +126,7 @@ def folded(source: str) -> str:
 
 
 def parameters(value: object) -> str:
-    "The documented parameters of a function or class as a markdown table; empty where no parameter has a comment."
+    "The documented parameters of a function or class as a markdown table; empty if no parameter has a comment."
     table = DocmentTbl(value)._repr_markdown_()
     if not table:
         return ""

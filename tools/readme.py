@@ -1,4 +1,4 @@
-"""README.md from nbs/index.ipynb, without Quarto: `python tools/readme.py` writes it, `--check` compares"""
+"""Generates README.md from nbs/index.ipynb, without Quarto: `python tools/readme.py` writes it, `--check` compares"""
 
 import re
 import sys
@@ -10,7 +10,7 @@ HEAD = "<!-- Generated from nbs/index.ipynb by tools/readme.py (make readme): ed
 
 
 def front(source: str) -> str:
-    "The title cell, which nbdev turns into YAML, as markdown again."
+    "The title cell, which nbdev converts to YAML, as markdown again."
     import yaml
 
     found = yaml.safe_load(source.strip().strip("-")) or {}
@@ -20,18 +20,18 @@ def front(source: str) -> str:
 
 
 def quote(match) -> str:
-    "A Quarto callout as GitHub's."
+    "Convert a Quarto callout to a GitHub alert."
     body = "\n".join(("> " + line).rstrip() for line in match[2].strip().split("\n"))
     return f"> [!{match[1].upper()}]\n{body}"
 
 
 def link(match) -> str:
-    "Links of the page are relative to nbs/, those of the README to the top."
+    "Convert a link relative to nbs/ to one relative to the repository root."
     return f"]({'nbs/' if (ROOT / 'nbs' / match[1].split('#')[0]).exists() else ''}{match[1]})"
 
 
 def output(out) -> str:
-    "A stored output as markdown; pictures stay on the page."
+    "A stored output as markdown; images are omitted."
     if out["output_type"] == "stream":
         text = "".join(out["text"])
     else:
@@ -51,7 +51,7 @@ def readme() -> str:
     from nbdev.processors import FilterDefaults
 
     class Filter(FilterDefaults):
-        # Links to symbols depend on what is installed, and the README must not.
+        # Links to symbols depend on the installed packages; the README must not.
         def procs(self):
             return [proc for proc in super().procs() if proc.__name__ not in ("page_links", "insert_warning")]
 

@@ -1,9 +1,9 @@
-"""Write the student edition: all pages, with sealed checks in place of the checks, hints and reference answers
+"""Write the student edition: all pages, with sealed checks instead of the checks, hints and reference answers
 
 A page is run up to its `#| exercises` cell, so that answers which depend on the page have values. Then that cell is
-replaced. An exercise whose answer is plain data, or a function that `agrees` judges, is sealed: salted, slow hashes
-stand for the answers. One whose author says that its check gives nothing away (`keep=True`) keeps the check's code.
-Any other is checked in the instructor's edition only."""
+replaced. An exercise whose answer is plain data, or a function checked by `agrees`, is sealed: salted, slow hashes
+replace the answers. If its author declares that the check does not reveal the answer (`keep=True`), it keeps the
+check's code. Any other exercise is checked in the instructor's edition only."""
 
 import argparse
 import ast
@@ -32,14 +32,14 @@ INTRO = re.compile(r"Write each answer in place of the dots, then run the check 
 STUDENT_INTRO = "Write each answer in place of the dots, then run the check below it."
 HEAD = """#| code-fold: true
 #| exercises
-# The checks of the exercises below: hashes stand in the place of answers
+# The checks of the exercises below: hashes replace the answers
 """
-INPUTS = 10  # on which a sealed function is judged
-ENDLESS = 1e6  # a number this much larger than the right one, still accepted, means that there is no limit
+INPUTS = 10  # number of inputs on which a sealed function is checked
+ENDLESS = 1e6  # if a number this much larger than the right one is accepted, there is no limit
 
 
 def folded(cells: list) -> int | None:
-    "The place of the cell with the exercises, or None."
+    "The index of the cell with the exercises, or None."
     found = [i for i, cell in enumerate(cells) if cell["cell_type"] == "code" and "exercises" in pages.directives(cell)]
     if len(found) > 1:
         raise ValueError("a page has one cell with `#| exercises`")
@@ -50,7 +50,7 @@ def folded(cells: list) -> int | None:
 
 
 def reach(accepts: Callable, x: float, sign: int) -> float:
-    "How far from `x`, upwards (sign 1) or downwards (-1), numbers are accepted; 0 where the answer must be exact."
+    "The distance from `x`, upwards (sign 1) or downwards (-1), up to which numbers are accepted; 0 if exact."
     inside, outside = 0.0, 1e-8 * max(1.0, abs(x))
     if not accepts(x + sign * outside):
         return 0.0
@@ -87,14 +87,14 @@ def replaced(answer, path: tuple, x: float):
 
 
 def cells_of(lo: float, hi: float, number: int) -> tuple[tuple, list[float]]:
-    "A grid (step, offset) of which `number` cells fill the interval, and the middles of these."
+    "A grid (step, offset) with `number` cells in the interval, and the centres of these cells."
     wide = hi - lo
     step, lo = wide * (1 + 2e-6) / number, lo - 1e-6 * wide
     return (step, lo % step), [lo + (k + 0.5) * step for k in range(number)]
 
 
 def grids(ex, answer) -> tuple[list, list]:
-    "The grid of each number of the answer (None: exact), and all answers, one from each cell that is right."
+    "The grid of each number of the answer (None: exact), and one answer from each correct cell."
     from ftkit.teach import _judge
 
     places, grid, choices = numbers(answer), [], []
@@ -117,7 +117,7 @@ def grids(ex, answer) -> tuple[list, list]:
 
 
 def seal_value(ex) -> dict:
-    "Hashes of the right answers, and the reasons of wrong ones, each encrypted with its answer as the key."
+    "Hashes of the right answers, and the messages for wrong ones, each encrypted with its answer as the key."
     from ftkit.teach import _digest, _judge, _kind, _mask, _text
 
     right, salt = ex.proof["right"], secrets.token_hex(8)
@@ -133,18 +133,18 @@ def seal_value(ex) -> dict:
 
 
 def written(x):
-    "An input as a literal. Raises `TypeError` for one that has none."
+    "An input as a literal. Raises `TypeError` for a type that has none."
     if type(x).__name__ == "Tensor":
         return {"Tensor": x.tolist()}
     if isinstance(x, (list, tuple)):
         return type(x)(map(written, x))
     if not isinstance(x, (int, float, str, dict, bool, type(None))):
-        raise TypeError(f"{type(x).__name__} cannot be written down")
+        raise TypeError(f"{type(x).__name__} cannot be written as a literal")
     return x
 
 
 def offset(result) -> float:
-    "An offset of the grid with which no number of `result` is so close to the border of a cell that rounding moves it."
+    "A grid offset for which no number of `result` is close enough to a cell border for rounding to matter."
     from ftkit.teach import _STEP
 
     found = [x for _, x in numbers(result) if math.isfinite(x)]
@@ -157,7 +157,7 @@ def offset(result) -> float:
 
 
 def seal_function(ex) -> dict:
-    "Inputs, and hashes of what the reference makes of them."
+    "Inputs, and hashes of the reference's results."
     from ftkit.teach import _STEP, _digest, _text
 
     data = dict(salt=secrets.token_hex(8), inputs=[], offsets=[], hashes=[])
@@ -171,12 +171,12 @@ def seal_function(ex) -> dict:
 
 
 def seal(ex) -> dict | None:
-    "What `Exercise.sealed` needs of an exercise that was proved, or None where its answer is not plain data."
+    "The data for `Exercise.sealed` of a tested exercise, or None if its answer is not plain data."
     from ftkit.teach import _opened, _prove
 
     if ex.proof is None:
         raise ValueError(f"{ex.name} has no proof: call its `.test(right, wrong)`")
-    drawn = type(ex.judge).__name__ == "_Agrees"  # by name: the page that teaches exercises defines its own
+    drawn = type(ex.judge).__name__ == "_Agrees"  # by name: the page about exercises defines its own class
     if callable(ex.proof["right"]) and not drawn:
         return None
     try:
@@ -191,12 +191,12 @@ def seal(ex) -> dict | None:
 
 
 def names_in(node: ast.AST) -> set[str]:
-    "All names that a piece of code uses."
+    "All names used in the code."
     return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
 
 
 def definitions(tree: ast.Module) -> dict[str, ast.stmt]:
-    "What the statements of a cell define, exercises aside."
+    "The names that a cell defines, except exercises."
     found = {}
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
@@ -207,12 +207,12 @@ def definitions(tree: ast.Module) -> dict[str, ast.stmt]:
 
 
 def is_call(node: ast.AST, name: str) -> bool:
-    "Is this a call of the function or method of that name?"
+    "Whether this is a call of the function or method of that name."
     return isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == name
 
 
 def needed(node: ast.AST, defined: dict) -> list[str]:
-    "The names among `defined` that a piece of code needs, directly or through others."
+    "The names among `defined` that the code needs, directly or indirectly."
     found, todo = [], [node]
     while todo:
         for name in names_in(todo.pop()) & defined.keys() - set(found):
@@ -222,7 +222,7 @@ def needed(node: ast.AST, defined: dict) -> list[str]:
 
 
 def kept(source: str, name: str) -> tuple[str, list[str]]:
-    "The code of a check, and the names it needs. Raises `ValueError` if the right answer needs one of them too."
+    "The code of a check, and the names it needs. Raises `ValueError` if the right answer also needs one of them."
     tree = ast.parse(source)
     defined = definitions(tree)
     made = next(n.value for n in tree.body if isinstance(n, ast.Assign) and names_in(n.targets[0]) == {name})
@@ -232,12 +232,12 @@ def kept(source: str, name: str) -> tuple[str, list[str]]:
     found = needed(check, defined)
     given_away = {other for right in rights for other in needed(right, defined)} & set(found)
     if given_away:
-        raise ValueError(f"{name}: the check that is kept needs {sorted(given_away)}, and so does the right answer")
+        raise ValueError(f"{name}: the kept check needs {sorted(given_away)}, which the right answer also needs")
     return ast.get_source_segment(source, check), found
 
 
 def replacement(source: str, exercises: dict) -> tuple[str, Counter]:
-    "The cell of the student edition, and how many exercises are sealed, kept as code, or not checked."
+    "The cell of the student edition, and the number of exercises sealed, kept as code, or not checked."
     kinds, calls, names = Counter(), [], set()
     for name, ex in exercises.items():
         data = None if ex.keep else seal(ex)
@@ -261,7 +261,7 @@ def replacement(source: str, exercises: dict) -> tuple[str, Counter]:
 
 
 def evaluate(page: Path) -> tuple:
-    "Run a page up to its exercises in this process; returns the shell, the exercises' source, and them by variable."
+    "Run a page up to its exercises in this process; returns the shell, the cell's source, and exercises by name."
     from execnb.nbio import read_nb
     from execnb.shell import CaptureShell
 
@@ -281,7 +281,7 @@ def evaluate(page: Path) -> tuple:
 
 
 def edition(nb: dict, text: str) -> dict:
-    "A notebook with another cell of exercises."
+    "A notebook with the cell of exercises replaced."
     nb["cells"][folded(nb["cells"])] |= dict(source=text.rstrip("\n").splitlines(keepends=True), outputs=[])
     for cell in nb["cells"]:
         if cell["cell_type"] == "markdown" and INTRO.fullmatch("".join(cell["source"])):
@@ -290,7 +290,7 @@ def edition(nb: dict, text: str) -> dict:
 
 
 def one(page: str, out: str):
-    "Write the student edition of a page, and print a count of kinds."
+    "Write the student edition of a page, and print the counts by kind."
     nb = json.loads(Path(page).read_text(encoding="utf-8"))
     _, source, exercises = evaluate(Path(page))
     text, kinds = replacement(source, exercises)
@@ -302,7 +302,7 @@ ONE = "import sys; sys.path.insert(0, sys.argv[1]); from tools import student; s
 
 
 def build(found: list[Path], out: Path, workers: int = 1) -> tuple[Counter, dict]:
-    "Write the student edition of some pages under `out`; returns the count of kinds and the faults by page."
+    "Write the student edition of the pages to `out`; returns the counts by kind and the faults by page."
     kinds, faults = Counter(), {}
 
     def work(page: Path):
@@ -333,8 +333,8 @@ def build(found: list[Path], out: Path, workers: int = 1) -> tuple[Counter, dict
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pages", nargs="*", help="notebooks or folders; all of nbs/ without")
-    parser.add_argument("--out", default=str(ROOT / "student"), help="the folder to write to")
+    parser.add_argument("pages", nargs="*", help="notebooks or folders; default: all of nbs/")
+    parser.add_argument("--out", default=str(ROOT / "student"), help="the output folder")
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1))
     args = parser.parse_args()
     out = Path(args.out).resolve()

@@ -1,7 +1,7 @@
-"""One process imports everything heavy and forks for each piece of work: pages and tests start in tenths of a second
+"""One process preloads all heavy imports and forks for each job: pages and tests start in tenths of a second
 
-`with Warm() as warm: warm.run(code, *argv)` runs Python code as if by `python -c`, in a child of its own that shares
-nothing with its siblings but what was imported. Where the system cannot fork, it is a fresh interpreter."""
+`with Warm() as warm: warm.run(code, *argv)` runs Python code as `python -c` does, in its own child process that shares
+only the imported modules with the others. Where the system cannot fork, a new interpreter is started."""
 
 import itertools
 import json
@@ -17,8 +17,8 @@ from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FORKS = hasattr(os, "fork") and sys.platform != "darwin"  # Apple's frameworks do not survive a fork
-STOP = 600  # seconds after which a piece of work is taken to hang
+FORKS = hasattr(os, "fork") and sys.platform != "darwin"  # Apple's frameworks do not support fork
+STOP = 600  # seconds after which a job is considered hung
 HEAVY = """torch torchvision torchvision.transforms.v2 timm transformers transformers.models.auto transformers.pipelines
     transformers.models.bert.modeling_bert transformers.models.gpt2.modeling_gpt2 transformers.models.t5.modeling_t5
     transformers.generation datasets accelerate safetensors.torch pandas pyarrow.parquet sklearn.linear_model
@@ -28,20 +28,20 @@ HEAVY = """torch torchvision torchvision.transforms.v2 timm transformers transfo
 
 @dataclass
 class Done:
-    "What a piece of work left: `returncode` is -9 where it was killed, `cpu` holds its children's seconds too."
+    "The result of a job: `returncode` is -9 if it was killed, `cpu` includes its children's seconds."
 
     returncode: int
     stdout: str
     stderr: str
     cpu: float
     wall: float
-    stopped: bool = False  # by the limit
+    stopped: bool = False  # by the time limit
 
 
 def warm_up():
-    """Import what pages and tests use.
+    """Import the modules that pages and tests use.
 
-    Nothing is computed here: a child of a process that did would hang in its threads.
+    Nothing is computed here: a fork of a process with running compute threads would hang.
     """
     sys.path.insert(0, str(ROOT))
     from ftkit.core import library
@@ -51,7 +51,7 @@ def warm_up():
         try:
             import_module(name)
         except ImportError:
-            pass  # an extra that is not installed, or another version
+            pass  # an extra that is not installed, or a different version
     for path in sorted((ROOT / "ftkit").rglob("*.py")):
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         if not path.name.startswith("_modidx"):
@@ -59,7 +59,7 @@ def warm_up():
 
 
 def become(task: dict) -> int:
-    "Turn a fresh child into what was asked for and run it; returns the exit status."
+    "Set up a new child as requested and run the code; returns the exit status."
     os.setsid()
     for stream, fd in (("stdout", 1), ("stderr", 2)):
         file = os.open(task[stream], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -98,16 +98,16 @@ def run_here(task: dict) -> int:
 
 
 def serve():
-    "Answer requests, one JSON line each on stdin, with one JSON line each on stdout; ends when stdin does."
+    "Serve requests, one JSON line each on stdin, with one JSON line each on stdout; ends at the end of stdin."
     import atexit
     import gc
     import selectors
 
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what an import prints is no answer
+    os.dup2(2, 1)  # output of imports must not mix with responses
     warm_up()
     gc.collect()
-    gc.freeze()  # no child looks at what was imported when it collects its own rubbish
+    gc.freeze()  # children do not scan the imported objects in garbage collection
     asked, lines, children, rest = selectors.DefaultSelector(), sys.stdin.fileno(), {}, b""
     asked.register(lines, selectors.EVENT_READ)
     print("ready", file=answers, flush=True)
@@ -152,7 +152,7 @@ def serve():
 
 
 class Warm:
-    "A warmed process, and the way to ask it; several threads may ask at once."
+    "A preloaded process and its client; several threads may send jobs concurrently."
 
     def __init__(self, env: dict | None = None):
         self.env, self.numbers, self.waiting, self.lock = (
@@ -172,7 +172,7 @@ class Warm:
             self.server.wait()
 
     def start(self):
-        "Start the process at the first piece of work."
+        "Start the process at the first job."
         self.server = subprocess.Popen(
             [sys.executable, str(Path(__file__)), "serve"],
             env=self.env,
@@ -183,11 +183,11 @@ class Warm:
             stdout=subprocess.PIPE,
         )
         if self.server.stdout.readline() != "ready\n":
-            raise RuntimeError("the warmed process did not start")
+            raise RuntimeError("the preloaded process did not start")
         threading.Thread(target=self.listen, daemon=True).start()
 
     def listen(self):
-        "Hand every answer to the thread that waits for it."
+        "Pass every response to the thread that waits for it."
         for line in self.server.stdout:
             answer = json.loads(line)
             event, answers = self.waiting.pop(answer.pop("id"))
@@ -198,8 +198,8 @@ class Warm:
             event.set()
 
     def run(self, code: str, *argv, env: dict | None = None, cwd=None, timeout: float = STOP) -> Done:
-        """Run Python code with arguments, and wait for its end; `env` is added to the environment, None takes a name
-        out.
+        """Run Python code with arguments, and wait for its end; `env` is added to the environment, None removes a
+        name.
         """
         whole = {k: v for k, v in {**self.env, **(env or {})}.items() if v is not None}
         task = dict(code=code, argv=[str(a) for a in argv], env=whole, cwd=str(cwd or os.getcwd()), timeout=timeout)
@@ -225,7 +225,7 @@ class Warm:
 
 
 def fresh(task: dict) -> Done:
-    "The same in a new interpreter."
+    "Run the job in a new interpreter."
     began = time.perf_counter()
     code = (
         "import time as _t, atexit as _a, sys as _s\n_a.register(lambda: print('\\nCPU seconds', _t.process_time(),"

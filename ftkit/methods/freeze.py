@@ -16,24 +16,24 @@ from ..structure import in_words
 # %% ../../nbs/methods/24_freeze.ipynb #76e13a09
 @dataclass(frozen=True, repr=False)
 class Freeze(Method):
-    "The top blocks and what stands above them train; the stem and the lower blocks are frozen."
+    "The top blocks and the modules above them train; the stem and the lower blocks are frozen."
 
     top: int = 2  # how many blocks train, counted from the head
-    lr: float = None  # None takes 5e-5 at width 768, scaled to the model's width
-    head_lr: float = None  # learning rate of a new head; None takes ten times the other
-    train_bn: bool = False  # let BatchNorm statistics move
+    lr: float = None  # None means 5e-5 at width 768, scaled to the model's width
+    head_lr: float = None  # learning rate of a new head; None means ten times `lr`
+    train_bn: bool = False  # update BatchNorm statistics
 
     def plan(self, anatomy):
-        "The last `top` blocks, the modules after them, and the head. Raises `FtError` when there are fewer blocks."
+        "The last `top` blocks, the modules after them, and the head. Raises `FtError` if there are fewer blocks."
         blocks, name = anatomy.blocks, type(anatomy.model).__name__
         if not 0 < self.top <= len(blocks):
             choices = "top=1" if len(blocks) == 1 else f"top=1 to {len(blocks)}"
             raise FtError(
-                f"{self!r} asks for {self.top} blocks, but {name} has {in_words(anatomy)}; take {choices}, or Head()"
+                f"{self!r} requests {self.top} blocks, but {name} has {in_words(anatomy)}; use {choices}, or Head()"
                 " for none."
             )
         if anatomy.repeats:
-            say(f"{name} has {in_words(anatomy)}: a block that trains, trains in every layer that uses it")
+            say(f"{name} has {in_words(anatomy)}: a trainable block trains in every layer that uses it")
         lr = self.lr or scaled(5e-5, anatomy)
         names = [n for n, _ in anatomy.model.named_parameters()]
         first = next(i for i, n in enumerate(names) if anatomy.block_of(n) == len(blocks) - self.top)

@@ -1,10 +1,10 @@
-"""Measure a result that a page or an issue states, and keep it with what is needed to measure it again.
+"""Measure a result that a page or an issue states, and save it with what is needed to repeat the measurement.
 
     python tools/bench --list
     python tools/bench [NAME] [--option value ...] [--out FILE]
 
-Without options, a measurement is made as it is stated and written to bench/evidence/NAME.json. With options
-(fewer seeds, some works only), its values are printed, and written only where `--out` says.
+Without options, a measurement runs as stated and is written to bench/evidence/NAME.json. With options
+(fewer seeds, only some workloads), its values are printed, and written only to the file given by `--out`.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from tools.bench import record  # noqa: E402
 
 def listing() -> str:
     "One line per measurement: its name, what it measures, how long it takes, and whether its result is stale."
-    lines = ["make evidence NAME=..., with the time in epochs of bert-mini:"]
+    lines = ["make evidence NAME=..., with the duration in epochs of bert-mini:"]
     for name in record.names():
         declared = record.load(name).DECLARED
         state = "not measured"
@@ -45,8 +45,8 @@ def main():
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", nargs="?", default="jobs", choices=record.names())
-    parser.add_argument("--list", action="store_true", help="the measurements there are")
-    parser.add_argument("--out", type=Path, help="where the file goes, instead of bench/evidence/NAME.json")
+    parser.add_argument("--list", action="store_true", help="list the measurements")
+    parser.add_argument("--out", type=Path, help="the output file, instead of bench/evidence/NAME.json")
     arguments, rest = parser.parse_known_args()
     if arguments.list:
         print(listing())
@@ -57,7 +57,7 @@ def main():
     if to:
         write_json(to, found)
     else:
-        print("Measured with options, so nothing is written; --out FILE keeps it.")
+        print("Measured with options, so no file is written; use --out FILE to save the result.")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""bert-mini on real sentences (SST-2): full fine-tuning from the pretrained and from random weights, at three sizes.
+"""bert-mini on real sentences (SST-2): full fine-tuning from pretrained and random weights, at three sizes.
 
-The epoch is chosen on the validation set, and the test set is asked once.
+The epoch is selected on the validation set, and the test set is evaluated once.
 """
 
 import os
@@ -10,7 +10,7 @@ from .record import BERT, FIT, ROOT, TEXT, Declared
 
 BUDGET = {200: 150, 1000: 250, 6920: 650}  # training examples -> optimiser steps
 DECLARED = Declared(
-    what="bert-mini on SST-2, from pretrained and from random weights, at three sizes of data",
+    what="bert-mini on SST-2, from pretrained and from random weights, at three dataset sizes",
     measures=(*FIT, *TEXT, *BERT, "ftkit/methods/core.py", "ftkit/methods/full.py"),
     epochs=300,
     seeds=(0, 1, 2),
@@ -19,18 +19,18 @@ DECLARED = Declared(
 
 
 def file_of(name: str) -> Path:
-    "The file of a part of SST-2: train, dev or test."
+    "The file of a split of SST-2: train, dev or test."
     return Path(os.environ.get("FTKIT_DATA") or ROOT.parent / "shared" / "data") / "sst2" / f"{name}.tsv"
 
 
 def lines_of(name: str) -> dict:
-    "A part's texts and labels."
+    "The texts and labels of a split."
     pairs = [line.split("\t") for line in file_of(name).read_text(encoding="utf-8").splitlines()[1:]]
     return {"text": [t for t, _ in pairs], "label": [label for _, label in pairs]}
 
 
 def one(rows: int, seed: int, pretrained: bool) -> tuple[float, float]:
-    "Accuracy on the validation set and on the test set after fine-tuning on some examples."
+    "Accuracy on the validation and test sets after fine-tuning on `rows` examples."
     import numpy as np
     from datasets import Dataset
 

@@ -1,9 +1,9 @@
-"""Fits beside other programs: one busy loop per core, against the same fits on a quiet machine
+"""Fits while other programs run: with one busy loop per core, compared with the same fits on an idle machine
 
-Every turn runs each case in a process of its own: a warm-up fit, ten fits on the quiet machine, ten beside the
-loops. ftkit imported first (waiting threads sleep after some microseconds), torch imported first (they spin, and
-fewer threads are taken), and, quiet only, ftkit first with libgomp's own spinning. `--against` names another
-checkout of this project to measure beside this one.
+Every turn runs each case in its own process: a warm-up fit, ten fits on the idle machine, ten while the loops
+run. Cases: ftkit imported first (waiting threads sleep after some microseconds), torch imported first (they spin,
+and fewer threads are used), and, on the idle machine only, ftkit first with libgomp's default spinning. `--against`
+names another checkout of this project to compare with this one.
 """
 
 import os
@@ -16,7 +16,7 @@ from pathlib import Path
 from .record import BERT, FIT, ROOT, SPEED, TEXT, Declared
 
 DECLARED = Declared(
-    what="seconds of ten fits with one busy loop per core beside them, over their seconds on a quiet machine",
+    what="seconds of ten fits while one busy loop per core runs, relative to an idle machine",
     measures=("ftkit/__init__.py", *FIT, *SPEED, *TEXT, *BERT, "ftkit/methods/lora.py"),
     epochs=250,
 )
@@ -47,12 +47,12 @@ if {beside}:
             loop.kill()
             loop.wait()
 """
-SPIN = {"GOMP_SPINCOUNT": "300000"}  # what libgomp does where nothing is set
+SPIN = {"GOMP_SPINCOUNT": "300000"}  # libgomp's default
 SETTINGS = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
 def seconds_of(first: str, root: Path, fits: int, beside: bool = True, **env) -> dict[str, float]:
-    "Seconds of some fits on the quiet machine, and beside the loops, in a process that imports `first` first."
+    "Seconds of `fits` fits on the idle machine and while the loops run, in a process that imports `first` first."
     with tempfile.TemporaryDirectory() as home:
         whole = {k: v for k, v in os.environ.items() if k not in SETTINGS}
         whole |= dict(
@@ -67,7 +67,7 @@ def seconds_of(first: str, root: Path, fits: int, beside: bool = True, **env) ->
 
 
 def measure(fits: int = 10, turns: int = 3, against: str = "") -> dict:
-    "By case: the seconds of each turn and the median of their ratio, and what sleeping threads cost when quiet."
+    "By case: the seconds of each turn, the median ratio, and the cost of sleeping threads on an idle machine."
     cases = {"ftkit first": ("ftkit", ROOT), "torch first": ("torch", ROOT)}
     if against:
         cases["before"] = ("ftkit", Path(against).resolve())

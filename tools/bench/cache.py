@@ -1,6 +1,6 @@
-"""What the cache of frozen layers reaches of what the formula allows: whole jobs with it and without it.
+"""The speed-up of the feature cache compared with the limit given by the formula: complete jobs with and without it.
 
-Each run is a process of its own. The limit is counted in operations: f below the boundary, a above it,
+Each run has its own process. The limit is counted in operations: f below the boundary, a above it,
 (f + 3a) E without the cache and (f + 3a) + 3a (E - 1) with it.
 """
 
@@ -9,10 +9,10 @@ import tempfile
 from .processes import job
 from .record import FIT, JOB_METHODS, SPEED, TEXT, Declared
 
-# Full-size models; rows for a head alone, whose fixed costs weigh more, and for two blocks.
+# Full-size models; number of rows for a head alone, where fixed costs matter more, and for two blocks.
 ROWS = {"sst2-base": (1200, 400), "pictures-base": (800, 120), "resnet50": (2000, 600)}
 DECLARED = Declared(
-    what="jobs with and without the cache of frozen layers, beside the limit that the formula sets",
+    what="jobs with and without the cache of frozen layers, compared with the limit given by the formula",
     measures=(*FIT, *SPEED, *TEXT, *JOB_METHODS, "tools/bench/job.py", "tools/bench/work.py"),
     epochs=3000,
     needs="FTKIT_DATA with sst2 and fashion_mnist",
@@ -46,12 +46,12 @@ def operations(work: str, method: str) -> tuple[int, int]:
 
 
 def limit(below: float, above: float, epochs: int) -> float:
-    "How many times faster the cache can make a job."
+    "The largest possible speed-up by the cache."
     return (below + 3 * above) * epochs / ((below + 3 * above) + 3 * above * (epochs - 1))
 
 
 def case(work: str, method: str, rows: int, epochs: int, allowed: float) -> dict:
-    "One job without and with the cache; the probe's answer is there for both."
+    "One job without and with the cache; both use the result of the same autotuning."
     common = ("--rows", rows, "--precision", "fp32")
     with tempfile.TemporaryDirectory() as home:
         probe = job(work, method, "kit", *common, "--steps", 1, "--cache", 0, home=home)
@@ -75,7 +75,7 @@ def case(work: str, method: str, rows: int, epochs: int, allowed: float) -> dict
 
 
 def measure(epochs: tuple = (3, 10, 30), rows: int = 0, only: tuple = ()) -> dict:
-    "Seconds with and without the cache, beside the limit; `rows` of 0 takes those of each work."
+    "Seconds with and without the cache, and the limit; `rows=0` uses the number of rows of each workload."
     found = []
     for work in only or ROWS:
         for method, usual in zip(("head", "top2"), ROWS[work]):

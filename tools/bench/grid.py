@@ -1,4 +1,4 @@
-"""How well the probe chooses: whole training steps in every way of computing, beside the way it picked"""
+"""Quality of autotuning: complete training steps in every execution config, compared with the selected one"""
 
 import os
 import statistics
@@ -10,7 +10,7 @@ from .record import BERT, JOB_METHODS, SPEED, TEXT, Declared
 
 WORKS = ("sst2", "varied", "pictures", "sst2-base")
 DECLARED = Declared(
-    what="a training step in every way of computing, beside the one that the probe picked",
+    what="a training step in every execution config, compared with the one selected by autotuning",
     measures=(*SPEED, *TEXT, *BERT, *JOB_METHODS, "tools/bench/job.py", "tools/bench/work.py"),
     epochs=200,
     needs="FTKIT_DATA with sst2, instructions and fashion_mnist",
@@ -18,7 +18,7 @@ DECLARED = Declared(
 
 
 def setting(work: str, method: str, rows: int = 32) -> tuple:
-    "A model with a method on it, its task, the batch that the probe sees, and a whole one."
+    "A model with a method attached, its task, the batch used for autotuning, and a complete batch."
     from ftkit.methods.core import set_modes
     from ftkit.probe import ordinary
 
@@ -52,7 +52,7 @@ def step(model, task, batch, optimizer, precision: str):
 
 
 def grid(model, task, batch, repeats: int) -> dict:
-    "Median seconds of a step in every way; the first round is not counted."
+    "Median seconds of a step in every execution config; the first round is not counted."
     import torch
 
     from ftkit.kernels import faster
@@ -70,7 +70,7 @@ def grid(model, task, batch, repeats: int) -> dict:
 
 
 def against_grid(work: str, method: str, repeats: int) -> dict:
-    "What the probe picked and took, and the median seconds of a step in every way."
+    "The config selected by autotuning, its duration, and the median seconds of a step in every config."
     import torch
 
     from ftkit.probe import probed
@@ -96,5 +96,5 @@ def against_grid(work: str, method: str, repeats: int) -> dict:
 
 
 def measure(repeats: int = 7, only: tuple = ()) -> dict:
-    "Every work, full and LoRA."
+    "Every workload, with full fine-tuning and LoRA."
     return dict(rows=[against_grid(w, m, repeats) for w in only or WORKS for m in ("full", "lora")])

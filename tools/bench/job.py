@@ -1,9 +1,9 @@
-"""One whole job, timed: from rows to a tuned model, by this kit or by a peer.
+"""One complete job, timed: from rows to a fine-tuned model, by ftkit or by another tool.
 
     python tools/bench/job.py WORK METHOD WHO [--precision fp32] [--epochs 3] [--steps N] [--rows N]
 
-Peers are Trainer with peft, a bare loop, and the tutorial that pads everything. Prints one line of JSON. Imports and
-the reading of files are not counted; making the model, tokenising, training and one evaluation per epoch are.
+The other tools are Trainer with peft, a plain loop, and the tutorial that pads everything. Prints one line of JSON.
+Imports and reading files are not counted; creating the model, tokenising, training and one evaluation per epoch are.
 """
 
 import argparse
@@ -35,11 +35,11 @@ IMPORTED = ("datasets", "peft", "ftkit.api", "ftkit.data.splits", "ftkit.tasks.t
 RATES = {"full": 1e-4, "lora": 5e-4, "head": 1e-3, "top2": 1e-4, "top6": 1e-4}
 
 
-# ---- this kit
+# ---- ftkit
 
 
 def kit(a, work, train, valid):
-    "`finetune` for text; the same verbs with a ten-line task elsewhere."
+    "`finetune` for text; for other tasks, the same functions with a ten-line task."
     if work.kind != "text":
         return by_parts(a, work, train, valid)
     from datasets import Dataset
@@ -70,7 +70,7 @@ def kit(a, work, train, valid):
 
 
 def by_parts(a, work, train, valid):
-    "What `finetune` does, for a task that is not registered."
+    "The steps of `finetune`, for a task that is not registered."
     from dataclasses import asdict
 
     from ftkit.data.batching import Batches
@@ -98,7 +98,7 @@ def by_parts(a, work, train, valid):
 
 
 def fitted(a, model, task, method, batches, held, way, device):
-    "The learner after its fit, with the cache of frozen layers where that is asked for."
+    "The learner after its fit, with the feature cache if requested."
     from ftkit.probe import autocast
     from ftkit.run import evaluate_rows
     from ftkit.train import Learner
@@ -124,11 +124,11 @@ def fitted(a, model, task, method, batches, held, way, device):
     ).fit()
 
 
-# ---- the peers
+# ---- the other tools
 
 
 def image_sets(a, train, valid):
-    "Trainer's data sets of images, flipped at random for training where that is asked for, and its collator."
+    "Trainer's image datasets, with random flips for training if requested, and its collator."
     from datasets import Dataset, Features, Image, Value
     from torchvision.transforms.v2 import RandomHorizontalFlip
     from transformers import default_data_collator
@@ -153,7 +153,7 @@ def image_sets(a, train, valid):
 
 
 def text_sets(work, names, train, valid, tutorial):
-    "Trainer's data sets of text, and the collator that pads them; the tutorial pads to the end before."
+    "Trainer's text datasets, and the collator that pads them; the tutorial pads to max length when tokenising."
     from datasets import Dataset
     from transformers import AutoTokenizer, DataCollatorForLanguageModeling, DataCollatorWithPadding
 
@@ -176,7 +176,7 @@ def text_sets(work, names, train, valid, tutorial):
 
 
 def arguments(a, work, tutorial):
-    "Trainer's arguments: as its documentation sets them for speed, or as its tutorial does."
+    "Trainer's arguments: those that its documentation recommends for speed, or those of its tutorial."
     from transformers import TrainingArguments
 
     speed = {}
@@ -208,7 +208,7 @@ def accuracy(predicted):
 
 
 def trainer(a, work, train, valid, tutorial=False):
-    "Trainer and peft, as their documentation sets them up: similar lengths together, padded to the longest of a batch."
+    "Trainer and peft, configured as documented: grouped by length, padded to the longest sequence of a batch."
     from transformers import Trainer
 
     names = names_of(work, train)
@@ -230,7 +230,7 @@ def trainer(a, work, train, valid, tutorial=False):
 
 
 def with_lora(model, work):
-    "All matrices of the blocks, as this kit does."
+    "LoRA on all linear layers of the blocks, as in ftkit."
     from peft import LoraConfig, TaskType, get_peft_model
 
     kind = {
@@ -262,7 +262,7 @@ def only(model, work, top):
 
 
 def bare(a, work, train, valid):
-    "What one would write by hand, with the batches of this kit."
+    "A plain PyTorch loop with ftkit's batches."
     from ftkit.data.batching import Batches
 
     names = names_of(work, train)
@@ -283,7 +283,7 @@ def bare(a, work, train, valid):
 
 
 def epoch(a, model, task, batches, optimizer, params, done, total) -> int:
-    "One epoch of the bare loop, or what is left of the steps; returns the steps done."
+    "One epoch of the plain loop, or the remaining steps; returns the number of steps done."
     from ftkit.probe import autocast
     from ftkit.train import factor
 
@@ -324,9 +324,9 @@ def asked():
     p.add_argument("--steps", type=int)
     p.add_argument("--rows", type=int, default=2000)
     p.add_argument("--batch", type=int, default=32)
-    p.add_argument("--flip", action="store_true", help="images are flipped at random")
-    p.add_argument("--rate", type=float, help="the learning rate, for the kit")
-    p.add_argument("--cache", type=int, default=1, help="0 keeps the kit from caching what is frozen")
+    p.add_argument("--flip", action="store_true", help="flip training images at random")
+    p.add_argument("--rate", type=float, help="the learning rate, for ftkit")
+    p.add_argument("--cache", type=int, default=1, help="0 disables ftkit's cache of frozen layers")
     return p.parse_args()
 
 
@@ -340,7 +340,7 @@ def main():
     valid = tuple(x[:few] for x in valid) if work.kind == "image" else valid[:few]
     if a.who == "kit" and work.kind == "text":
         work.folder(len({r["label"] for r in train}))
-    for module in IMPORTED:  # for nobody are imports counted
+    for module in IMPORTED:  # imports are not counted for any tool
         importlib.import_module(module)
     from datasets import disable_progress_bars
     from transformers import Trainer  # noqa: F401

@@ -1,4 +1,4 @@
-"""Speed of whole jobs, side by side: every run in a process of its own, alternating, several times"""
+"""Speed of complete jobs compared with other tools: every run in its own process, alternating, several times"""
 
 import json
 import math
@@ -8,10 +8,10 @@ import tempfile
 from .processes import job
 from .record import BERT, FIT, JOB_METHODS, SPEED, TEXT, Declared
 
-# Who runs it in which precision ("own": as each picks by itself; Trainer's own is fp32).
+# Tool and precision ("own": the default of each tool; fp32 for Trainer).
 SAME = ("trainer fp32", "kit fp32", "trainer bf16", "kit bf16", "kit own")
 PLAIN = ("trainer fp32", "kit fp32", "kit own")
-# Work, methods, options of the job, who runs it, and how often.
+# Workload, methods, options of the job, tools, and number of repeats.
 PLAN = [
     ("sst2", ("full", "lora"), "--rows 1000", (*SAME, "bare fp32"), 3),
     ("varied", ("full", "lora"), "--rows 200", SAME, 3),
@@ -29,7 +29,7 @@ PLAN = [
     ("pictures-12", ("head",), "--rows 300 --epochs 3 --flip", PLAIN, 3),
 ]
 DECLARED = Declared(
-    what="whole jobs against Trainer with peft: seconds and peak memory, alternating",
+    what="complete jobs compared with Trainer and peft: seconds and peak memory, alternating",
     measures=(*FIT, *SPEED, *TEXT, *BERT, *JOB_METHODS, "tools/bench/job.py", "tools/bench/work.py"),
     epochs=3500,
     needs="FTKIT_DATA with sst2, instructions and fashion_mnist",
@@ -37,7 +37,7 @@ DECLARED = Declared(
 
 
 def run(work: str, method: str, who: str, options: str) -> dict:
-    "One job in a fresh process, with caches of its own."
+    "One job in a new process, with its own caches."
     name, precision = who.split()
     with tempfile.TemporaryDirectory() as home:
         found = job(work, method, name, "--precision", precision, *options.split(), home=home)
@@ -45,14 +45,14 @@ def run(work: str, method: str, who: str, options: str) -> dict:
 
 
 def told(r: dict) -> str:
-    "A run in one line."
+    "A run as one line of text."
     sizes = f"{r['seconds']:8.1f} s{r['peak'] / 1e6:9.0f} MB"
     results = f"loss {r['loss'] or 0:.4f}  {r['quality']:.4f}  {r['precision']}"
     return f"{r['work']:14s}{r['method']:6s}{r['ran']:14s}{sizes}   {results}"
 
 
 def all_runs(plan: list, repeats: int) -> list[dict]:
-    "Every run of a plan, everyone in turn, in alternating order; `repeats` of 0 takes the plan's own."
+    "Every run of a plan, in alternating order of the tools; `repeats=0` uses the number given in the plan."
     runs = []
     cases = [(work, method, *rest) for work, methods, *rest in plan for method in methods]
     for work, method, options, whos, usual in cases:
@@ -64,7 +64,7 @@ def all_runs(plan: list, repeats: int) -> list[dict]:
 
 
 def ratio(peers: list[float], ours: list[float]) -> dict | None:
-    "How many times faster than a peer, run by run: median, least and most."
+    "Speed-up over another tool, run by run: median, minimum and maximum."
     pairs = [a / b for a, b in zip(peers, ours)]
     if not pairs:
         return None
@@ -72,7 +72,7 @@ def ratio(peers: list[float], ours: list[float]) -> dict | None:
 
 
 def summarised(key: tuple, mine: list[dict]) -> dict:
-    "The line of one work, method and options."
+    "The row of one workload, method and options."
     times = {w: [r["seconds"] for r in mine if r["ran"] == w] for w in dict.fromkeys(r["ran"] for r in mine)}
     peak = {w: statistics.median(r["peak"] for r in mine if r["ran"] == w) for w in times}
     base = "tutorial" if "tutorial fp32" in times else "trainer"
@@ -94,7 +94,7 @@ def summarised(key: tuple, mine: list[dict]) -> dict:
 
 
 def summary(runs: list[dict]) -> list[dict]:
-    "One line per work, method and options: seconds of each, and how many times the kit is faster."
+    "One row per workload, method and options: seconds of each tool, and the speed-up of ftkit."
     groups = {}
     for r in runs:
         groups.setdefault((r["work"], r["method"], r["options"]), []).append(r)
@@ -111,7 +111,7 @@ def geometric(rows: list[dict], column: str) -> dict | None:
 
 
 def measure(repeats: int = 0, only: tuple = ()) -> dict:
-    "All runs, a line for each job, and the means; with `only`, some works."
+    "All runs, a row for each job, and the means; with `only`, for some workloads."
     runs = all_runs([r for r in PLAN if not only or r[0] in only], repeats)
     rows = summary(runs)
     means = {c: geometric(rows, c) for c in ("fp32", "bf16", "own")}

@@ -1,4 +1,4 @@
-"""The support matrix: every method on a tiny model of every family, as the tests judge it"""
+"""The support matrix: every method on a tiny model of every family, tested with the invariants"""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Every method on one checkpoint and one task: quality at three sizes of data, and what it trains, stores and costs"""
+"""Every method on one checkpoint and task: accuracy at three dataset sizes, parameters, bytes and cost"""
 
 import os
 import statistics
@@ -11,9 +11,9 @@ from .record import BERT, FIT, SPEED, TEXT, Declared
 SIZES = {64: 6, 320: 4, 1280: 3}  # training examples -> epochs
 VALID = 300
 NOT_HERE = ("visual_prompt",)  # for images
-LAST = ("adalora", "diff_pruning")  # these end with what is left after pruning
+LAST = ("adalora", "diff_pruning")  # these end with the pruned model
 DECLARED = Declared(
-    what="every method on bert-mini and reviews, at three sizes of data: accuracy, seconds, memory, bytes",
+    what="every method on bert-mini and reviews, at three dataset sizes: accuracy, seconds, memory, bytes",
     measures=(*FIT, *SPEED, *TEXT, *BERT, "ftkit/methods/*.py", "ftkit/data/reviews.py"),
     epochs=1400,
     seeds=(0, 1, 2, 3, 4),
@@ -21,7 +21,7 @@ DECLARED = Declared(
 
 
 def answer_ms(model, batch, others, rounds: int = 15) -> tuple[float, float]:
-    "Milliseconds for a batch, and how many times those of the base, in alternation."
+    "Milliseconds for a batch, and the ratio to the base model's, measured in alternation."
     import torch
 
     def once(m):
@@ -37,7 +37,7 @@ def answer_ms(model, batch, others, rounds: int = 15) -> tuple[float, float]:
 
 
 def one(name: str, rows: int, epochs: int, seed: int):
-    "One fine-tuning."
+    "One fine-tuning run."
     import ftkit as ft
     from ftkit.data.reviews import splits
 
@@ -57,7 +57,7 @@ def stored(model) -> int:
 
 
 def costs(runs: list) -> dict:
-    "What trains, what is stored, peak memory, and the time of an answer, before merging and after."
+    "Trainable parameters, stored bytes, peak memory, and inference time before and after merging."
     import ftkit as ft
     from ftkit.data.reviews import splits
     from ftkit.methods.core import attached
@@ -98,7 +98,7 @@ def measured(name: str, seeds: tuple) -> dict:
 
 
 def start_of() -> dict:
-    "The accuracy before training, and that of the majority class."
+    "The accuracy before training, and that of the majority-class baseline."
     import ftkit as ft
     from ftkit.data.reviews import splits
     from ftkit.run import evaluate_rows
@@ -114,7 +114,7 @@ def start_of() -> dict:
 
 
 def measure(seeds: tuple = DECLARED.seeds, only: tuple = ()) -> dict:
-    "A row for each method; with `only`, for some."
+    "A row for each method; with `only`, for some methods."
     os.environ.update(FTKIT_QUIET="1", IN_TEST="1", HF_HUB_OFFLINE="1")
     from ftkit.core import METHODS
 

@@ -1,6 +1,6 @@
-"""The learner's overhead over a bare PyTorch loop on the same batches: paired, alternating, in CPU time.
+"""The learner's overhead over a plain PyTorch loop on the same batches: paired, alternating, in CPU time.
 
-The bare loop is run as one would write it, and again with this kit's kernels, which shows what the loop alone costs.
+The plain loop runs with PyTorch's kernels, and again with ftkit's kernels, which shows the overhead of the loop alone.
 """
 
 import os
@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from .record import BERT, SPEED, TEXT, Declared
 
 DECLARED = Declared(
-    what="CPU time of the learner over that of a bare PyTorch loop on the same batches",
+    what="CPU time of the learner relative to a plain PyTorch loop on the same batches",
     measures=(
         "ftkit/train.py",
         *SPEED,
@@ -26,7 +26,7 @@ DECLARED = Declared(
 
 
 def setting(method, steps: int) -> tuple:
-    "A model with a method on it, and batches: the same for both loops."
+    "A model with a method attached, and batches: the same for both loops."
     import ftkit as ft
     from ftkit.core import seed_everything
     from ftkit.data.batching import Batches
@@ -42,7 +42,7 @@ def setting(method, steps: int) -> tuple:
 
 
 def bare(method, steps: int, kernels: bool = False) -> tuple:
-    "What one would write by hand: forward, loss, backward, clip, step. Returns CPU seconds and the model."
+    "A plain PyTorch loop: forward, loss, backward, clip, step. Returns CPU seconds and the model."
     import torch
 
     from ftkit.kernels import faster, keeping
@@ -85,7 +85,7 @@ LOOPS = {"learner": ours, "bare loop": bare, "bare loop, same kernels": lambda m
 
 
 def overhead(method, rounds: int, steps: int) -> list[dict]:
-    "CPU time of the learner over that of each bare loop, round by round, and how far the weights end apart."
+    "CPU time of the learner relative to each plain loop, per round, and the largest difference of the weights."
     seconds, ends = {name: [] for name in LOOPS}, {}
     for i in range(rounds):
         for name in list(LOOPS)[:: -1 if i % 2 else 1]:

@@ -1,4 +1,4 @@
-"""How near a step of full fine-tuning comes to the fastest product of matrices, in every way of computing"""
+"""Throughput of a full fine-tuning step relative to the fastest matrix product, in every execution config"""
 
 import os
 import statistics
@@ -8,7 +8,7 @@ from dataclasses import asdict
 from .record import SPEED, TEXT, Declared
 
 DECLARED = Declared(
-    what="a step of full fine-tuning of a full-size BERT, as a share of the fastest matrix products",
+    what="throughput of a full fine-tuning step of a full-size BERT, relative to the fastest matrix products",
     measures=("ftkit/train.py", *SPEED, *TEXT),
     epochs=60,
 )
@@ -25,7 +25,7 @@ def clock(f, repeats: int) -> float:
 
 
 def product_peak(dtype, tokens: int, width: int, way) -> float:
-    "Operations per second of the products that a block makes, at their fastest."
+    "Operations per second of the fastest matrix product of a block."
     import torch
 
     found = []
@@ -38,7 +38,7 @@ def product_peak(dtype, tokens: int, width: int, way) -> float:
 
 
 def bert(layers: int, width: int):
-    "A BERT of some size with random weights."
+    "A BERT of the given size with random weights."
     import torch
     import transformers as t
 
@@ -55,7 +55,7 @@ def bert(layers: int, width: int):
 
 
 def step_of(layers: int, width: int, rows: int, length: int) -> tuple:
-    "A function (way, steps) -> None that fine-tunes everything, and the operations of one step."
+    "A function (way, steps) -> None that trains all parameters, and the operations of one step."
     import torch
 
     from ftkit.data.batching import Batches, Rows
@@ -78,7 +78,7 @@ def step_of(layers: int, width: int, rows: int, length: int) -> tuple:
 
 
 def tops_of(tokens: int, width: int) -> dict:
-    "The fastest products in each precision, in operations per second."
+    "The fastest matrix products in each precision, in operations per second."
     import torch
 
     from ftkit.probe import Way
@@ -92,7 +92,7 @@ def tops_of(tokens: int, width: int) -> dict:
 
 
 def measure(layers: int = 12, width: int = 768, rows: int = 32, length: int = 64, repeats: int = 3) -> dict:
-    "Seconds of a step and its share of the peak, for each way."
+    "Seconds of a step and its fraction of the peak, for each execution config."
     os.environ.update(FTKIT_QUIET="1", IN_TEST="1")
     import torch
 

@@ -1,4 +1,4 @@
-"""Whole jobs in processes of their own: `job.py` run once, with its caches where the caller says"""
+"""Complete jobs in their own processes: run `job.py` once, with its caches in a given folder"""
 
 import json
 import os
@@ -10,7 +10,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def job(*args, home) -> dict:
-    "What one job measured about itself; `args` as on its command line, `home` the folder of its caches."
+    "The measurements of one job; `args` as on its command line, `home` is the folder of its caches."
     env = dict(os.environ, FTKIT_HOME=str(home), PYTHONWARNINGS="ignore")
     command = [sys.executable, str(HERE / "job.py"), *map(str, args)]
     done = subprocess.run(command, capture_output=True, text=True, env=env)

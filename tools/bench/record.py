@@ -1,4 +1,4 @@
-"""What a measurement declares about itself, and the file that its result is kept in.
+"""What a measurement declares about itself, and the file in which its result is saved.
 
 A measurement is a file of this folder with `DECLARED = Declared(...)` and `measure(...) -> dict`. Its result, as
 measured without options, is `bench/evidence/NAME.json`; pages read that with `ftkit.core.evidence("NAME")`.
@@ -31,23 +31,23 @@ JOB_METHODS = tuple(f"ftkit/methods/{m}.py" for m in ("core", "full", "head", "f
 
 @dataclass(frozen=True)
 class Declared:
-    "What a measurement says about itself before it runs."
+    "What a measurement declares before it runs."
 
     what: str  # one line
     measures: tuple[str, ...]  # the files it measures: patterns relative to the repository
-    epochs: float  # how long it takes, in epochs of bert-mini (all parameters, on `reviews`)
+    epochs: float  # duration in epochs of bert-mini (all parameters, on `reviews`)
     seeds: tuple[int, ...] = (0,)
-    needs: str = ""  # data that does not come with the package
+    needs: str = ""  # data that is not part of the package
 
 
 def names() -> list[str]:
-    "The measurements there are: the files of this folder that declare something."
+    "The names of all measurements: the files of this folder that define `DECLARED`."
     found = (p for p in HERE.glob("[a-z]*.py") if re.search(r"^DECLARED = ", p.read_text(encoding="utf-8"), re.M))
     return sorted(p.stem for p in found)
 
 
 def measured() -> list[str]:
-    "The measurements whose result is there."
+    "The measurements that have a stored result."
     return [name for name in names() if (EVIDENCE / f"{name}.json").exists()]
 
 
@@ -64,13 +64,13 @@ def measured_files(name: str, declared: Declared) -> dict[str, str]:
     for pattern in declared.measures:
         files = {p.relative_to(ROOT).as_posix() for p in ROOT.glob(pattern)}
         if not files:
-            raise ValueError(f"{name} measures {pattern}, and there is no such file")
+            raise ValueError(f"{name} measures {pattern}, but no such file exists")
         found |= {f for f in files if not f.endswith("/__init__.py")}
     return {f: code_hash(ROOT / f) for f in sorted(found)}
 
 
 def changed(name: str) -> list[str]:
-    "The files that are not what they were when `name` was measured: changed, gone or new since."
+    "The files that differ from those that `name` measured: changed, deleted or new."
     from ftkit.core import read_json
 
     before = read_json(EVIDENCE / f"{name}.json")["modules"]
@@ -79,7 +79,7 @@ def changed(name: str) -> list[str]:
 
 
 def git(*args: str) -> str:
-    "What a git command prints; nothing where there is no git."
+    "The output of a git command; empty if git is not available."
     try:
         return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     except OSError:
@@ -113,7 +113,7 @@ print(run.resources["seconds"])
 
 
 def yardstick() -> float:
-    "Seconds of one epoch of bert-mini here and now, all parameters, on `reviews`; the second of two."
+    "Seconds of one epoch of bert-mini on this machine, all parameters, on `reviews`; the second of two."
     done = subprocess.run([sys.executable, "-c", YARDSTICK], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
@@ -121,7 +121,7 @@ def yardstick() -> float:
 
 
 def command(name: str, options: dict) -> str:
-    "The command that measures the same again."
+    "The command that repeats the measurement."
     if not options:
         return f"make evidence NAME={name}"
     told = {k: ",".join(map(str, v)) if isinstance(v, tuple) else v for k, v in options.items()}
@@ -129,7 +129,7 @@ def command(name: str, options: dict) -> str:
 
 
 def record(name: str, **options) -> dict:
-    "Measure, and return everything that belongs in the file. The hashes are taken before, and must be the same after."
+    "Measure, and return the content of the file. The hashes are computed before and must be the same after."
     from ftkit.core import versions
 
     module = load(name)

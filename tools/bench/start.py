@@ -1,8 +1,8 @@
-"""From the start of a process to the end of a one-step job: CPU seconds and modules, beside Trainer's script and a bare
-one.
+"""From the start of a process to the end of a one-step job: CPU seconds and modules, compared with a script that uses
+Trainer and a plain one.
 
-Every job is a process of its own, in turns; all compute in 32 bits (the checkpoint is stored in 16, and transformers
-keeps that). `--against` names another checkout of this project to measure beside this one.
+Every job has its own process, in turns; all compute in 32 bits (the checkpoint is stored in 16 bits, which transformers
+would keep). `--against` names another checkout of this project to compare with this one.
 """
 
 import json
@@ -17,7 +17,7 @@ from pathlib import Path
 from .record import BERT, FIT, ROOT, SPEED, TEXT, Declared
 
 DECLARED = Declared(
-    what="CPU seconds from process start to the end of a one-step job, against Trainer with peft and a bare script",
+    what="CPU seconds from process start to the end of a one-step job, compared with Trainer and a plain script",
     measures=(
         "ftkit/__init__.py",
         "ftkit/core.py",
@@ -85,7 +85,7 @@ Trainer(model, arguments, train_dataset=data.select(range(64)), eval_dataset=dat
 
 
 def cost(code: str, *argv, root: Path, home: str) -> tuple[float, int]:
-    "CPU seconds of a process that runs some code, and the modules it held at the end."
+    "CPU seconds of a process that runs the code, and the number of modules loaded at its end."
     own = dict(
         PYTHONPATH=str(root),
         FTKIT_HOME=f"{home}/ftkit",
@@ -108,7 +108,7 @@ def cost(code: str, *argv, root: Path, home: str) -> tuple[float, int]:
 
 
 def table_of_rows(folder: str) -> Path:
-    "80 generated reviews as a CSV file: 64 to train on."
+    "80 generated reviews as a CSV file: 64 for training."
     from ftkit.data.reviews import reviews
 
     path = Path(folder, "reviews.csv")
@@ -117,7 +117,7 @@ def table_of_rows(folder: str) -> Path:
 
 
 def measure(repeats: int = 5, against: str = "") -> dict:
-    "Rows of seconds by job and method; ratios repeat by repeat, their median beside them."
+    "Seconds by job and method, and the ratios of each repeat with their median."
     jobs = {"ftkit": (OURS, ROOT), "trainer": (TRAINER, ROOT), "bare": (BARE, ROOT)}
     if against:
         jobs["before"] = (OURS, Path(against).resolve())

@@ -1,4 +1,4 @@
-"""What twenty learning rates for one head cost: one process after the other, on one shelf of cached states"""
+"""The cost of twenty learning rates for one head: consecutive processes that share a cache directory"""
 
 import tempfile
 
@@ -6,7 +6,7 @@ from .processes import job
 from .record import FIT, JOB_METHODS, SPEED, TEXT, Declared
 
 DECLARED = Declared(
-    what="twenty heads on one frozen trunk, a process each, in passes of that trunk",
+    what="twenty heads on one frozen backbone, a process each, in forward passes of the backbone",
     measures=(*FIT, *SPEED, *TEXT, *JOB_METHODS, "tools/bench/job.py", "tools/bench/work.py"),
     epochs=250,
     needs="FTKIT_DATA with sst2",
@@ -14,7 +14,7 @@ DECLARED = Declared(
 
 
 def measure(rows: int = 4000, runs: int = 20, work: str = "sst2-base") -> dict:
-    "Seconds of search, filling and training for each learning rate, beside one epoch without the cache."
+    "Seconds of lookup, caching and training for each learning rate, and of one epoch without the cache."
     with tempfile.TemporaryDirectory() as home:
         fixed = (work, "head", "kit", "--rows", rows)
         job(*fixed, "--steps", 1, "--cache", 0, home=home)

@@ -1,9 +1,9 @@
-"""What pretraining is worth on real images: both minis, two data sets, three sizes, four methods, two starts.
+"""The effect of pretraining on real images: two minis, datasets and initialisations, three sizes, four methods.
 
-The error is 1 - accuracy on digits and 1 - AUC on X-rays (PneumoniaMNIST). Every run has the same steps, and is judged
-once, on the test set. Each method runs at its own learning rate. What suits pretrained weights need not suit random
-ones; so at 200 rows all of the model is also trained at six learning rates, and each start is given its best, chosen
-on the rows it is judged by: an upper bound for both.
+The error is 1 - accuracy on digits and 1 - AUC on X-rays (PneumoniaMNIST). Every run has the same steps and is
+evaluated once, on the test set. Each method uses its own learning rate. A learning rate that suits pretrained weights
+need not suit random ones; so at 200 rows the whole model is also trained at six learning rates, and each
+initialisation uses the best of them, selected on the test rows: an upper bound for both.
 """
 
 import os
@@ -14,7 +14,7 @@ from .record import FIT, IMAGES, ROOT, Declared
 
 METHODS = ("head", "gradual_unfreeze", "full", "lora")
 SIZES = {50: 40, 200: 80, 1000: 160}  # training examples -> optimiser steps
-RATES = (0.2, 0.5, 1, 2, 5, 10)  # times a method's own
+RATES = (0.2, 0.5, 1, 2, 5, 10)  # relative to the method's own
 DECLARED = Declared(
     what="resnet-mini and vit-mini from pretrained and from random weights, on digits and X-rays",
     measures=(
@@ -32,7 +32,7 @@ DECLARED = Declared(
 
 
 def xrays() -> tuple:
-    "PneumoniaMNIST's train and test parts as rows."
+    "PneumoniaMNIST's train and test splits as rows."
     import numpy as np
 
     from ftkit.data.pictures import of_values
@@ -44,21 +44,21 @@ def xrays() -> tuple:
 
 
 def sets() -> dict:
-    "name -> (rows to draw from, test rows, metric)."
+    "name -> (rows to sample from, test rows, metric)."
     from ftkit.data.digits import digits
 
     return {"digits": (digits(1197), digits(600, "test"), "accuracy"), "pneumonia": (*xrays(), "auc")}
 
 
 def drawn(pool, seed: int, size: int):
-    "Rows of a seed."
+    "A random sample of `size` rows for a seed."
     import numpy as np
 
     return pool.select(np.random.default_rng([seed, size]).permutation(len(pool))[:size])
 
 
 def one(mini: str, train, test, metric: str, method: str, steps: int, pretrained: bool, seed: int, lr=None) -> float:
-    "The metric of one run, judged once."
+    "The metric of one run, evaluated once."
     import ftkit as ft
     from ftkit.run import evaluate_rows
 
@@ -81,7 +81,7 @@ def one(mini: str, train, test, metric: str, method: str, steps: int, pretrained
 
 
 def line(mini: str, data: str, rows: int, method: str, metric: str, mean: dict, every: dict, **more) -> dict:
-    "One row of the table, said as well."
+    "One row of the table, which is also printed."
     gone = 1 - (1 - mean[True]) / max(1e-9, 1 - mean[False])
     means = f"{mean[True]:.3f} against {mean[False]:.3f}"
     print(f"{mini:12s}{data:11s}{rows:5d}  {method:17s}{means}: {gone:+.0%} of the error", flush=True)
@@ -112,7 +112,7 @@ def compared(mini: str, name: str, pool, test, metric: str, size: int, method: s
 
 
 def at_its_best(mini: str, name: str, pool, test, metric: str, seeds: tuple, size: int = 200) -> dict:
-    "All of the model trained on 200 rows, each start at the best of six learning rates."
+    "The whole model trained on 200 rows, each initialisation at the best of six learning rates."
     import ftkit as ft
 
     own = ft.Full().plan(ft.load(mini, task="image-classification", num_labels=2, seed=0).anatomy).lr
@@ -128,7 +128,7 @@ def at_its_best(mini: str, name: str, pool, test, metric: str, seeds: tuple, siz
 
 
 def measure(seeds: tuple = DECLARED.seeds, only: tuple = ("resnet-mini", "vit-mini")) -> dict:
-    "All runs, and one line for each mini, data set, size and method."
+    "All runs, and one row for each mini, dataset, size and method."
     os.environ["FTKIT_QUIET"] = "1"
     rows = []
     for mini in only:

@@ -1,4 +1,4 @@
-"""What whole jobs work on: data, models and tasks, the same for this kit and for its peers"""
+"""Data, models and tasks of the complete jobs, the same for ftkit and for the other tools"""
 
 import json
 import os
@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 os.environ.update(FTKIT_QUIET="1", IN_TEST="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="true")
 DATA = Path(os.environ.get("FTKIT_DATA") or ROOT.parent / "shared" / "data")
-VALID = 400  # rows to validate on, at most
+VALID = 400  # maximum number of validation rows
 SCRATCH = Path(os.environ.get("FTKIT_BENCH") or Path(tempfile.gettempdir()) / "ftkit-bench")
 MINI = ROOT / "ftkit" / "zoo" / "bert_mini"
 
@@ -21,7 +21,7 @@ from torch.nn import functional as F  # noqa: E402
 
 import ftkit as ft  # noqa: E402
 
-# ---- what is worked on: rows to train and to validate on
+# ---- data: training and validation rows
 
 
 def sst2(rows):
@@ -35,7 +35,7 @@ def sst2(rows):
 
 
 def varied(rows):
-    "Instructions with answers from four collections, 14 to 256 tokens; the label is the collection."
+    "Instructions with responses from four collections, 14 to 256 tokens; the label is the collection."
     found = []
     for f in ("alpaca_gpt4_en", "lima", "llms_from_scratch", "dolly_sample"):
         found += [
@@ -47,7 +47,7 @@ def varied(rows):
 
 
 def pictures(rows):
-    "Fashion-MNIST as colour pictures of 32 x 32, ten labels."
+    "Fashion-MNIST as colour images of 32 x 32, ten labels."
     z = np.load(DATA / "fashion_mnist" / "fashion_mnist.npz")
 
     def make(x, y, n):
@@ -58,16 +58,16 @@ def pictures(rows):
 
 
 def wide_pictures(rows):
-    "The same pictures, three times as wide and high."
+    "The same images, enlarged three times in both directions."
     return tuple((x.repeat(3, 1).repeat(3, 2), y) for x, y in pictures(rows))
 
 
-# ---- the models: the bundled one, or an architecture with random weights in a folder, the same for all
+# ---- models: the bundled one, or an architecture with random weights in a folder, the same for all
 
 
 @dataclass
 class Work:
-    "Data, the way they are asked about, and a model."
+    "Data, the kind of task, and a model."
 
     data: object
     kind: str = "text"  # "text", "image" or "causal"
@@ -76,7 +76,7 @@ class Work:
     bundled: bool = False
 
     def model(self, labels):
-        "The model for peers and for tasks of this file; the same weights for all."
+        "The model for the other tools and for the tasks of this file; the same weights for all."
         import transformers as t
 
         t.logging.set_verbosity_error()
@@ -86,7 +86,7 @@ class Work:
         return {"text": self.text, "image": self.image, "causal": self.causal}[self.kind](t, labels)
 
     def size(self) -> dict:
-        "Layers, width and heads, as configurations of BERT and ViT call them."
+        "Layers, width and heads, with the names used by the configurations of BERT and ViT."
         heads = max(2, self.width // 64 if self.width > 192 else 6)
         return dict(
             num_hidden_layers=self.layers,
@@ -122,7 +122,7 @@ class Work:
         return t.GPT2LMHeadModel(config)
 
     def folder(self, labels):
-        "The same model as a folder that `finetune` opens."
+        "The same model as a folder for `finetune`."
         if self.bundled:
             return "bert-mini"
         to = SCRATCH / f"bert-{self.layers}x{self.width}"
@@ -160,7 +160,7 @@ METHODS = {
 
 
 class Plain(torch.nn.Module):
-    "A model of pictures whose answer is called logits."
+    "Wraps an image model so that its output has an attribute `logits`."
 
     def __init__(self, model):
         super().__init__()
@@ -170,11 +170,11 @@ class Plain(torch.nn.Module):
         return type("Out", (), {"logits": self.model(pixel_values)})
 
 
-# ---- the tasks of this file
+# ---- tasks of this file
 
 
 def picture_rows(pictures, labels):
-    "Pictures decoded once, kept as bytes."
+    "Images decoded once and stored as bytes."
     from ftkit.data.pictures import Geometry, PictureRows
 
     return PictureRows(
@@ -183,7 +183,7 @@ def picture_rows(pictures, labels):
 
 
 class Pictures:
-    "Ten labels for pictures: a task of ten lines."
+    "Image classification with ten labels: a minimal task."
 
     name, metric, greater_is_better, classes = "image-classification", "accuracy", True, list(range(10))
 
@@ -204,7 +204,7 @@ class Pictures:
 
 
 class NextToken:
-    "The loss of a causal language model: a task of ten lines."
+    "The loss of a causal language model: a minimal task."
 
     name, metric, greater_is_better, classes = "text-generation", "loss", False, [0]
 
@@ -226,7 +226,7 @@ class NextToken:
 
 
 class MeanLoss:
-    "Streams the mean loss."
+    "Accumulates the mean loss."
 
     def __init__(self, task):
         self.task, self.sum, self.count = task, 0.0, 0
@@ -240,12 +240,12 @@ class MeanLoss:
 
 
 def names_of(work, train) -> list:
-    "The classes of a work."
+    "The classes of a workload."
     return sorted({r["label"] for r in train}) if work.kind == "text" else list(range(10))
 
 
 def task_of(work, names):
-    "The task: the registered one for text, else one of this file."
+    "The task: the registered one for text, otherwise one of this file."
     from ftkit.tasks.text_classification import TextClassification
 
     return {"text": TextClassification(classes=names), "image": Pictures(), "causal": NextToken()}[work.kind]
