@@ -22,21 +22,21 @@ _WHERE = {
     "lab": "compare Comparison find_lr",
     "core": "FtError",
     "share": "save_delta load_delta",
-    "many": "Deltas",
+    "many": "MultiAdapter",
     "store": "cache",
     "recipes.contrastive": "contrast",
     "advice": "estimate",
     "train": "Learner",
     "run": "Run",
     "methods.full": "Full",
-    "methods.head": "Head",
+    "methods.head": "LinearProbe",
     "methods.layerwise_lr": "LayerwiseLR",
     "methods.select": "Select",
     "methods.freeze": "Freeze",
     "methods.gradual_unfreeze": "GradualUnfreeze",
     "methods.bitfit": "BitFit",
-    "methods.norm_tuning": "NormTuning",
-    "methods.sparse": "Sparse",
+    "methods.norm_tuning": "LNTuning",
+    "methods.sparse": "FISHMask",
     "methods.diff_pruning": "DiffPruning",
     "methods.lora": "LoRA",
     "methods.dora": "DoRA",
@@ -47,8 +47,8 @@ _WHERE = {
     "methods.ia3": "IA3",
     "methods.peft_methods": "Peft",
     "methods.adapter": "Adapter",
-    "methods.prompt": "Prompt",
-    "methods.prefix": "Prefix",
+    "methods.prompt": "PromptTuning",
+    "methods.prefix": "PrefixTuning",
     "methods.visual_prompt": "VisualPrompt",
     "methods.ptuning": "PTuning PTuningV2",
     "methods.hard_prompt": "HardPrompt",
@@ -76,9 +76,9 @@ def _later(name):
 
 
 def _imported(module):
-    from .core import collector_paused
+    from .core import gc_paused
 
-    with collector_paused():
+    with gc_paused():
         return import_module(f".{module}", __name__)
 
 

@@ -9,24 +9,24 @@ __all__ = [
     "list_tasks",
     "list_checkpoints",
     "list_datasets",
-    "listed",
-    "read_data",
-    "build",
-    "keep_room",
-    "check_words",
-    "from_boundary",
-    "Phased",
+    "registry_table",
+    "prepare_data",
+    "load_checkpoint_and_task",
+    "check_lengths",
+    "check_unknown_tokens",
+    "maybe_cache_features",
+    "PhasedFeatureCache",
     "device_of",
-    "way_for",
-    "learner_for",
-    "run_of",
+    "pick_execution",
+    "make_learner",
+    "make_run",
     "majority_baseline",
     "last_metrics",
     "finetune",
     "check_numbers",
-    "called",
-    "named",
-    "parted",
+    "source_name",
+    "column_overrides",
+    "split_options",
     "show_batch",
     "train",
     "resume",
@@ -45,57 +45,58 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .checkpoints import load, positions, quiet
+from .checkpoints import load, max_positions
 from ftkit.core import (
     CHECKPOINTS,
     DATASETS,
     METHODS,
     TASKS,
     FtError,
+    check_integer,
+    check_number,
+    log_info,
     main_process,
-    positive_number,
     read_json,
     resolve,
     rng_state,
-    say,
     seed_everything,
     set_rng_state,
     versions,
-    whole_number,
     write_json,
 )
-from .data.batching import Batches
-from .methods.core import attached, describe, from_description, set_modes
+from .data.batching import DataLoader
+from .methods.core import attached, from_dict, set_modes, to_dict
 from .methods.core import method as make_method
-from .probe import AGREED, Way, autocast, ordinary, probed
-from .run import Memory, Run, evaluate_rows, identity, occupy
+from .probe import AGREED, ExecutionConfig, autocast, autotune, median_length_batch
+from .run import PeakMemory, Run, claim_run_folder, evaluate, run_identity
 from .share import load_delta
-from .tasks.core import settle_side
+from .tasks.core import pick_padding_side
 from .train import Learner
+from .weights import silence_transformers
 
 
 # %% ../nbs/70_api.ipynb #843e5f06
 def list_methods() -> pd.DataFrame:
     "The available methods, by name."
-    return listed(METHODS)
+    return registry_table(METHODS)
 
 
 def list_tasks() -> pd.DataFrame:
     "The available tasks, by name."
-    return listed(TASKS)
+    return registry_table(TASKS)
 
 
 def list_checkpoints() -> pd.DataFrame:
     "The checkpoints bundled with the package, by name."
-    return listed(CHECKPOINTS)
+    return registry_table(CHECKPOINTS)
 
 
 def list_datasets() -> pd.DataFrame:
     "The data sets bundled with the package, by name."
-    return listed(DATASETS)
+    return registry_table(DATASETS)
 
 
-def listed(table: dict) -> pd.DataFrame:
+def registry_table(table: dict) -> pd.DataFrame:
     "A registry as a table."
     rows = [{"name": n, "what it is": e.summary, "for": e.family} for n, e in table.items()]
     return pd.DataFrame(rows).loc[:, lambda d: (d != "").any()]
@@ -106,7 +107,7 @@ method = make_method
 
 
 # %% ../nbs/70_api.ipynb #5bb1d0b8
-def read_data(spec: dict, data, valid, keep_leaks=False, clean=False, **reading):
+def prepare_data(spec: dict, data, valid, keep_leaks=False, clean=False, **reading):
     "Cleaned and split data for a specification; inferred settings are written into the specification."
     from ftkit.data.splits import prepare
 
@@ -135,21 +136,21 @@ def read_data(spec: dict, data, valid, keep_leaks=False, clean=False, **reading)
         if spec["classes"]
         else ""
     )
-    say(f"{len(found.train)} training examples, {spec['valid_rows']} validation examples{kinds}")
+    log_info(f"{len(found.train)} training examples, {spec['valid_rows']} validation examples{kinds}")
     return found
 
 
 # %% ../nbs/70_api.ipynb #40c85224
-def build(spec: dict):
+def load_checkpoint_and_task(spec: dict):
     "Load the checkpoint and create the task of a specification. Raises `FtError` where the base weights differ."
     seed_everything(spec["seed"])
     told = spec.get("asked", {}) | ({"max_length": spec["max_length"]} if spec["max_length"] else {})
     task = resolve("task", spec["task"])(classes=spec["classes"], columns=spec["columns"], **told)
-    on = from_description(spec["method"])
+    on = from_dict(spec["method"])
     ck = load(spec["checkpoint"], task=task, classes=spec["classes"], pretrained=spec["pretrained"], **on.loading())
-    keep_room(spec, ck, on)
+    check_lengths(spec, ck, on)
     if "text" in task.columns and task.head.endswith("SequenceClassification"):
-        settle_side(ck.model, ck.processor)
+        pick_padding_side(ck.model, ck.processor)
     known = spec.setdefault("base", ck.fingerprint)
     if known != ck.fingerprint:
         raise FtError(
@@ -159,12 +160,12 @@ def build(spec: dict):
     return ck, task
 
 
-def keep_room(spec: dict, ck, method):
+def check_lengths(spec: dict, ck, method):
     """Limit the text length to the model's positions, minus those that the method uses.
 
     Raises `FtError` for requested lengths that do not fit.
     """
-    there = positions(ck.model)
+    there = max_positions(ck.model)
     if not there or not hasattr(ck.processor, "model_max_length"):
         return
     taken = sum(getattr(insert, "positions", 0) for insert in method.plan(ck.anatomy).inject)
@@ -184,7 +185,7 @@ def keep_room(spec: dict, ck, method):
 
 
 # %% ../nbs/70_api.ipynb #d7f5aa14
-def check_words(task, processor, data, name: str):
+def check_unknown_tokens(task, processor, data, name: str):
     """Measure the rate of unknown tokens in the data; warn above 5 %, raise `FtError` above 30 %.
 
     None for tasks without texts.
@@ -199,7 +200,7 @@ def check_words(task, processor, data, name: str):
 
 
 # %% ../nbs/70_api.ipynb #87ea73f7
-def from_boundary(
+def maybe_cache_features(
     spec: dict,
     model,  # with the method attached
     task,
@@ -228,7 +229,7 @@ def from_boundary(
 
 
 # %% ../nbs/70_api.ipynb #a698abe4
-class Phased:
+class PhasedFeatureCache:
     "A task with cached features that finds the boundary again whenever the set of trainable parameters changes."
 
     def __init__(self, spec: dict, model, task, rows, held, steps: int, every: int):
@@ -258,7 +259,7 @@ class Phased:
         self.now = (
             self.task
             if few
-            else from_boundary(
+            else maybe_cache_features(
                 self.spec, self.model, self.task, self.rows, self.held, visits=stay / self.every, insist=first
             )
         )
@@ -282,16 +283,16 @@ def device_of(spec: dict) -> torch.device:
     return torch.device(spec["learner"].get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def way_for(spec: dict, model, task, rows, device, steps: int = None) -> Way:
+def pick_execution(spec: dict, model, task, rows, device, steps: int = None) -> ExecutionConfig:
     """The fastest execution config for the model on a batch of median length; compared jobs all use the config of the
     first job.
     """
     set_modes(model, frozen_dropout=spec["learner"].get("frozen_dropout", False))
     if held := AGREED.get():
         return held[0]
-    random, some = rng_state(), ordinary(rows, -(-spec["batch_size"] // spec["accumulate"]))
+    random, some = rng_state(), median_length_batch(rows, -(-spec["batch_size"] // spec["accumulate"]))
     try:
-        way = probed(model, task, task.collate(rows, some), spec["learner"].get("precision", "auto"), device, steps)
+        way = autotune(model, task, task.collate(rows, some), spec["learner"].get("precision", "auto"), device, steps)
     finally:
         set_rng_state(*random)
     if held is not None:
@@ -300,31 +301,31 @@ def way_for(spec: dict, model, task, rows, device, steps: int = None) -> Way:
 
 
 # %% ../nbs/70_api.ipynb #7da3a5af
-def learner_for(spec: dict, ck, task, train, valid, **options) -> Learner:
+def make_learner(spec: dict, ck, task, train, valid, **options) -> Learner:
     "A learner for a task, with the options of the specification."
-    on = from_description(spec["method"])
+    on = from_dict(spec["method"])
     rows, held = task.encode(train, ck.processor), task.encode(valid, ck.processor) if valid is not None else None
     if hasattr(task, "for_training"):
         rows = task.for_training(rows)
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     share = dict(seed=spec["seed"], rank=rank, world=world, tokens=spec.get("batch_tokens"))
-    batches = Batches(rows, task.collate, spec["batch_size"], spec["accumulate"], **share)
+    batches = DataLoader(rows, task.collate, spec["batch_size"], spec["accumulate"], **share)
     steps = batches.steps(spec["epochs"]) if spec["steps"] is None else spec["steps"]
     on.attach(ck.model, steps=steps)
     device = device_of(spec)
-    spec["way"] = spec.get("way") or asdict(way_for(spec, ck.model.to(device), task, rows, device, steps))
+    spec["way"] = spec.get("way") or asdict(pick_execution(spec, ck.model.to(device), task, rows, device, steps))
     began = time.perf_counter()  # autotuning is cached, so it does not count in the job's seconds
     for h in attached(ck.model).handles:
         h.at(0)
-    with Way(**spec["way"]).used():
-        task = Phased(spec, ck.model, task, rows, held, steps, len(batches))
+    with ExecutionConfig(**spec["way"]).used():
+        task = PhasedFeatureCache(spec, ck.model, task, rows, held, steps, len(batches))
     batches.collate = task.collate
 
     def step(learner, batch):
         return task.loss(task.forward(learner.model, batch), batch)
 
     def check(learner):
-        return evaluate_rows(learner.model, task, held, device=learner.device)
+        return evaluate(learner.model, task, held, device=learner.device)
 
     options |= spec["learner"] | {"precision": spec["way"]["precision"], "lr": spec["lr"], "steps": steps}
     options |= dict(metric=task.metric, greater_is_better=task.greater_is_better)
@@ -334,7 +335,7 @@ def learner_for(spec: dict, ck, task, train, valid, **options) -> Learner:
 
 
 # %% ../nbs/70_api.ipynb #6992569a
-def run_of(spec: dict, learner: Learner, ck, task, peak: int) -> Run:
+def make_run(spec: dict, learner: Learner, ck, task, peak: int) -> Run:
     "The run of a finished fit."
     on = attached(ck.model)
     kept = (
@@ -414,16 +415,16 @@ def finetune(
     **options,
 ) -> Run:
     "Fine-tune a checkpoint on data. Raises `FtError` for every error that can be detected before training."
-    asked, learner = parted(options, task, max_length)
+    asked, learner = split_options(options, task, max_length)
     spec = dict(
         checkpoint=str(checkpoint),
         task=task,
         asked=asked,
-        method=describe(make_method(method)),
+        method=to_dict(make_method(method)),
         pretrained=pretrained,
         epochs=epochs,
         steps=steps,
-        columns=named(columns, text=text, image=image, label=label, target=target),
+        columns=column_overrides(columns, text=text, image=image, label=label, target=target),
         batch_size=batch_size,
         batch_tokens=batch_tokens,
         accumulate=accumulate,
@@ -433,16 +434,16 @@ def finetune(
         cache=cache,
         learner=learner,
         versions=versions(),
-        source=called(data),
+        source=source_name(data),
     )
     check_numbers(spec)
-    found = read_data(
+    found = prepare_data(
         spec, data, valid, keep_leaks, clean, drop_duplicates=drop_duplicates, encoding=encoding, delimiter=delimiter
     )
-    ck, task = build(spec)
-    spec["unknown_rate"] = check_words(task, ck.processor, found.train, str(checkpoint))
+    ck, task = load_checkpoint_and_task(spec)
+    spec["unknown_rate"] = check_unknown_tokens(task, ck.processor, found.train, str(checkpoint))
     if out:
-        occupy(Path(out), spec, found)
+        claim_run_folder(Path(out), spec, found)
     return train(spec, ck, task, found.train, found.valid, out)
 
 
@@ -450,27 +451,27 @@ def finetune(
 def check_numbers(spec: dict):
     "Convert the numbers of a specification to int and float, in place. Raises `FtError` for invalid values."
     for name in ("steps", "batch_size", "batch_tokens", "accumulate", "max_length"):
-        spec[name] = whole_number(name, spec[name])
-    spec["epochs"] = positive_number("epochs", spec["epochs"])
-    spec["lr"] = positive_number("lr", spec["lr"], zero=True)
-    spec["seed"] = whole_number("seed", spec["seed"], least=0)
+        spec[name] = check_integer(name, spec[name])
+    spec["epochs"] = check_number("epochs", spec["epochs"])
+    spec["lr"] = check_number("lr", spec["lr"], zero=True)
+    spec["seed"] = check_integer("seed", spec["seed"], least=0)
     for name in ("valid_every", "patience", "save_every"):
         if name in spec["learner"]:
-            spec["learner"][name] = whole_number(name, spec["learner"][name])
+            spec["learner"][name] = check_integer(name, spec["learner"][name])
 
 
-def called(data) -> str:
+def source_name(data) -> str:
     "The name of the data in a specification: the given string, or the type."
     return data if isinstance(data, str) else type(data).__name__
 
 
-def named(columns: dict | None, **short) -> dict:
+def column_overrides(columns: dict | None, **short) -> dict:
     "Columns by role, including those given by shorthand options."
     return {**(columns or {}), **{role: column for role, column in short.items() if column}}
 
 
 # %% ../nbs/70_api.ipynb #b0fca1fa
-def parted(
+def split_options(
     options: dict,  # name -> value
     task: str,
     max_length: int = None,
@@ -478,7 +479,7 @@ def parted(
     "Split options into (task options, learner options). Raises `FtError` for an unknown option."
     from dataclasses import fields
 
-    from ftkit.core import unknown
+    from ftkit.core import unknown_name_error
 
     asks = {f.name for f in fields(resolve("task", task))} - {"classes", "columns"}
     if max_length and "max_length" not in asks:
@@ -502,7 +503,7 @@ def parted(
     names = {f.name for f in fields(Learner)} - own
     for o in options:
         if o not in names | asks:
-            raise unknown(
+            raise unknown_name_error(
                 "finetune option",
                 o,
                 names | asks | set(finetune.__code__.co_varnames[: finetune.__code__.co_argcount]),
@@ -522,11 +523,11 @@ def show_batch(
     **asked,  # options of the task, e.g. augment
 ):
     "Plot some training examples as the model receives them. Raises `FtError` for a task without image input."
-    from ftkit.checkpoints import locate, read_config, read_processor
+    from ftkit.checkpoints import read_config, read_processor, resolve_checkpoint
 
-    spec = dict(task=task, asked=parted(asked, task)[0], columns=columns or {}, seed=seed)
-    found = read_data(spec, data, None, clean=clean)
-    source, where = locate(checkpoint)
+    spec = dict(task=task, asked=split_options(asked, task)[0], columns=columns or {}, seed=seed)
+    found = prepare_data(spec, data, None, clean=clean)
+    source, where = resolve_checkpoint(checkpoint)
     asks = resolve("task", task)(classes=spec["classes"], columns=spec["columns"], **spec["asked"])
     if not hasattr(asks, "show"):
         raise FtError(f"Examples of {task} cannot be plotted; print some of them instead.")
@@ -540,17 +541,17 @@ def show_batch(
 # %% ../nbs/70_api.ipynb #a8ad8f8f
 def train(spec: dict, ck, task, data, valid, out, resume: bool = False) -> Run:
     "Fit, measure and return the run; used by `finetune` and `resume`."
-    with Memory() as memory:
-        learner = learner_for(
-            spec, ck, task, data, valid, out=Path(out) / "state" if out else None, identity=identity(spec)
+    with PeakMemory() as memory:
+        learner = make_learner(
+            spec, ck, task, data, valid, out=Path(out) / "state" if out else None, identity=run_identity(spec)
         )
         if out and main_process():
             write_json(Path(out) / "spec.json", spec)
         if resume:
             learner.resume()
-        with Way(**spec["way"]).used():
+        with ExecutionConfig(**spec["way"]).used():
             learner.fit()
-    run = run_of(spec, learner, ck, task, memory.peak)
+    run = make_run(spec, learner, ck, task, memory.peak)
     if "accuracy" in run.metrics:
         run.resources |= majority_baseline(task, valid)
     if out and main_process():
@@ -572,8 +573,8 @@ def resume(
             f"{out} contains no run to resume (spec.json is missing); use the folder that finetune(out=…) wrote."
         )
     spec = read_json(out / "spec.json") | ({"checkpoint": str(checkpoint)} if checkpoint is not None else {})
-    ck, task = build(spec)
-    with quiet():
+    ck, task = load_checkpoint_and_task(spec)
+    with silence_transformers():
         data, valid = (
             Dataset.from_parquet(str(out / f"{n}.parquet"), keep_in_memory=True)
             if (out / f"{n}.parquet").exists()
@@ -599,7 +600,7 @@ def load_run(
     if checkpoint is not None:
         kept["spec"]["checkpoint"] = str(checkpoint)
     try:
-        ck, task = build(kept["spec"])
+        ck, task = load_checkpoint_and_task(kept["spec"])
     except FtError as e:
         raise (
             e

@@ -8,30 +8,30 @@ __all__ = [
     "HUB",
     "PREFIX",
     "TOKEN_IDS",
-    "MUTE",
+    "GENERATION_DEFAULTS",
     "Checkpoint",
-    "locate",
+    "resolve_checkpoint",
     "bundled",
     "check_folder",
     "fingerprint",
     "read_config",
     "load",
     "keep_heads_float",
-    "own_head",
+    "build_task_head",
     "model_class",
-    "head_names",
+    "new_head_parameters",
     "read_processor",
-    "sees",
-    "table_rows",
-    "check_table",
-    "pad_with",
-    "stand_in",
-    "make_agree",
-    "positions",
-    "hold_to_positions",
-    "plain_generation",
-    "outside_blocks",
-    "of_timm",
+    "is_vision_model",
+    "embedding_rows",
+    "check_embedding_rows",
+    "ensure_pad_token",
+    "pick_pad_token",
+    "align_special_tokens",
+    "max_positions",
+    "limit_to_positions",
+    "reset_generation_config",
+    "modules_not_to_quantize",
+    "is_timm_model",
     "timm_config",
     "hub_id",
     "from_scratch",
@@ -45,9 +45,9 @@ from pathlib import Path
 
 import torch
 
-from .core import CHECKPOINTS, FtError, collector_paused, resolve, say, sha256, unknown
-from .structure import Anatomy, anatomy, over_vocabulary, size
-from .weights import FILE, first_line, fit_head, name_classes, quiet, read_weights, told_by
+from .core import CHECKPOINTS, FtError, gc_paused, log_info, resolve, sha256, unknown_name_error
+from .structure import Anatomy, anatomy, is_vocab_head, size
+from .weights import FILE, config_labels, first_line, fit_head, name_classes, read_weights, silence_transformers
 
 # %% ../nbs/40_checkpoints.ipynb #ca92f90b
 ZOO = Path(__file__).parent / "zoo" if "__file__" in globals() else Path("../ftkit/zoo").resolve()
@@ -78,7 +78,7 @@ PREFIX = re.compile(
 )  # prefixes of Hub ids as used by timm and in URLs
 
 
-def locate(
+def resolve_checkpoint(
     name: str,  # a bundled name, a folder, a Hub id, or a timm name
 ) -> tuple:
     """The location of a checkpoint: (source, path or Hub id).
@@ -89,7 +89,7 @@ def locate(
     key, folder = given.lower().replace("_", "-"), Path(given).expanduser()
     own = folder.is_dir() and (folder / "config.json").exists()
     if given in CHECKPOINTS and own:
-        say(f"{given}: using the bundled checkpoint; for the local folder use './{given}'")
+        log_info(f"{given}: using the bundled checkpoint; for the local folder use './{given}'")
     if given in CHECKPOINTS or key in CHECKPOINTS and not own:
         return "bundled", bundled(key)
     if folder.is_dir():
@@ -100,12 +100,12 @@ def locate(
             f"{name} is a file; a checkpoint is a folder with config.json, weights and tokenizer, in the format"
             " of `save_pretrained`."
         )
-    if HUB.fullmatch(given) and "/" not in given and of_timm(given):
+    if HUB.fullmatch(given) and "/" not in given and is_timm_model(given):
         return "timm", given
     if not HUB.fullmatch(given) or FILE.search(given):
         raise FtError(f"There is no folder {name}.")
     if "/" not in given and difflib.get_close_matches(key, CHECKPOINTS, n=1, cutoff=0.75):
-        raise unknown("checkpoint", name, CHECKPOINTS)
+        raise unknown_name_error("checkpoint", name, CHECKPOINTS)
     return "hub", given
 
 
@@ -223,13 +223,13 @@ def load(
 
     if seed is not None:
         seed_everything(seed)
-    source, where = locate(name)
+    source, where = resolve_checkpoint(name)
     task = resolve("task", task)() if isinstance(task, str) else task
     head = getattr(task, "head", "AutoModel")
     names = list(classes or [f"LABEL_{i}" for i in range(num_labels or 0)])
     cache = {} if head.endswith("LM") else {"use_cache": False}  # the KV cache is only needed for generation
     config = read_config(where, source, **cache)
-    told = told_by(config)
+    told = config_labels(config)
     if classes or len(names) != len(told):
         name_classes(config, names)
     if getattr(task, "problem", None) == "multi":
@@ -245,14 +245,14 @@ def load(
             new = fit_head(model, new, auto, told, name)
     else:
         model = from_scratch(auto, config, **kw)
-    model = own_head(model, task, names, new)
+    model = build_task_head(model, task, names, new)
     tokenizer = read_processor(where, source, config, head) if processor else None
     if tokenizer is not None:
-        make_agree(model, tokenizer, head, name)
-    if gone := plain_generation(model):
-        say(f"{name}: its own generation settings ({', '.join(f'{n}={v}' for n, v in gone.items())}) are ignored")
+        align_special_tokens(model, tokenizer, head, name)
+    if gone := reset_generation_config(model):
+        log_info(f"{name}: its own generation settings ({', '.join(f'{n}={v}' for n, v in gone.items())}) are ignored")
     kind = "" if pretrained else " (architecture only, random weights)"
-    say(f"{name}: {source} checkpoint{kind}, {size(model) / 1e6:.1f}M parameters")
+    log_info(f"{name}: {source} checkpoint{kind}, {size(model) / 1e6:.1f}M parameters")
     base = fingerprint(model, skip=model._ft_new)
     return Checkpoint(model, tokenizer, str(name), source, list(model._ft_new), base, pretrained)
 
@@ -263,22 +263,22 @@ def keep_heads_float(quantization, auto, config, pretrained: bool):
         raise FtError(
             "A quantized base requires pretrained weights, but pretrained=False was given; use LoRA() instead."
         )
-    with torch.device("meta"), quiet():
-        quantization.llm_int8_skip_modules = outside_blocks(auto.from_config(config, trust_remote_code=False))
+    with torch.device("meta"), silence_transformers():
+        quantization.llm_int8_skip_modules = modules_not_to_quantize(auto.from_config(config, trust_remote_code=False))
 
 
-def own_head(model, task, names: list, new: list):
+def build_task_head(model, task, names: list, new: list):
     "The model with the head built by the task, if it builds one, and the record of new parameters."
     if hasattr(task, "wrap"):
         model = task.wrap(model, len(names or task.classes))
         new = list(model._ft_new)
-    model._ft_new = tuple(new or head_names(model))
+    model._ft_new = tuple(new or new_head_parameters(model))
     return model
 
 
 def model_class(config, head: str, task: str, name: str):
     "The transformers auto class of a head. Raises `FtError` when the checkpoint's architecture does not support it."
-    with collector_paused():
+    with gc_paused():
         import transformers
 
         auto = getattr(transformers, head)
@@ -291,11 +291,11 @@ def model_class(config, head: str, task: str, name: str):
 
 
 # %% ../nbs/40_checkpoints.ipynb #b6d6c33a
-def head_names(model) -> list:
+def new_head_parameters(model) -> list:
     """Parameters of the head of a model that was loaded pretrained or built from scratch; an LM head is not considered
     new.
     """
-    mine = [h for h in anatomy(model, new=()).head if not over_vocabulary(model, h)]
+    mine = [h for h in anatomy(model, new=()).head if not is_vocab_head(model, h)]
     return [n for n, _ in model.named_parameters() if any(n == h or n.startswith(h + ".") for h in mine)]
 
 
@@ -313,7 +313,9 @@ def read_processor(
         return transformers.TimmWrapperImageProcessor(
             getattr(config, "pretrained_cfg", None) or {}, config.architecture
         )
-    auto, kind = ("AutoImageProcessor", "image processor") if sees(config, head) else ("AutoTokenizer", "tokenizer")
+    auto, kind = (
+        ("AutoImageProcessor", "image processor") if is_vision_model(config, head) else ("AutoTokenizer", "tokenizer")
+    )
     try:
         found = getattr(transformers, auto).from_pretrained(
             where, trust_remote_code=False, local_files_only=source != "hub"
@@ -329,7 +331,7 @@ def read_processor(
     return found
 
 
-def sees(config, head: str = None) -> bool:
+def is_vision_model(config, head: str = None) -> bool:
     """Whether a checkpoint takes images: its configuration has channels, or that of its vision model has and no text
     head is requested.
     """
@@ -341,7 +343,7 @@ def sees(config, head: str = None) -> bool:
 
 
 # %% ../nbs/40_checkpoints.ipynb #58a971c6
-def table_rows(model: torch.nn.Module) -> int:
+def embedding_rows(model: torch.nn.Module) -> int:
     "The number of rows of the embedding matrix, or None if it does not have one row per token."
     try:
         table = model.get_input_embeddings()
@@ -355,11 +357,11 @@ def table_rows(model: torch.nn.Module) -> int:
     )
 
 
-def check_table(model: torch.nn.Module, tokenizer, name: str):
+def check_embedding_rows(model: torch.nn.Module, tokenizer, name: str):
     """Raises `FtError` for tokens that occur in texts but have no row in the embedding matrix; prints special tokens
     without one.
     """
-    rows = table_rows(model)
+    rows = embedding_rows(model)
     if rows is None:
         return
     plain = [tokenizer.convert_ids_to_tokens(i) for i in range(rows, min(tokenizer.vocab_size, rows + 4))]
@@ -380,28 +382,28 @@ def check_table(model: torch.nn.Module, tokenizer, name: str):
             " again, or use the tokenizer without them."
         )
     if others := [str(t) for i, t in added.items() if i != tokenizer.pad_token_id]:
-        say(
+        log_info(
             f"{name}: the model has no embeddings for its tokenizer's special tokens {', '.join(others[:6])}, so they"
             " cannot be used"
         )
     try:
         tokenizer("a \u2603\u0298 b")
     except Exception:
-        say(f"{name}: its tokenizer has no unk token, so it fails on texts with unknown tokens")
+        log_info(f"{name}: its tokenizer has no unk token, so it fails on texts with unknown tokens")
 
 
 # %% ../nbs/40_checkpoints.ipynb #45be0969
-def pad_with(model: torch.nn.Module, tokenizer, name: str = "this checkpoint"):
+def ensure_pad_token(model: torch.nn.Module, tokenizer, name: str = "this checkpoint"):
     "Set the same padding token in tokenizer and model. Raises `FtError` if none is available."
-    check_table(model, tokenizer, name)
-    rows, config = table_rows(model), model.config
+    check_embedding_rows(model, tokenizer, name)
+    rows, config = embedding_rows(model), model.config
 
     def fits(i):
         return isinstance(i, int) and 0 <= i and (rows is None or i < rows)
 
     before, own = getattr(config.get_text_config(), "pad_token_id", None), tokenizer.pad_token_id
     if not fits(own):
-        token = stand_in(tokenizer, before if fits(before) else None, fits)
+        token = pick_pad_token(tokenizer, before if fits(before) else None, fits)
         if token is None:
             raise FtError(
                 f"The tokenizer of {name} has no padding token and no other special token to use"
@@ -410,7 +412,7 @@ def pad_with(model: torch.nn.Module, tokenizer, name: str = "this checkpoint"):
             )
         tokenizer.add_special_tokens({"pad_token": token})
     if before is not None and before != tokenizer.pad_token_id:
-        say(
+        log_info(
             f"{name}: its configuration pads with token {before}, its tokenizer with {tokenizer.pad_token_id}"
             f" ({tokenizer.pad_token!r}); the tokenizer's is used for both"
         )
@@ -419,7 +421,7 @@ def pad_with(model: torch.nn.Module, tokenizer, name: str = "this checkpoint"):
             c.pad_token_id = tokenizer.pad_token_id
 
 
-def stand_in(
+def pick_pad_token(
     tokenizer,
     known: int,  # the configuration's padding token, or None
     fits,  # function: whether the model has an embedding for a token id
@@ -436,7 +438,7 @@ def stand_in(
 
 
 # %% ../nbs/40_checkpoints.ipynb #853de6f6
-def make_agree(
+def align_special_tokens(
     model: torch.nn.Module,
     processor,  # the tokenizer or image processor
     head: str,  # the transformers auto class
@@ -446,14 +448,14 @@ def make_agree(
     from ftkit.data.preprocessing import check_size
 
     if hasattr(processor, "pad_token_id"):
-        pad_with(model, processor, name)
-        hold_to_positions(processor, model)
+        ensure_pad_token(model, processor, name)
+        limit_to_positions(processor, model)
     if head == "AutoModelForImageClassification":
         check_size(model, processor, name)
 
 
 # %% ../nbs/40_checkpoints.ipynb #c0de1e02
-def positions(model: torch.nn.Module) -> int:
+def max_positions(model: torch.nn.Module) -> int:
     "The number of positions of a model, or 0 if unlimited."
     config = getattr(model, "config", None)
     config = config.get_text_config() if hasattr(config, "get_text_config") else config
@@ -468,14 +470,14 @@ def positions(model: torch.nn.Module) -> int:
     return max(0, limit - shift)  # RoBERTa and its variants count positions from after the padding index
 
 
-def hold_to_positions(tokenizer, model: torch.nn.Module):
+def limit_to_positions(tokenizer, model: torch.nn.Module):
     "Limit the tokenizer's max length to the positions of the model."
-    if limit := positions(model):
+    if limit := max_positions(model):
         tokenizer.model_max_length = min(tokenizer.model_max_length, limit)
 
 
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
-MUTE = (
+GENERATION_DEFAULTS = (
     "max_length",
     "max_new_tokens",
     "use_cache",
@@ -486,7 +488,7 @@ MUTE = (
 )
 
 
-def plain_generation(model: torch.nn.Module) -> dict:
+def reset_generation_config(model: torch.nn.Module) -> dict:
     "Reset a checkpoint's generation settings except the token ids; returns the removed ones."
     before = getattr(model, "generation_config", None)
     if before is None:
@@ -499,7 +501,7 @@ def plain_generation(model: torch.nn.Module) -> dict:
     return {
         n: v
         for n, v in before.to_dict().items()
-        if n not in (*TOKEN_IDS, *MUTE)
+        if n not in (*TOKEN_IDS, *GENERATION_DEFAULTS)
         and not n.startswith(("_", "output_", "return_"))
         and v is not None
         and v != usual.get(n)
@@ -507,7 +509,7 @@ def plain_generation(model: torch.nn.Module) -> dict:
 
 
 # %% ../nbs/40_checkpoints.ipynb #890db111
-def outside_blocks(model) -> list:
+def modules_not_to_quantize(model) -> list:
     "Patterns for the linear layers outside the blocks."
     from transformers.pytorch_utils import Conv1D
 
@@ -520,7 +522,7 @@ def outside_blocks(model) -> list:
 
 
 # %% ../nbs/40_checkpoints.ipynb #1c9f2086
-def of_timm(name: str) -> bool:
+def is_timm_model(name: str) -> bool:
     "Whether a name is a timm architecture, optionally followed by a dot and a weights tag."
     import timm
 

@@ -28,15 +28,15 @@ import sys
 import time
 from pathlib import Path
 
-from .core import KINDS, FtError, unknown
+from .core import REGISTRIES, FtError, unknown_name_error
 
 
 # %% ../nbs/90_cli.ipynb #dfb3c242
 def list_(o):
     "List methods, checkpoints, tasks and data sets."
-    kinds = {k + "s": t for k, t in KINDS.items()}
+    kinds = {k + "s": t for k, t in REGISTRIES.items()}
     if o.kind and o.kind not in kinds:
-        raise unknown("list", o.kind, kinds)
+        raise unknown_name_error("list", o.kind, kinds)
     for name, table in kinds.items():
         if o.kind in (None, name):
             print(name + "\n" + "\n".join(f"  {n:<22}{e.summary}" for n, e in table.items()))

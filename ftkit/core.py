@@ -8,30 +8,35 @@ __all__ = [
     "TASKS",
     "CHECKPOINTS",
     "DATASETS",
-    "KINDS",
+    "REGISTRIES",
+    "TARGETS",
+    "TOKENS",
+    "RENAMED",
     "FtError",
-    "unknown",
-    "number_of",
-    "whole_number",
-    "positive_number",
-    "atomic",
-    "sync_folder",
+    "unknown_name_error",
+    "as_python_number",
+    "check_integer",
+    "check_number",
+    "atomic_write",
+    "fsync_dir",
     "write_json",
     "read_json",
     "sha256",
     "seed_everything",
     "rng_state",
     "set_rng_state",
-    "say",
+    "log_info",
     "main_process",
-    "home",
+    "cache_dir",
     "versions",
     "argument_checks",
-    "collector_paused",
-    "library",
+    "gc_paused",
+    "import_library",
     "without_bitsandbytes",
     "forget_bitsandbytes",
     "Entry",
+    "current_name",
+    "current_options",
     "lookup",
     "resolve",
     "code_hash",
@@ -52,6 +57,7 @@ import os
 import random
 import sys
 import tempfile
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +69,7 @@ class FtError(Exception):
 
 
 # %% ../nbs/10_core.ipynb #4df7ad50
-def unknown(
+def unknown_name_error(
     kind: str,  # the kind of name, e.g. "method"
     name: str,  # the name that was given
     options,  # the valid names
@@ -79,7 +85,7 @@ def unknown(
 
 
 # %% ../nbs/10_core.ipynb #7a11c0d2
-def number_of(value) -> float:
+def as_python_number(value) -> float:
     "A value as a float; NaN for anything that is not a number, including strings and booleans."
     if isinstance(value, (bool, str)):
         return float("nan")
@@ -89,7 +95,7 @@ def number_of(value) -> float:
         return float("nan")
 
 
-def whole_number(
+def check_integer(
     name: str,  # of the option, for messages
     value,  # a number of any type, or None
     least: int = 1,
@@ -100,13 +106,13 @@ def whole_number(
     """
     if value is None:
         return None
-    found = number_of(value)
+    found = as_python_number(value)
     if not found.is_integer() or found < least:
         raise FtError(f"{name} must be an integer of at least {least}, not {value!r}.")
     return int(value)
 
 
-def positive_number(
+def check_number(
     name: str,  # of the option, for messages
     value,  # a number of any type, or None
     zero: bool = False,  # whether 0 is allowed
@@ -117,7 +123,7 @@ def positive_number(
     """
     if value is None:
         return None
-    found = number_of(value)
+    found = as_python_number(value)
     if not (0 <= found < float("inf")) or not (found or zero):
         raise FtError(f"{name} must be a number {'of at least 0' if zero else 'above 0'}, not {value!r}.")
     return int(found) if found.is_integer() else found
@@ -125,7 +131,7 @@ def positive_number(
 
 # %% ../nbs/10_core.ipynb #a4d481df
 @contextmanager
-def atomic(
+def atomic_write(
     path,  # the file to replace
     mode: str = "w",  # "w" for text (UTF-8), "wb" for bytes
 ):
@@ -140,7 +146,7 @@ def atomic(
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-        sync_folder(path.parent)
+        fsync_dir(path.parent)
     except OSError as e:
         raise FtError(f"Could not write {path}: {e.strerror or e}. The previous file is unchanged.") from e
     finally:
@@ -148,7 +154,7 @@ def atomic(
 
 
 # %% ../nbs/10_core.ipynb #13825f34
-def sync_folder(folder):
+def fsync_dir(folder):
     "Flush a folder's entries to disk, where the operating system supports it."
     if os.name == "nt":
         return
@@ -166,7 +172,7 @@ def write_json(
 ):
     "Write a value as JSON, atomically."
     text = json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n"
-    with atomic(path) as f:
+    with atomic_write(path) as f:
         f.write(text)
 
 
@@ -243,7 +249,7 @@ def set_rng_state(
 
 
 # %% ../nbs/10_core.ipynb #34fc493f
-def say(
+def log_info(
     line: str,  # one line
 ):
     "Print one line of information, unless FTKIT_QUIET is set."
@@ -258,7 +264,7 @@ def main_process() -> bool:
 
 
 # %% ../nbs/10_core.ipynb #cba45994
-def home() -> Path:
+def cache_dir() -> Path:
     "The cache directory: FTKIT_HOME, or .cache/ftkit in the user's home directory."
     return Path(os.environ.get("FTKIT_HOME") or Path.home() / ".cache" / "ftkit")
 
@@ -294,7 +300,7 @@ def argument_checks():
 
 
 @contextmanager
-def collector_paused():
+def gc_paused():
     """Context manager that disables Python's garbage collector. During imports it would repeatedly scan objects that
     are never freed.
     """
@@ -308,18 +314,18 @@ def collector_paused():
 
 
 # %% ../nbs/10_core.ipynb #274352d5
-def library(
+def import_library(
     name: str,  # "peft" or "bitsandbytes", or one of their modules
 ):
     """Import a library without its side effects on the process: peft is imported without bitsandbytes, unless
     bitsandbytes is already loaded.
     """
-    with argument_checks(), collector_paused(), without_bitsandbytes():
+    with argument_checks(), gc_paused(), without_bitsandbytes():
         if name.startswith("peft"):
             return importlib.import_module(name)
     if name == "bitsandbytes":
         logging.getLogger(name).setLevel(logging.ERROR)  # suppresses an irrelevant warning about 4-bit CPU kernels
-    with argument_checks(), collector_paused():
+    with argument_checks(), gc_paused():
         found = importlib.import_module(name)
     if name == "bitsandbytes" and "peft.helpers" in sys.modules:
         sys.modules["peft.helpers"].bnb = found
@@ -364,7 +370,7 @@ class Entry:
 # %% ../nbs/10_core.ipynb #09c97ec0
 METHODS = {
     "full": Entry("ftkit.methods.full:Full", "every parameter trains"),
-    "head": Entry("ftkit.methods.head:Head", "only the task's head trains"),
+    "linear_probe": Entry("ftkit.methods.head:LinearProbe", "only the task's head trains"),
     "layerwise_lr": Entry(
         "ftkit.methods.layerwise_lr:LayerwiseLR", "every parameter trains, lower blocks with smaller learning rates"
     ),
@@ -374,8 +380,8 @@ METHODS = {
         "ftkit.methods.gradual_unfreeze:GradualUnfreeze", "the head first, then one block after the other"
     ),
     "bitfit": Entry("ftkit.methods.bitfit:BitFit", "only biases and the head train"),
-    "norm_tuning": Entry("ftkit.methods.norm_tuning:NormTuning", "only the norms and the head train"),
-    "sparse": Entry("ftkit.methods.sparse:Sparse", "a selected sparse subset of every weight matrix trains"),
+    "ln_tuning": Entry("ftkit.methods.norm_tuning:LNTuning", "only the norms and the head train"),
+    "fish_mask": Entry("ftkit.methods.sparse:FISHMask", "a selected sparse subset of every weight matrix trains"),
     "diff_pruning": Entry("ftkit.methods.diff_pruning:DiffPruning", "a learned sparse update"),
     "lora": Entry("ftkit.methods.lora:LoRA", "low-rank updates in parallel to selected projections"),
     "dora": Entry("ftkit.methods.dora:DoRA", "LoRA on the direction of the weights, with trained magnitudes"),
@@ -386,9 +392,9 @@ METHODS = {
     "ia3": Entry("ftkit.methods.ia3:IA3", "learned scaling of keys, values and feed-forward activations"),
     "peft": Entry("ftkit.methods.peft_methods:Peft", "any other peft tuner, by name"),
     "adapter": Entry("ftkit.methods.adapter:Adapter", "a bottleneck module after or in parallel to every sublayer"),
-    "prompt": Entry("ftkit.methods.prompt:Prompt", "learned embeddings before the input (soft prompt)"),
-    "prefix": Entry("ftkit.methods.prefix:Prefix", "learned keys and values in every attention layer"),
-    "visual_prompt": Entry(
+    "prompt_tuning": Entry("ftkit.methods.prompt:PromptTuning", "learned embeddings before the input (soft prompt)"),
+    "prefix_tuning": Entry("ftkit.methods.prefix:PrefixTuning", "learned keys and values in every attention layer"),
+    "vpt": Entry(
         "ftkit.methods.visual_prompt:VisualPrompt", "learned patch tokens, or a learned frame of pixels around images"
     ),
     "ptuning": Entry("ftkit.methods.ptuning:PTuning", "a prompt generated by a small network"),
@@ -430,9 +436,76 @@ DATASETS = {
     "shapes": Entry("ftkit.data.scenes:shapes", "synthetic images of one shape each, six labels", "image"),
     "scenes": Entry("ftkit.data.scenes:scenes", "synthetic images of several shapes, with bounding boxes", "image"),
     "digits": Entry("ftkit.data.digits:digits", "the handwritten digits of scikit-learn (real data)", "image"),
-    "chests": Entry("ftkit.data.chests:chests", "synthetic images resembling chest X-rays, two labels", "image"),
+    "chest_xray": Entry(
+        "ftkit.data.chests:chest_xray", "synthetic images resembling chest X-rays, two labels", "image"
+    ),
 }
-KINDS = {"method": METHODS, "task": TASKS, "checkpoint": CHECKPOINTS, "dataset": DATASETS}
+REGISTRIES = {"method": METHODS, "task": TASKS, "checkpoint": CHECKPOINTS, "dataset": DATASETS}
+
+# %% ../nbs/10_core.ipynb #51cd8824
+TARGETS = {"on": "target_modules", "blocks": "layers"}
+TOKENS = {"size": "num_virtual_tokens", "encoder": "encoder_type", "reparam": "prefix_projection"}
+RENAMED = {  # owner -> {name in the previous version: current name}
+    "LoRA": TARGETS | {"rs": "use_rslora", "plus": "loraplus_lr_ratio", "start": "init"},
+    "DoRA": TARGETS,
+    "QLoRA": TARGETS | {"kind": "quant_type", "double": "double_quant"},
+    "AdaLoRA": TARGETS | {"r": "target_r", "start": "init_r"},
+    "LoHa": TARGETS,
+    "LoKr": TARGETS | {"factor": "decompose_factor"},
+    "IA3": TARGETS,
+    "Peft": TARGETS,
+    "Select": TARGETS,
+    "Adapter": TARGETS | {"size": "bottleneck_dim", "form": "placement"},
+    "PromptTuning": TOKENS,
+    "PTuning": TOKENS,
+    "PrefixTuning": TOKENS | TARGETS,
+    "PTuningV2": TOKENS | TARGETS,
+    "HardPrompt": TOKENS,
+    "VisualPrompt": {"size": "num_prompts", "form": "kind"},
+    "FISHMask": TARGETS | {"share": "density", "by": "criterion", "look": "num_fisher_steps"},
+    "DiffPruning": TARGETS | {"share": "density", "price": "l0_lambda", "cut": "anneal_fraction"},
+    "Freeze": {"top": "num_trainable_blocks"},
+    "GradualUnfreeze": {"decay": "lr_decay"},
+    "LayerwiseLR": {"decay": "layer_decay"},
+    "MAM": {"prefix": "num_virtual_tokens", "adapter": "bottleneck_dim"},
+    "method": {
+        "head": "linear_probe",
+        "norm_tuning": "ln_tuning",
+        "sparse": "fish_mask",
+        "prompt": "prompt_tuning",
+        "prefix": "prefix_tuning",
+        "visual_prompt": "vpt",
+    },
+    "dataset": {"chests": "chest_xray"},
+    "ftkit": {
+        "Head": "LinearProbe",
+        "NormTuning": "LNTuning",
+        "Sparse": "FISHMask",
+        "Prompt": "PromptTuning",
+        "Prefix": "PrefixTuning",
+        "Deltas": "MultiAdapter",
+    },
+}
+
+
+def current_name(owner: str, name: str) -> str:
+    "The current name of an option or registered name; warns with a `FutureWarning` where it was renamed."
+    new = RENAMED.get(owner, {}).get(name)
+    if new is None:
+        return name
+    warnings.warn(
+        f"{owner}: {name!r} is now {new!r}; the old name goes in the next version.", FutureWarning, stacklevel=4
+    )
+    return new
+
+
+def current_options(owner: str, options: dict) -> dict:
+    "Options with their current names. Raises `FtError` where an option is given under both names."
+    found = {current_name(owner, name): value for name, value in options.items()}
+    if len(found) < len(options):
+        twice = [new for old, new in RENAMED[owner].items() if {old, new} <= options.keys()]
+        raise FtError(f"{owner}: {twice[0]!r} is given twice, under its old and its current name.")
+    return found
 
 
 # %% ../nbs/10_core.ipynb #4089c093
@@ -441,10 +514,11 @@ def lookup(
     name: str,  # a registered name
 ) -> Entry:
     "The registry entry of a name. Raises `FtError` with the closest names when it is unknown."
-    table = KINDS[kind]
+    table = REGISTRIES[kind]
     key = str(name).lower().replace("_", "-") if kind != "method" else str(name).lower().replace("-", "_")
+    key = current_name(kind, key)
     if key not in table:
-        raise unknown(kind, name, table)
+        raise unknown_name_error(kind, name, table)
     return table[key]
 
 
@@ -531,6 +605,6 @@ def evidence(
     "A measured result that is stored with the package. Raises `FtError` with the valid names."
     folder = evidence_folder()
     if not (folder / f"{name}.json").exists():
-        raise unknown("evidence", name, [f.stem for f in folder.glob("*.json") if not f.stem.isupper()])
+        raise unknown_name_error("evidence", name, [f.stem for f in folder.glob("*.json") if not f.stem.isupper()])
     record = read_json(folder / f"{name}.json")
     return Evidence(name, record.pop("values"), record)

@@ -4,19 +4,19 @@
 
 # %% auto #0
 __all__ = [
-    "Answers",
-    "answers",
-    "whole",
+    "Predictions",
+    "predictions",
+    "single_split",
     "confusion",
-    "most_wrong",
-    "calibration",
-    "temperature",
-    "cooled",
+    "top_losses",
+    "calibration_error",
+    "fit_temperature",
+    "apply_temperature",
     "features",
     "pooled",
     "label_classes",
     "linear_probe",
-    "neighbours",
+    "knn_probe",
 ]
 
 # %% ../nbs/74_evaluation.ipynb #260f3f18
@@ -28,13 +28,13 @@ import torch
 
 from .core import FtError
 from .data.sources import read
-from .run import Run, stream
+from .run import Run, iter_predictions
 from .structure import anatomy
 
 
 # %% ../nbs/74_evaluation.ipynb #9483e521
 @dataclass(eq=False)
-class Answers:
+class Predictions:
     "The predictions of a model for labelled examples."
 
     classes: list
@@ -75,30 +75,30 @@ class Answers:
 
 
 # %% ../nbs/74_evaluation.ipynb #6ab88948
-def answers(
+def predictions(
     run: Run,
     data,  # any input of `read`, with labels; images may be undecoded
-) -> Answers:
+) -> Predictions:
     "Predictions of a run for labelled data. Raises `FtError` for tasks without exactly one label per example."
-    from ftkit.tasks.image_classification import found as positive
+    from ftkit.tasks.image_classification import positive_index as positive
 
-    data, two = whole(data), len(run.task.classes) == 2 and hasattr(run.task, "threshold")
+    data, two = single_split(data), len(run.task.classes) == 2 and hasattr(run.task, "threshold")
     rows = run.task.encode(data, run.processor)
     if getattr(rows, "columns", {}).get("label") is None or rows.columns["label"].ndim != 1:
         raise FtError(
             f"answers() needs exactly one label per example; {run.task.name} has no such label in these data."
         )
     p = np.empty((len(rows), len(run.task.classes)), np.float32)
-    for _, out, index in stream(run.model, run.task, rows, 64, run.device):
+    for _, out, index in iter_predictions(run.model, run.task, rows, 64, run.device):
         p[index] = out.float().softmax(-1).cpu().numpy()
     values, chosen = (
         data[next(iter(run.task.columns.values()))][:],
         (run.task.threshold, positive(run.task)) if two else (),
     )
-    return Answers(run.task.classes, p, rows.columns["label"], values, *chosen)
+    return Predictions(run.task.classes, p, rows.columns["label"], values, *chosen)
 
 
-def whole(data):
+def single_split(data):
     "A data source as one table. Raises `FtError` where it has several splits."
     data = data if hasattr(data, "column_names") else read(data)
     if isinstance(data, dict):
@@ -109,29 +109,29 @@ def whole(data):
 
 
 # %% ../nbs/74_evaluation.ipynb #70fdcb21
-def confusion(found: Answers):
+def confusion(found: Predictions):
     "The confusion matrix, and its plot."
-    from ftkit.gallery import confusion_picture
+    from ftkit.gallery import plot_confusion
 
     k = len(found.classes)
     counts = np.bincount(found.truth * k + found.said, minlength=k * k).reshape(k, k)
-    return counts, confusion_picture(counts, found.classes)
+    return counts, plot_confusion(counts, found.classes)
 
 
 # %% ../nbs/74_evaluation.ipynb #07f3f75d
-def most_wrong(
-    found: Answers,
+def top_losses(
+    found: Predictions,
     n: int = 12,
 ):
     "The most confident errors: a gallery of images, or a table of texts. Raises `FtError` without errors."
     worst = found.table[~found.table.right].head(n)
     if isinstance(found.values[0], str):
         return worst.assign(text=[found.values[i] for i in worst.row])
-    from ftkit.gallery import gallery
+    from ftkit.gallery import image_grid
 
     if not len(worst):
         raise FtError("There are no errors to show.")
-    return gallery(
+    return image_grid(
         [found.values[i] for i in worst.row],
         [f"{t}, predicted {s} ({100 * p:.0f} %)" for t, s, p in zip(worst.true, worst.said, worst.probability)],
         title="Most confident errors",
@@ -139,8 +139,8 @@ def most_wrong(
 
 
 # %% ../nbs/74_evaluation.ipynb #47f05fb0
-def calibration(
-    found: Answers,
+def calibration_error(
+    found: Predictions,
     bins: int = 10,
 ) -> dict:  # ece, from 0 to 1; bins: dicts of confidence, accuracy, rows
     "Expected calibration error and reliability bins. Source: Guo et al. 2017."
@@ -155,8 +155,8 @@ def calibration(
 
 
 # %% ../nbs/74_evaluation.ipynb #0c88c1eb
-def temperature(
-    found: Answers,  # predictions for held-out data
+def fit_temperature(
+    found: Predictions,  # predictions for held-out data
 ) -> float:
     "The temperature that minimises the cross-entropy of the scaled logits. Source: Guo et al. 2017."
     z, y = torch.from_numpy(found.p.clip(1e-12)).log().double(), torch.from_numpy(found.truth).long()
@@ -173,7 +173,7 @@ def temperature(
     return float(t.detach().exp())
 
 
-def cooled(found: Answers, by: float) -> Answers:
+def apply_temperature(found: Predictions, by: float) -> Predictions:
     "The same predictions after temperature scaling."
     p = found.p.clip(1e-12) ** (1 / by)
     return replace(found, p=p / p.sum(1, keepdims=True))
@@ -191,7 +191,7 @@ def features(
     """
     from ftkit.core import resolve
 
-    data = whole(data)
+    data = single_split(data)
     task = task or getattr(ck, "task", None) or resolve("task", "image-classification")(classes=label_classes(data))
     head, kept, parts, order = anatomy(ck.model).head, {}, [], []
     if not head:
@@ -200,7 +200,7 @@ def features(
     first = next(n for n, _ in ck.model.named_modules() if n in head)
     hook = ck.model.get_submodule(first).register_forward_pre_hook(lambda m, a: kept.update(x=a[0].detach()))
     try:
-        for _, _, index in stream(ck.model, task, rows, 64, next(ck.model.parameters()).device):
+        for _, _, index in iter_predictions(ck.model, task, rows, 64, next(ck.model.parameters()).device):
             parts.append(pooled(kept["x"], ck.model).float().cpu().numpy())
             order.append(index)
     finally:
@@ -246,7 +246,7 @@ def linear_probe(
     return float(probe.fit(*train).score(*test))
 
 
-def neighbours(
+def knn_probe(
     train: tuple,  # (features, labels) from `features`
     test: tuple,
     k: int = 5,

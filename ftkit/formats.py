@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = [
-    "INK",
-    "SOFT",
+    "TEXT_COLOR",
+    "MUTED_COLOR",
     "finite",
-    "number",
-    "seconds",
-    "bytes_",
+    "format_number",
+    "format_seconds",
+    "format_bytes",
     "records",
     "check_columns",
-    "plain",
+    "strip_markup",
     "shorten",
     "display_width",
     "formatter",
@@ -53,7 +53,7 @@ def _scaled(x: float, units: tuple, digits: int = 3) -> str:
     return f"{x:.{digits}g}{units[k]}"
 
 
-def number(
+def format_number(
     n: float,  # a count or a measure
     digits: int = 3,  # significant digits
 ) -> str:
@@ -64,7 +64,7 @@ def number(
 
 
 # %% ../nbs/18_formats.ipynb #49d827a2
-def seconds(
+def format_seconds(
     s: float,  # a duration, in seconds
 ) -> str:
     "A duration in readable form: 0.0123 is 12.3 ms, 75 is 1 min 15 s."
@@ -79,7 +79,7 @@ def seconds(
     return f"{whole} {unit} {rest} {small}" if rest else f"{whole} {unit}"
 
 
-def bytes_(
+def format_bytes(
     n: float,  # a size, in bytes
 ) -> str:
     "A size with its decimal unit: 1234567 is 1.23 MB."
@@ -111,7 +111,7 @@ def check_columns(rows: list[dict], *wanted: str) -> list[str]:
 
 
 # %% ../nbs/18_formats.ipynb #669262be
-def plain(text) -> str:
+def strip_markup(text) -> str:
     "Text on one line, without control characters, which could control a terminal or reverse the text direction."
     return "".join(
         c
@@ -135,13 +135,13 @@ def formatter(name: str, values: list):
     "The function that formats a column: chosen by the unit in its name, else by its values."
     numbers = [x for x in map(finite, values) if x is not None]
     if "%" in name:
-        return lambda v: f"{number(v)}%"
+        return lambda v: f"{format_number(v)}%"
     if re.search(r"(^|[_ ])(seconds|time)$", name):
-        return seconds
+        return format_seconds
     if re.search(r"bytes|(^|[_ ])memory$|(^|[_ ])size$", name):
-        return bytes_
+        return format_bytes
     small = numbers and max(map(abs, numbers)) <= 1 and not all(x.is_integer() for x in numbers)
-    return (lambda v: f"{v:.3f}") if small else number
+    return (lambda v: f"{v:.3f}") if small else format_number
 
 
 def _cell(value, form) -> str:
@@ -151,8 +151,8 @@ def _cell(value, form) -> str:
     if finite(value) is not None:
         return form(value)
     if isinstance(value, (list, tuple)):
-        return plain(", ".join(map(str, value)))
-    return "–" if value is None or isinstance(value, float) or str(value) in ("<NA>", "NaT") else plain(value)
+        return strip_markup(", ".join(map(str, value)))
+    return "–" if value is None or isinstance(value, float) or str(value) in ("<NA>", "NaT") else strip_markup(value)
 
 
 # %% ../nbs/18_formats.ipynb #2e91b0b0
@@ -163,7 +163,7 @@ class Table:
         there = check_columns(rows := records(rows), *(columns or ()))
         self.columns = there if columns is None else list(columns)
         form = {c: formatter(str(c), [row.get(c) for row in rows]) for c in self.columns}
-        self.head = [plain(c) for c in self.columns]
+        self.head = [strip_markup(c) for c in self.columns]
         self.cells = [[_cell(row.get(c, ""), form[c]) for c in self.columns] for row in rows[:most]]
         self.right = [
             all(v is None or isinstance(v, float) or finite(v) is not None for v in (r.get(c) for r in rows))
@@ -182,7 +182,7 @@ class Table:
             ).rstrip()
 
         lines = [
-            plain(self.caption),
+            strip_markup(self.caption),
             line(rows[0]) or "(no columns)",
             line(["─" * w for w in wide]),
             *map(line, rows[1:]),
@@ -200,7 +200,7 @@ class Table:
                 + "</tr>"
             )
 
-        caption = f"<caption>{html.escape(plain(self.caption))}</caption>" if self.caption else ""
+        caption = f"<caption>{html.escape(strip_markup(self.caption))}</caption>" if self.caption else ""
         body = "".join(line("td", row) for row in self.cells)
         return f"<table>{caption}<thead>{line('th', self.head)}</thead><tbody>{body}</tbody></table>{self.rest}"
 
@@ -238,7 +238,7 @@ def tick_labels(ticks: list[float]) -> list[str]:
     if gaps and max(map(abs, ticks)) < 1000 and min(gaps) >= 0.001:
         decimals = next(d for d in range(8) if abs(round(min(gaps), d) - min(gaps)) < 1e-9)
         return [f"{0 if abs(t) < 1e-12 else t:.{decimals}f}" for t in ticks]
-    labels = [[number(t, digits) for t in ticks] for digits in range(3, 17)]
+    labels = [[format_number(t, digits) for t in ticks] for digits in range(3, 17)]
     return next((found for found in labels if len(set(found)) == len(ticks)), labels[-1])
 
 
@@ -272,7 +272,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 # %% ../nbs/18_formats.ipynb #a1c70b25
-INK, SOFT = "#24292f", "#8a919a"
+TEXT_COLOR, MUTED_COLOR = "#24292f", "#8a919a"
 
 
 def value_axis(
@@ -286,7 +286,7 @@ def value_axis(
         ticks = log_ticks(low, high)
         ax.set_yscale("log")
         ax.set_ylim(low, high)
-        ax.set_yticks(ticks, [number(t) for t in ticks])
+        ax.set_yticks(ticks, [format_number(t) for t in ticks])
         ax.yaxis.set_minor_formatter("")
         return 0
     low, high = axis_range(values, share)
@@ -298,7 +298,7 @@ def value_axis(
     set_ticks(ax.yaxis, low, high)
     if low <= 0:
         return 0
-    stroke = dict(marker=[(-1, -0.6), (1, 0.6)], s=50, color=INK, lw=1.2)
+    stroke = dict(marker=[(-1, -0.6), (1, 0.6)], s=50, color=TEXT_COLOR, lw=1.2)
     ax.scatter([0, 0], [0.025, 0.055], transform=ax.transAxes, clip_on=False, zorder=5, **stroke)
-    ax.set_ylabel(f"axis starts at {number(low)}", fontsize=8, color="#5d656e", loc="bottom")
+    ax.set_ylabel(f"axis starts at {format_number(low)}", fontsize=8, color="#5d656e", loc="bottom")
     return low

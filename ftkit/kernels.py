@@ -4,29 +4,28 @@
 
 # %% auto #0
 __all__ = [
-    "fused",
-    "LONG",
+    "torch_sdpa",
+    "FUSED_ATTENTION_MIN_TOKENS",
     "TRIM",
     "PAD",
     "MMAP_THRESHOLD",
     "MMAP_MAX",
-    "KEEP",
-    "USUAL",
-    "depth",
-    "kept",
+    "TRAINING_MALLOC",
+    "DEFAULT_MALLOC",
+    "dropout_mask",
     "scaled_mask",
-    "dropped",
-    "Dropped",
+    "apply_dropout_mask",
+    "DropoutFunction",
     "dropout",
-    "Attended",
+    "AttentionFunction",
     "attention",
-    "faster",
+    "cpu_kernels",
     "onednn",
     "onednn_error",
-    "product_error",
-    "gnu",
-    "release",
-    "keeping",
+    "matmul_error",
+    "uses_glibc",
+    "trim_heap",
+    "keep_heap",
 ]
 
 # %% ../nbs/55_kernels.ipynb #cbdb0b34
@@ -42,7 +41,7 @@ from torch.nn import functional as F
 
 
 # %% ../nbs/55_kernels.ipynb #e0d2260c
-def kept(
+def dropout_mask(
     shape: tuple,  # of the activations
     p: float,  # dropout rate, a multiple of 2**-16
     device="cpu",
@@ -66,7 +65,7 @@ def scaled_mask(
 
 
 # %% ../nbs/55_kernels.ipynb #9430f48c
-def dropped(
+def apply_dropout_mask(
     x: torch.Tensor,
     mask,  # bool, of x's shape; or None without dropout
     p: float,  # dropout rate
@@ -76,18 +75,18 @@ def dropped(
 
 
 # %% ../nbs/55_kernels.ipynb #0e118b06
-class Dropped(torch.autograd.Function):
+class DropoutFunction(torch.autograd.Function):
     "Dropout that saves one byte per activation for the backward pass."
 
     @staticmethod
     def forward(ctx, x, p):
-        mask, ctx.p = kept(x.shape, p, x.device), p
+        mask, ctx.p = dropout_mask(x.shape, p, x.device), p
         ctx.save_for_backward(mask)
-        return dropped(x, mask, p)
+        return apply_dropout_mask(x, mask, p)
 
     @staticmethod
     def backward(ctx, grad):
-        return dropped(grad, *ctx.saved_tensors, ctx.p), None
+        return apply_dropout_mask(grad, *ctx.saved_tensors, ctx.p), None
 
 
 # %% ../nbs/55_kernels.ipynb #258dbdf8
@@ -100,11 +99,11 @@ def dropout(
     "`torch.nn.functional.dropout`, with sixteen random bits per activation. Source: Srivastava et al. 2014."
     if not training or p == 0 or not x.numel():
         return x
-    return Dropped.apply(x, round(p * 2**16) / 2**16) if p < 1 else x * 0.0
+    return DropoutFunction.apply(x, round(p * 2**16) / 2**16) if p < 1 else x * 0.0
 
 
 # %% ../nbs/55_kernels.ipynb #250e9640
-class Attended(torch.autograd.Function):
+class AttentionFunction(torch.autograd.Function):
     "Unfused attention that saves one matrix of attention weights for the backward pass."
 
     @staticmethod
@@ -118,16 +117,16 @@ class Attended(torch.autograd.Function):
                     else scores.add_(mask)
                 )
             weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(v.dtype)
-            chosen = kept(weights.shape, p, q.device) if p else None
+            chosen = dropout_mask(weights.shape, p, q.device) if p else None
             ctx.scale, ctx.p, ctx.like = scale, p, mask.shape if mask is not None else None
             ctx.save_for_backward(q, k, v, weights, chosen)
-            return dropped(weights, chosen, p) @ v
+            return apply_dropout_mask(weights, chosen, p) @ v
 
     @staticmethod
     def backward(ctx, grad):
         q, k, v, weights, chosen = ctx.saved_tensors
         with torch.autocast(q.device.type, enabled=False):
-            to_v = dropped(weights, chosen, ctx.p).transpose(-1, -2) @ grad
+            to_v = apply_dropout_mask(weights, chosen, ctx.p).transpose(-1, -2) @ grad
             to_weights = grad @ v.transpose(-1, -2)
             if chosen is not None:
                 to_weights.mul_(scaled_mask(chosen, ctx.p, grad.dtype))
@@ -139,8 +138,8 @@ class Attended(torch.autograd.Function):
 
 
 # %% ../nbs/55_kernels.ipynb #3289a295
-fused = F.scaled_dot_product_attention  # PyTorch's implementation
-LONG = 192  # number of tokens above which the fused kernel is faster
+torch_sdpa = F.scaled_dot_product_attention  # PyTorch's implementation
+FUSED_ATTENTION_MIN_TOKENS = 192  # number of tokens above which the fused kernel is faster
 
 
 # %% ../nbs/55_kernels.ipynb #472f2ff7
@@ -155,20 +154,20 @@ def attention(
     enable_gqa: bool = False,  # whether there are fewer key and value heads than query heads
 ) -> torch.Tensor:
     "`scaled_dot_product_attention`, unfused where that is faster. Source: Vaswani et al. 2017."
-    if not dropout_p and q.shape[-2] * k.shape[-2] > LONG**2:
-        return fused(q, k, v, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa)
+    if not dropout_p and q.shape[-2] * k.shape[-2] > FUSED_ATTENTION_MIN_TOKENS**2:
+        return torch_sdpa(q, k, v, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa)
     if enable_gqa:
         k, v = (t.repeat_interleave(q.shape[-3] // t.shape[-3], -3) for t in (k, v))
     if is_causal:
         attn_mask = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
-    return Attended.apply(
+    return AttentionFunction.apply(
         q, k, v, attn_mask, q.shape[-1] ** -0.5 if scale is None else scale, round(dropout_p * 2**16) / 2**16
     )
 
 
 # %% ../nbs/55_kernels.ipynb #be0e235b
 @contextlib.contextmanager
-def faster(
+def cpu_kernels(
     device,  # the functions are replaced only for a CPU
 ):
     "Context manager that replaces PyTorch's functions by those of this module."
@@ -203,19 +202,19 @@ def onednn_error(n: int = 512) -> float:
     "The largest error of a product by oneDNN, as a multiple of the default library's error."
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(n, n, generator=generator) for _ in range(2))
-    usual = product_error(a, b)
+    usual = matmul_error(a, b)
     with onednn():
-        return product_error(a, b) / usual
+        return matmul_error(a, b) / usual
 
 
-def product_error(a: torch.Tensor, b: torch.Tensor) -> float:
+def matmul_error(a: torch.Tensor, b: torch.Tensor) -> float:
     "The largest absolute error of a matrix product, compared with 64 bits."
     return float((a @ b - a.double() @ b.double()).abs().max())
 
 
 # %% ../nbs/55_kernels.ipynb #5314e979
 @functools.cache
-def gnu():
+def uses_glibc():
     "The GNU C library, or None."
     try:
         libc = ctypes.CDLL(ctypes.util.find_library("c"))
@@ -224,42 +223,42 @@ def gnu():
     return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
 
 
-def release():
+def trim_heap():
     "Return freed memory to the operating system, if supported."
-    if gnu():
-        gnu().malloc_trim(0)
+    if uses_glibc():
+        uses_glibc().malloc_trim(0)
 
 
 # %% ../nbs/55_kernels.ipynb #12cf86f6
 TRIM, PAD, MMAP_THRESHOLD, MMAP_MAX = -1, -2, -3, -4  # constants of malloc.h
-KEEP = {
+TRAINING_MALLOC = {
     MMAP_MAX: 0,
     TRIM: 2**31 - 1,
     PAD: 64 << 20,
 }  # no mmap for large blocks, no trimming, heap grown in large steps
-USUAL = {
+DEFAULT_MALLOC = {
     MMAP_MAX: 65536,
     TRIM: 64 << 20,
     PAD: 128 << 10,
     MMAP_THRESHOLD: 32 << 20,
 }  # values reached by the library's dynamic adjustment
-depth = [0]  # nesting depth of `keeping()`
+_nesting = [0]  # nesting depth of `keep_heap()`
 
 
 # %% ../nbs/55_kernels.ipynb #e338e71c
 @contextlib.contextmanager
-def keeping(device="cpu"):
+def keep_heap(device="cpu"):
     "Context manager in which freed memory is retained by the process; on exit it is returned to the system."
-    if torch.device(device).type != "cpu" or not gnu():
+    if torch.device(device).type != "cpu" or not uses_glibc():
         return (yield)
-    depth[0] += 1
-    for name, value in KEEP.items():
-        gnu().mallopt(name, value)
+    _nesting[0] += 1
+    for name, value in TRAINING_MALLOC.items():
+        uses_glibc().mallopt(name, value)
     try:
         yield
     finally:
-        depth[0] -= 1
-        if not depth[0]:
-            for name, value in USUAL.items():
-                gnu().mallopt(name, value)
-            release()
+        _nesting[0] -= 1
+        if not _nesting[0]:
+            for name, value in DEFAULT_MALLOC.items():
+                uses_glibc().mallopt(name, value)
+            trim_heap()

@@ -5,21 +5,21 @@
 # %% auto #0
 __all__ = [
     "Comparison",
-    "averaged",
-    "measure",
-    "silence",
+    "summarize_seeds",
+    "run_metrics",
+    "quiet",
     "compare",
     "majority",
-    "picture",
+    "plot_comparison",
     "learning_curves",
-    "RateCurve",
+    "LRFinderResult",
     "find_lr",
-    "judged",
-    "rate_picture",
-    "tradeoff",
+    "analyze_lr_curve",
+    "plot_lr_curve",
+    "scatter",
     "overlap",
     "gap",
-    "label_places",
+    "place_labels",
     "write_labels",
 ]
 
@@ -37,7 +37,7 @@ from itertools import product
 import pandas as pd
 
 from .api import finetune
-from .core import FtError, say, whole_number
+from .core import FtError, check_integer, log_info
 from .methods.core import method as make_method
 from .probe import agreed
 from .share import save_delta
@@ -57,7 +57,10 @@ class Comparison:
     def table(self) -> pd.DataFrame:
         "One row per method: mean and standard deviation of the metric (column `spread`), and the costs."
         return pd.DataFrame(
-            [averaged(name, self.rows(name), self.metric) for name in dict.fromkeys(r["method"] for r in self.runs)]
+            [
+                summarize_seeds(name, self.rows(name), self.metric)
+                for name in dict.fromkeys(r["method"] for r in self.runs)
+            ]
         )
 
     def rows(self, name: str) -> list:
@@ -65,7 +68,7 @@ class Comparison:
 
     def plot(self):
         "Plot the metric by method with error bars and a baseline, next to the percentage of trainable parameters."
-        return picture(self)
+        return plot_comparison(self)
 
     def curves(self):
         "Plot the metric over the steps, one learning curve per method, averaged over the seeds."
@@ -80,7 +83,7 @@ class Comparison:
 
 
 # %% ../nbs/72_lab.ipynb #16085771
-def averaged(name: str, rows: list, metric: str) -> dict:
+def summarize_seeds(name: str, rows: list, metric: str) -> dict:
     "The runs of one method as one row, averaged over its seeds."
 
     def mean(k):
@@ -96,7 +99,7 @@ def averaged(name: str, rows: list, metric: str) -> dict:
 
 
 # %% ../nbs/72_lab.ipynb #b997ec2c
-def measure(name: str, run) -> dict:
+def run_metrics(name: str, run) -> dict:
     "One run as a row: metrics, costs, and the learning curve as a list of (step, metric)."
     with tempfile.TemporaryDirectory() as folder:
         size = sum(f.stat().st_size for f in save_delta(run.model, folder).rglob("*") if f.is_file())
@@ -110,7 +113,7 @@ def measure(name: str, run) -> dict:
 
 # %% ../nbs/72_lab.ipynb #410699dd
 @contextmanager
-def silence(on: bool):
+def quiet(on: bool):
     "Context manager that disables `say`."
     before = os.environ.get("FTKIT_QUIET")
     if on:
@@ -126,7 +129,7 @@ def silence(on: bool):
 def compare(
     checkpoint: str,  # as for finetune
     data,  # as for finetune
-    methods=("full", "head", "freeze", "bitfit", "lora"),  # methods or their names
+    methods=("full", "linear_probe", "freeze", "bitfit", "lora"),  # methods or their names
     seeds=1,  # number of seeds, or a list of seeds
     **options,  # passed to finetune, the same for all
 ) -> Comparison:
@@ -138,8 +141,8 @@ def compare(
         raise FtError("There are no methods to compare; pass methods=[…].")
     chosen = [make_method(m) for m in methods]
     if not isinstance(seeds, Iterable):
-        seeds = range(whole_number("seeds", seeds))
-    seeds = [whole_number("a seed", s, least=0) for s in seeds]
+        seeds = range(check_integer("seeds", seeds))
+    seeds = [check_integer("a seed", s, least=0) for s in seeds]
     if not seeds:
         raise FtError("There are no seeds; use seeds=1 or more.")
     if options.get("valid", 0.2) is None:
@@ -150,7 +153,7 @@ def compare(
             " finetune for each method."
         )
     runs, refused = [], {}
-    with silence(True), suppress(FtError):
+    with quiet(True), suppress(FtError):
         finetune(
             checkpoint, data, chosen[0], **{**options, "steps": 1, "valid": None, "eval_on_start": False}
         )  # warm-up, so that the first row does not include one-time loading
@@ -159,16 +162,16 @@ def compare(
             if repr(m) in refused:
                 continue
             try:
-                with silence(bool(runs)):
+                with quiet(bool(runs)):
                     run = finetune(checkpoint, data, m, seed=s, **options)
-                runs.append(measure(repr(m), run))
+                runs.append(run_metrics(repr(m), run))
             except FtError as e:
                 refused[repr(m)] = e
     if not runs:
         raise next(iter(refused.values()))
     runs = [r for r in runs if r["method"] not in refused]
     for name, why in refused.items():
-        say(f"{name} was skipped: {why}")
+        log_info(f"{name} was skipped: {why}")
     reasons = {name: str(why) for name, why in refused.items()}
     return Comparison(
         runs, run.task.metric, dict(checkpoint=checkpoint, data=str(data)[:80], seeds=seeds, **options), reasons
@@ -182,7 +185,7 @@ def majority(c: Comparison) -> dict | None:
     return {"majority class": statistics.fmean(known)} if known and c.metric == "accuracy" else None
 
 
-def picture(c: Comparison):
+def plot_comparison(c: Comparison):
     "Bar chart of the metric with error bars, next to the percentage of trainable parameters."
     from ftkit.show import bars
 
@@ -221,7 +224,7 @@ Comparison._repr_html_ = _html
 
 # %% ../nbs/72_lab.ipynb #8e03efc2
 @dataclass(eq=False)
-class RateCurve:
+class LRFinderResult:
     "The result of an LR range test."
 
     rows: list = field(repr=False)  # dicts of lr, loss and smoothed loss
@@ -230,7 +233,7 @@ class RateCurve:
 
     def plot(self):
         "Plot the loss against the learning rate, on a logarithmic scale."
-        return rate_picture(self)
+        return plot_lr_curve(self)
 
     def __repr__(self):
         return f"RateCurve(lr={self.lr:.2g}, steepest at {self.steepest:.2g})"
@@ -245,7 +248,7 @@ def find_lr(
     method="full",
     steps: int = 60,
     **options,  # passed to finetune
-) -> RateCurve:
+) -> LRFinderResult:
     """LR range test: increase the learning rate in one run, which is discarded, and suggest a learning rate.
 
     Raises `FtError` when the loss never decreases.
@@ -256,11 +259,11 @@ def find_lr(
     except FtError as e:
         if not (history := getattr(e, "history", None)):
             raise
-    return judged(history)
+    return analyze_lr_curve(history)
 
 
 # %% ../nbs/72_lab.ipynb #cef6235d
-def judged(history: list) -> RateCurve:
+def analyze_lr_curve(history: list) -> LRFinderResult:
     "The result of an LR range test from the history of its run."
     mean, rows = None, []
     for i, h in enumerate(history):
@@ -270,12 +273,12 @@ def judged(history: list) -> RateCurve:
     if low < 3:
         raise FtError("The loss never decreased during the LR range test; start lower (lr=), or check the data.")
     falls = [rows[i + 1]["smoothed"] - rows[i - 1]["smoothed"] for i in range(1, low)]
-    return RateCurve(rows, rows[low]["lr"] / 3, rows[1 + falls.index(min(falls))]["lr"])
+    return LRFinderResult(rows, rows[low]["lr"] / 3, rows[1 + falls.index(min(falls))]["lr"])
 
 
-def rate_picture(c: RateCurve):
+def plot_lr_curve(c: LRFinderResult):
     "Plot the result of an LR range test."
-    from ftkit.formats import log_ticks, number, value_axis
+    from ftkit.formats import format_number, log_ticks, value_axis
     from ftkit.show import Figure, drawing_style, empty_figure
 
     rows = c.rows
@@ -289,21 +292,24 @@ def rate_picture(c: RateCurve):
             ax.axvline(rate, color="#d1495b", ls=dash, lw=1.3)
             away, side = (4, "left") if rate == max(c.lr, c.steepest) else (-4, "right")
             at = (rate, 0.93), (away, 0), ("data", "axes fraction"), "offset points"
-            ax.annotate(f"{name} {number(rate)}", *at, fontsize=8, ha=side)
+            ax.annotate(f"{name} {format_number(rate)}", *at, fontsize=8, ha=side)
         ax.set(xscale="log", xlabel="learning rate of the first group")
         value_axis(ax, [min(r["loss"] for r in rows), 1.5 * smoothed[0]])
         ax.set_title("loss")
         ticks = log_ticks(min(rates), max(rates))
-        ax.set_xticks(ticks, [number(t) for t in ticks])
+        ax.set_xticks(ticks, [format_number(t) for t in ticks])
         ax.xaxis.set_minor_formatter("")
         ax.legend(loc="lower left", fontsize=8)
-    found = f"decreases fastest at {number(c.steepest)}, is lowest at {number(3 * c.lr)}; suggested: {number(c.lr)}"
-    span = f"{number(rates[0])} to {number(rates[-1])}"
+    found = (
+        f"decreases fastest at {format_number(c.steepest)}, is lowest at {format_number(3 * c.lr)}; suggested:"
+        f" {format_number(c.lr)}"
+    )
+    span = f"{format_number(rates[0])} to {format_number(rates[-1])}"
     return Figure(fig, f"LR range test, loss for learning rates from {span}: it {found}.", texts)
 
 
 # %% ../nbs/72_lab.ipynb #1bb3d1fc
-def tradeoff(
+def scatter(
     rows,  # a data frame or a list of dicts, one row per point
     x: str,  # the cost column, on a logarithmic scale
     y: str,  # the quality column
@@ -313,11 +319,11 @@ def tradeoff(
     title: str = "",
 ):
     "Plot quality against cost, one labelled point per row."
-    from ftkit.formats import log_ticks, number, plain, records, value_axis
-    from ftkit.show import Figure, drawing_style, empty_figure, legible
+    from ftkit.formats import format_number, log_ticks, records, strip_markup, value_axis
+    from ftkit.show import Figure, drawing_style, empty_figure, replace_missing_glyphs
 
     rows = records(rows)
-    names = [plain(r[label]) for r in rows]
+    names = [strip_markup(r[label]) for r in rows]
     line = baseline if isinstance(baseline, dict) else {} if baseline is None else {"baseline": baseline}
     xs, ys, spread = [r[x] for r in rows], [r[y] for r in rows], [r[error] or 0 if error else 0 for r in rows]
     with drawing_style(texts := (*names, title, x, y, *line)):
@@ -331,15 +337,17 @@ def tradeoff(
         for name, value in line.items():
             ax.axhline(value, color="#d1495b", ls="--", lw=1.3)
             at = (1, value), (0, 3), ("axes fraction", "data"), "offset points"
-            ax.annotate(f"{legible(name)} {number(value)}", *at, ha="right", fontsize=8, color="#b02a3c")
+            ax.annotate(
+                f"{replace_missing_glyphs(name)} {format_number(value)}", *at, ha="right", fontsize=8, color="#b02a3c"
+            )
         low, high = min(xs) / 2, 2 * max(xs)
         ax.set(xscale="log", xlim=(low, high), xlabel=x, title=y)
-        ax.set_xticks(ticks := log_ticks(low, high), [number(t) for t in ticks])
+        ax.set_xticks(ticks := log_ticks(low, high), [format_number(t) for t in ticks])
         ax.xaxis.set_minor_formatter("")
         fig.draw_without_rendering()
-        write_labels(ax, list(zip(xs, ys, spread)), [legible(n) for n in names])
-    said = ", ".join(f"{n} {number(v)} at {number(c)}" for n, v, c in zip(names, ys, xs))
-    more = "".join(f" The dashed line, {n}, is at {number(v)}." for n, v in line.items())
+        write_labels(ax, list(zip(xs, ys, spread)), [replace_missing_glyphs(n) for n in names])
+    said = ", ".join(f"{n} {format_number(v)} at {format_number(c)}" for n, v, c in zip(names, ys, xs))
+    more = "".join(f" The dashed line, {n}, is at {format_number(v)}." for n, v in line.items())
     return Figure(fig, f"{title + '. ' if title else ''}{y} against {x} by {label}: {said}.{more}", texts)
 
 
@@ -354,7 +362,7 @@ def gap(box: tuple, point: tuple) -> float:
     return math.hypot(*(max(0, box[k] - point[k], point[k] - box[k + 2]) for k in (0, 1)))
 
 
-def label_places(
+def place_labels(
     points: list,  # (x, y) of each, in points of 1/72 inch
     sizes: list,  # (width, height) of each label
     frame: tuple = (-1e9, -1e9, 1e9, 1e9),  # the box that labels must not leave
@@ -394,7 +402,7 @@ def write_labels(
     names: list,  # their labels
 ):
     "Draw a label for each point, with a leader line where it is not next to the point."
-    from ftkit.formats import SOFT, display_width
+    from ftkit.formats import MUTED_COLOR, display_width
 
     scale = 72 / ax.figure.dpi
 
@@ -404,10 +412,10 @@ def write_labels(
     points = [place(x, y) for x, y, _ in rows]
     bars = [(u - 1, place(x, y - e)[1], u + 1, place(x, y + e)[1]) for (x, y, e), (u, _) in zip(rows, points)]
     sizes = [(4.4 * display_width(n), 9) for n in names]
-    places = label_places(points, sizes, tuple(v * scale for v in ax.bbox.extents), bars)
+    places = place_labels(points, sizes, tuple(v * scale for v in ax.bbox.extents), bars)
     for name, (w, h), (x, y, _), (u, v), (p, q) in zip(names, sizes, rows, points, places):
         box = (p - w / 2, q - h / 2, p + w / 2, q + h / 2)
         away = gap(box, (u, v)) > 14 or any(gap(box, o) < gap(box, (u, v)) + 2 for o in points if o != (u, v))
-        line = dict(arrowstyle="-", lw=0.6, color=SOFT, shrinkA=0, shrinkB=3) if away else None
+        line = dict(arrowstyle="-", lw=0.6, color=MUTED_COLOR, shrinkA=0, shrinkB=3) if away else None
         look = dict(textcoords="offset points", ha="center", va="center", fontsize=7.5, arrowprops=line)
         ax.annotate(name, (x, y), (p - u, q - v), **look)

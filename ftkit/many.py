@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = [
-    "heard",
-    "by_rows",
-    "only_here",
-    "head_by_rows",
-    "with_values",
-    "Deltas",
-    "mixable",
-    "each_its_rows",
-    "replaced",
-    "speaking_for",
-    "merged",
+    "set_active",
+    "per_example_forward",
+    "isolate_hook_state",
+    "per_example_head",
+    "call_with_values",
+    "MultiAdapter",
+    "check_mixable",
+    "per_example_adapters",
+    "replaced_forward",
+    "restrict_to_examples",
+    "merge_weighted",
 ]
 
 # %% ../nbs/52_many.ipynb #f50cb109
@@ -24,29 +24,29 @@ from pathlib import Path
 import torch
 from torch.func import functional_call
 
-from .core import FtError, read_json, say
-from .methods.core import attached, canonical, put
-from .methods.inserts import Inserted
+from .core import FtError, log_info, read_json
+from .methods.core import attached, canonical, copy_into
+from .methods.inserts import HookHandle
 from .methods.merging import untie
-from .methods.tuners import Added, names_on, speak, tuner_layers
+from .methods.tuners import PeftHandle, adapter_names, set_active_adapters, tuner_layers
 from .share import load_delta
 from .structure import anatomy
 
 
 # %% ../nbs/52_many.ipynb #eb4dc86c
-def heard(model, names: list):
+def set_active(model, names: list):
     "Enable these deltas of a model and disable all others."
     for _, layer in tuner_layers(model):
-        speak(layer, [n for n in names if n in names_on(layer)])
+        set_active_adapters(layer, [n for n in names if n in adapter_names(layer)])
     for name, on in model.__dict__.get("_ft", {}).items():
         for h in on.handles:
-            if isinstance(h, Inserted):
+            if isinstance(h, HookHandle):
                 for m in h.added():
                     m.__dict__["silent"] = name not in names
 
 
 # %% ../nbs/52_many.ipynb #e50de91e
-def by_rows(layers: list, groups: dict):
+def per_example_forward(layers: list, groups: dict):
     "A forward for a tuner's layer and the layers it wraps, with own rows per delta (name -> row indices)."
     forward, mixed = (
         layers[0].forward,
@@ -55,8 +55,8 @@ def by_rows(layers: list, groups: dict):
 
     def one(name, x, *args, **kwargs):
         for layer in layers:
-            speak(layer, [name] if name in names_on(layer) else [])
-        with only_here(layers[0].get_base_layer(), name, groups[name]):
+            set_active_adapters(layer, [name] if name in adapter_names(layer) else [])
+        with isolate_hook_state(layers[0].get_base_layer(), name, groups[name]):
             return forward(x, *args, **kwargs)
 
     def call(x, *args, **kwargs):
@@ -82,7 +82,7 @@ def by_rows(layers: list, groups: dict):
 
 
 @contextmanager
-def only_here(base, name: str, rows):
+def isolate_hook_state(base, name: str, rows):
     "Context manager that enables only the inserts of one delta at a module, for a call with its rows."
     here = [(n, m) for kind, shelf in base._modules.items() if kind.startswith("ft_") for n, m in shelf.items()]
     before = [dict(m.__dict__) for _, m in here]
@@ -98,7 +98,7 @@ def only_here(base, name: str, rows):
             m.__dict__.update(was)
 
 
-def head_by_rows(module, path: str, values: dict, groups: dict):
+def per_example_head(module, path: str, values: dict, groups: dict):
     "A forward for a module of the head that applies each delta's own head to its rows."
     own = {
         name: {n[len(path) + 1 :]: v for n, v in mine.items() if n.startswith(path + ".")}
@@ -106,7 +106,7 @@ def head_by_rows(module, path: str, values: dict, groups: dict):
     }
 
     def call(x, *args, **kwargs):
-        parts = {name: with_values(module, own[name], x[rows], args, kwargs) for name, rows in groups.items()}
+        parts = {name: call_with_values(module, own[name], x[rows], args, kwargs) for name, rows in groups.items()}
         out = next(iter(parts.values())).new_empty((len(x), *next(iter(parts.values())).shape[1:]))
         for name, rows in groups.items():
             out[rows] = parts[name]
@@ -115,7 +115,7 @@ def head_by_rows(module, path: str, values: dict, groups: dict):
     return call
 
 
-def with_values(module, values: dict, x, args, kwargs):
+def call_with_values(module, values: dict, x, args, kwargs):
     "The output of a module with other parameter values."
     del module.forward
     try:
@@ -125,7 +125,7 @@ def with_values(module, values: dict, x, args, kwargs):
 
 
 # %% ../nbs/52_many.ipynb #80e3c9e5
-class Deltas:
+class MultiAdapter:
     "Several deltas on one base."
 
     def __init__(
@@ -148,8 +148,8 @@ class Deltas:
                 if (folder := Path(folder)).joinpath("ftkit.json").exists()
                 else None
             )
-            put(on.trained, on.kept)
-        heard(model, [])
+            copy_into(on.trained, on.kept)
+        set_active(model, [])
 
     def known(self, names) -> list:
         "The names as a list. Raises `FtError` for a name that is not loaded."
@@ -161,13 +161,13 @@ class Deltas:
     def using(self, name: str):
         "Context manager: the model with one active delta."
         on = attached(self.model, *self.known([name]))
-        put(on.trained, self.values[name])
-        heard(self.model, [name])
+        copy_into(on.trained, self.values[name])
+        set_active(self.model, [name])
         try:
             yield self.model
         finally:
-            put(on.trained, on.kept)
-            heard(self.model, [])
+            copy_into(on.trained, on.kept)
+            set_active(self.model, [])
 
     @contextmanager
     def rows(self, names: list):
@@ -181,23 +181,23 @@ class Deltas:
             for n in dict.fromkeys(self.known(names))
         }
         for name in groups:
-            mixable(attached(self.model, name))
-        heard(self.model, list(groups))
+            check_mixable(attached(self.model, name))
+        set_active(self.model, list(groups))
         try:
-            with each_its_rows(self.model, {n: self.values[n] for n in groups}, groups):
+            with per_example_adapters(self.model, {n: self.values[n] for n in groups}, groups):
                 yield self.model
         finally:
-            heard(self.model, [])
+            set_active(self.model, [])
 
 
 # %% ../nbs/52_many.ipynb #be1d0e67
-def mixable(on):
+def check_mixable(on):
     "Raises `FtError` for a delta that cannot be applied to some rows of a batch only."
     moved = [n for n in on.trained if not on.anatomy.in_head(n)]
     whole = [
         h
         for h in on.handles
-        if not isinstance(h, Added) and (not isinstance(h, Inserted) or hasattr(h.injection, "before"))
+        if not isinstance(h, PeftHandle) and (not isinstance(h, HookHandle) or hasattr(h.injection, "before"))
     ]
     if moved or whole:
         raise FtError(
@@ -207,7 +207,7 @@ def mixable(on):
 
 
 @contextmanager
-def each_its_rows(model, values: dict, groups: dict):
+def per_example_adapters(model, values: dict, groups: dict):
     "Context manager in which layers, heads and inserts apply each delta to its own rows."
     heads = {p for mine in values.values() for n in mine for p in anatomy(model).head if n.startswith(p + ".")}
     with ExitStack() as stack:
@@ -215,16 +215,18 @@ def each_its_rows(model, values: dict, groups: dict):
         for path, layer in tuner_layers(model):
             places.setdefault(canonical(path), []).append(layer)
         for layers in places.values():
-            stack.enter_context(replaced(layers[0], by_rows(layers, groups)))
+            stack.enter_context(replaced_forward(layers[0], per_example_forward(layers, groups)))
         for path in heads:
-            stack.enter_context(replaced(m := model.get_submodule(path), head_by_rows(m, path, values, groups)))
+            stack.enter_context(
+                replaced_forward(m := model.get_submodule(path), per_example_head(m, path, values, groups))
+            )
         for name in groups:
-            stack.enter_context(speaking_for(attached(model, name), groups[name]))
+            stack.enter_context(restrict_to_examples(attached(model, name), groups[name]))
         yield
 
 
 @contextmanager
-def replaced(module, forward):
+def replaced_forward(module, forward):
     "Context manager that replaces the forward of a module."
     module.forward = module.__dict__["_ft_rows"] = forward
     try:
@@ -234,9 +236,9 @@ def replaced(module, forward):
 
 
 @contextmanager
-def speaking_for(on, rows):
+def restrict_to_examples(on, rows):
     "Context manager in which the inserts of a delta apply to some rows only."
-    mine = [m for h in on.handles if isinstance(h, Inserted) for m in h.added()]
+    mine = [m for h in on.handles if isinstance(h, HookHandle) for m in h.added()]
     for m in mine:
         m.__dict__["only_rows"] = rows
     try:
@@ -247,8 +249,8 @@ def speaking_for(on, rows):
 
 
 # %% ../nbs/52_many.ipynb #e572dd4b
-def merged(
-    deltas: Deltas,
+def merge_weighted(
+    deltas: MultiAdapter,
     weights: dict,  # name -> weight
 ):
     """Merge a weighted sum of deltas into their base; returns the model without added modules.
@@ -258,11 +260,11 @@ def merged(
     model, names = deltas.model, deltas.known(weights)
     layers, methods = tuner_layers(model), {n: attached(model, n) for n in names}
     for n, on in methods.items():
-        mine = [layer for _, layer in layers if n in names_on(layer)]
+        mine = [layer for _, layer in layers if n in adapter_names(layer)]
         plain = (
             on.method.merges
             and mine
-            and all(isinstance(h, Added) for h in on.handles)
+            and all(isinstance(h, PeftHandle) for h in on.handles)
             and all(map(on.anatomy.in_head, on.trained))
         )
         if not plain or any(
@@ -282,11 +284,11 @@ def merged(
             h.check_merge()
     tied = untie(model, [m for on in methods.values() for h in on.handles for m in h.bases()])
     for path, others in tied.paths.items():
-        say(f"{path} shared its weight with {others}; after merging it has a weight of its own")
+        log_info(f"{path} shared its weight with {others}; after merging it has a weight of its own")
     with torch.no_grad():
         for _, layer in layers:
             for n in names:
-                if n in names_on(layer):
+                if n in adapter_names(layer):
                     layer.get_base_layer().weight.add_(
                         weights[n] * layer.get_delta_weight(n).to(layer.get_base_layer().weight.dtype)
                     )
@@ -294,5 +296,5 @@ def merged(
     heads = {p: sum(weights[n] * deltas.values[n][p] for n in names) / total for p in deltas.values[names[0]]}
     for name in reversed(list(model._ft)):
         attached(model, name).method.detach(model, name)
-    put(dict(model.named_parameters()), heads)
+    copy_into(dict(model.named_parameters()), heads)
     return model

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = [
-    "OVERFLOWS",
-    "CROWDED",
+    "FP16_UNSAFE_MODEL_TYPES",
+    "BUSY_CORES",
     "AGREED",
     "pick_precision",
     "autocast",
@@ -14,21 +14,21 @@ __all__ = [
     "cores",
     "cpu_seconds",
     "cores_of_others",
-    "threads_sleep",
+    "waiting_threads_sleep",
     "usable_threads",
-    "Crowding",
-    "threads_may_crowd",
-    "Way",
+    "OversubscriptionMonitor",
+    "may_oversubscribe",
+    "ExecutionConfig",
     "bf16_in_hardware",
-    "ways",
-    "Caught",
+    "candidate_configs",
+    "BlockInputs",
     "block_inputs",
     "block_step",
-    "seconds_of",
+    "time_step",
     "fastest",
-    "ordinary",
-    "probed",
-    "question",
+    "median_length_batch",
+    "autotune",
+    "cache_key",
     "agreed",
 ]
 
@@ -46,13 +46,13 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_flatten, tree_map
 
-from .core import FtError, home, read_json, say, sha256, versions, write_json
-from .kernels import faster, onednn, onednn_error
+from .core import FtError, cache_dir, log_info, read_json, sha256, versions, write_json
+from .kernels import cpu_kernels, onednn, onednn_error
 from .structure import anatomy
 from .tasks.core import to_device
 
 # %% ../nbs/57_probe.ipynb #5ec8f2b7
-OVERFLOWS = (
+FP16_UNSAFE_MODEL_TYPES = (
     "t5",
     "mt5",
     "umt5",
@@ -73,7 +73,7 @@ def pick_precision(
         return "fp32"
     if torch.cuda.get_device_capability(device)[0] >= 8:
         return "bf16"
-    return "fp32" if getattr(getattr(model, "config", None), "model_type", None) in OVERFLOWS else "fp16"
+    return "fp32" if getattr(getattr(model, "config", None), "model_type", None) in FP16_UNSAFE_MODEL_TYPES else "fp16"
 
 
 # %% ../nbs/57_probe.ipynb #804f1e57
@@ -155,7 +155,7 @@ def cores_of_others(
 
 
 # %% ../nbs/57_probe.ipynb #18a6ace7
-def threads_sleep() -> bool:
+def waiting_threads_sleep() -> bool:
     "Whether waiting OpenMP threads sleep after a short spin; if not, they spin, which is slow on a busy machine."
     if os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE":
         return True
@@ -171,13 +171,13 @@ def usable_threads() -> int:
     if "OMP_NUM_THREADS" in os.environ or given == 1:
         return given
     allowed = min(given, cores())
-    if allowed == 1 or threads_sleep():
+    if allowed == 1 or waiting_threads_sleep():
         return allowed
     return max(1, min(allowed, round(cores() - cores_of_others())))
 
 
 # %% ../nbs/57_probe.ipynb #98b7dc41
-class Crowding:
+class OversubscriptionMonitor:
     """An after_step callback that reduces the number of threads once steps take far longer than the first ones because
     other programs keep the cores busy.
     """
@@ -205,21 +205,21 @@ class Crowding:
         before, free = torch.get_num_threads(), usable_threads()
         if free < before:
             torch.set_num_threads(free)
-            say(
+            log_info(
                 f"Other programs keep the cores busy: using {free} of {before} threads from step"
                 f" {learner.step_count + 1} on."
             )
 
 
-def threads_may_crowd(device: torch.device) -> bool:
+def may_oversubscribe(device: torch.device) -> bool:
     "Whether a fit on this device uses several spinning threads that were not requested by OMP_NUM_THREADS."
     chosen = "OMP_NUM_THREADS" in os.environ
-    return device.type == "cpu" and not threads_sleep() and not chosen and torch.get_num_threads() > 1
+    return device.type == "cpu" and not waiting_threads_sleep() and not chosen and torch.get_num_threads() > 1
 
 
 # %% ../nbs/57_probe.ipynb #09e15248
 @dataclass(frozen=True)
-class Way:
+class ExecutionConfig:
     "An execution config: precision, threads, and whether oneDNN computes fp32 matrix products."
 
     precision: str = "fp32"
@@ -249,7 +249,7 @@ def bf16_in_hardware() -> bool:
 
 
 # %% ../nbs/57_probe.ipynb #dc27f3f7
-def ways(
+def candidate_configs(
     precision: str = "auto",  # or the only one to consider
 ) -> list:
     "The candidate configs on this CPU, the default ones first; bf16 only with hardware support or on request."
@@ -259,12 +259,17 @@ def ways(
         + [("fp32", True)] * (onednn_error() < 8)
         + [("bf16", False)] * (precision == "bf16" or bf16_in_hardware())
     )
-    found = [Way(p, t, o) for t in dict.fromkeys((now, max(1, now // 2))) for p, o in kinds if precision in ("auto", p)]
-    return found or [Way(precision, now)]
+    found = [
+        ExecutionConfig(p, t, o)
+        for t in dict.fromkeys((now, max(1, now // 2)))
+        for p, o in kinds
+        if precision in ("auto", p)
+    ]
+    return found or [ExecutionConfig(precision, now)]
 
 
 # %% ../nbs/57_probe.ipynb #7ead6c75
-class Caught(Exception):
+class BlockInputs(Exception):
     "Raised in a forward pass; carries the inputs of a block."
 
 
@@ -279,13 +284,13 @@ def block_inputs(
         return None if type(x).__name__.endswith("Cache") else x  # a cache would grow with every step
 
     def catch(module, args, kwargs):
-        raise Caught(tuple(map(bare, args)), {n: bare(x) for n, x in kwargs.items()})
+        raise BlockInputs(tuple(map(bare, args)), {n: bare(x) for n, x in kwargs.items()})
 
     hook = model.get_submodule(block).register_forward_pre_hook(catch, with_kwargs=True)
     try:
         with torch.no_grad():
             run()
-    except Caught as e:
+    except BlockInputs as e:
         return e.args
     finally:
         hook.remove()
@@ -321,7 +326,7 @@ def block_step(
 
 
 # %% ../nbs/57_probe.ipynb #9d3ef7fb
-def seconds_of(step, way) -> float:
+def time_step(step, way) -> float:
     "Seconds of one run of a step in an execution config."
     with way.used():
         start = time.perf_counter()
@@ -348,13 +353,13 @@ def fastest(
             if behind(way) or times and spent > seconds:
                 continue
             if not i and spent < seconds / 2:
-                seconds_of(step, way)  # warm-up
-            times[way] = min(times.get(way, float("inf")), seconds_of(step, way))
+                time_step(step, way)  # warm-up
+            times[way] = min(times.get(way, float("inf")), time_step(step, way))
     return next(w for w in candidates if w in times and times[w] <= 1.03 * min(times.values())), times
 
 
 # %% ../nbs/57_probe.ipynb #997ad4b9
-def ordinary(
+def median_length_batch(
     rows,  # encoded
     batch_size: int,
     tokens: int = 1024,  # enough to compare the configs
@@ -365,10 +370,10 @@ def ordinary(
 
 
 # %% ../nbs/57_probe.ipynb #279c1504
-CROWDED = 0.5  # cores kept busy by other programs; above this, measurements are discarded
+BUSY_CORES = 0.5  # cores kept busy by other programs; above this, measurements are discarded
 
 
-def probed(
+def autotune(
     model,  # with its method attached and its train/eval modes set
     task,
     batch: dict,
@@ -376,31 +381,31 @@ def probed(
     device="cpu",
     steps: int = None,  # optimiser steps of the job; None for many
     seconds: float = 1.5,  # time budget of the measurement
-) -> Way:
+) -> ExecutionConfig:
     """Choose the execution config for this model on this machine: by rule on a GPU, by a cached or new measurement on a
     CPU. The default config is used where all steps together take less time than the measurement, or other programs
     disturb it.
     """
     device = torch.device(device)
-    plain = Way(pick_precision(device, model) if precision == "auto" else precision, usable_threads())
+    plain = ExecutionConfig(pick_precision(device, model) if precision == "auto" else precision, usable_threads())
     blocks = anatomy(model).blocks
     if device.type != "cpu" or int(os.environ.get("WORLD_SIZE", 1)) > 1 or not blocks:
         return plain
-    asked = question(model, blocks, batch, precision)
-    short, file = (home() / "probe" / f"{name}.json" for name in (f"{asked}-{steps}", asked))
+    asked = cache_key(model, blocks, batch, precision)
+    short, file = (cache_dir() / "probe" / f"{name}.json" for name in (f"{asked}-{steps}", asked))
     if known := next((f for f in (short, file) if f.exists()), None):
-        way = Way(**read_json(known)["way"])
+        way = ExecutionConfig(**read_json(known)["way"])
         return replace(way, threads=min(way.threads, plain.threads))
-    if cores_of_others() > CROWDED:
+    if cores_of_others() > BUSY_CORES:
         return plain
-    candidates, before = ways(precision), cpu_seconds()
-    with faster(device):
+    candidates, before = candidate_configs(precision), cpu_seconds()
+    with cpu_kernels(device):
         step = block_step(model, task, to_device(batch, device))
-        if steps and steps * len(blocks) * min(seconds_of(step, plain) for _ in range(2)) < seconds:
+        if steps and steps * len(blocks) * min(time_step(step, plain) for _ in range(2)) < seconds:
             way, times, file = plain, {}, short
         else:
             way, times = fastest(step, candidates, seconds) if len(candidates) > 1 else (candidates[0], {})
-    if cores_of_others(before) > CROWDED:
+    if cores_of_others(before) > BUSY_CORES:
         return plain
     with contextlib.suppress(FtError):
         write_json(file, dict(way=asdict(way), seconds=[{**asdict(w), "seconds": t} for w, t in times.items()]))
@@ -408,7 +413,7 @@ def probed(
 
 
 # %% ../nbs/57_probe.ipynb #17c4b422
-def question(model, blocks: list, batch: dict, precision: str) -> str:
+def cache_key(model, blocks: list, batch: dict, precision: str) -> str:
     "The cache key of a measurement."
     shapes = [(n, tuple(p.shape), p.requires_grad) for n, p in model.get_submodule(blocks[-1]).named_parameters()]
     sizes = [tuple(t.shape) for t in tree_flatten(batch)[0] if torch.is_tensor(t)]

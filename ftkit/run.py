@@ -4,19 +4,19 @@
 
 # %% auto #0
 __all__ = [
-    "Memory",
-    "evaluate_rows",
-    "stream",
+    "PeakMemory",
+    "evaluate",
+    "iter_predictions",
     "Run",
     "summary",
     "learning_curves",
     "predict",
-    "values_of",
+    "read_inputs",
     "save_run",
-    "cleared",
-    "identity",
-    "occupy",
-    "keep_data",
+    "clear_run_folder",
+    "run_identity",
+    "claim_run_folder",
+    "save_inputs",
 ]
 
 # %% ../nbs/64_run.ipynb #55456fcd
@@ -33,14 +33,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .core import FtError, main_process, say, sha256, write_json
-from .kernels import faster, release
+from .core import FtError, log_info, main_process, sha256, write_json
+from .kernels import cpu_kernels, trim_heap
 from .share import save_delta
 from .tasks.core import to_device
 
 
 # %% ../nbs/64_run.ipynb #29681b52
-class Memory:
+class PeakMemory:
     "Context manager that measures the peak memory of its body, in bytes above the value at its start."
 
     kept = 0  # bytes in use at the last garbage collection
@@ -48,16 +48,16 @@ class Memory:
     def __enter__(self):
         self.cuda, self.running = torch.cuda.is_available(), True
         if not self.cuda:
-            release()
+            trim_heap()
         # A garbage collection scans every object: half a second once the libraries are loaded. Objects from imports
         # are not garbage.
-        if not Memory.kept and not self.cuda:
-            Memory.kept = self.used()
-        if self.cuda or self.used() > 1.1 * Memory.kept:
+        if not PeakMemory.kept and not self.cuda:
+            PeakMemory.kept = self.used()
+        if self.cuda or self.used() > 1.1 * PeakMemory.kept:
             gc.collect()
             if not self.cuda:
-                release()
-            Memory.kept = self.used()
+                trim_heap()
+            PeakMemory.kept = self.used()
         self.start = self.top = self.used()
         if self.cuda:
             torch.cuda.reset_peak_memory_stats()
@@ -89,7 +89,7 @@ class Memory:
 
 
 # %% ../nbs/64_run.ipynb #32bfe189
-def evaluate_rows(
+def evaluate(
     model,
     task,  # defines forward pass and metrics
     rows,  # encoded rows
@@ -98,21 +98,21 @@ def evaluate_rows(
 ) -> dict:
     "The task's metrics over rows; memory use does not grow with their number."
     meter = task.metrics()
-    for batch, outputs, _ in stream(model, task, rows, batch_size, device):
+    for batch, outputs, _ in iter_predictions(model, task, rows, batch_size, device):
         meter.update(outputs, batch)
     return meter.compute()
 
 
 # %% ../nbs/64_run.ipynb #a1091ce5
 @torch.inference_mode()
-def stream(model, task, rows, batch_size: int, device):
+def iter_predictions(model, task, rows, batch_size: int, device):
     "Yield batches of similar lengths with the model's outputs and their row indices."
     model.eval()
     order = np.argsort(rows.lengths, kind="stable")
     for i in range(0, len(order), batch_size):
         index = order[i : i + batch_size]
         batch = to_device(task.collate(rows, index), device)
-        with faster(device):
+        with cpu_kernels(device):
             outputs = task.forward(model, batch)
         yield batch, outputs, index
 
@@ -162,7 +162,7 @@ class Run:
         if self.task.name not in PIPELINE_REGISTRY.get_supported_tasks() or hasattr(self.task, "wrap"):
             raise FtError(f"transformers has no pipeline for {self.task.name}; use run.predict.")
         if getattr(self.task, "threshold", 0.5) != 0.5:
-            say(
+            log_info(
                 f"A pipeline returns probabilities and does not apply the threshold {self.task.threshold}; apply it"
                 " yourself."
             )
@@ -222,26 +222,26 @@ def predict(
 ) -> pd.DataFrame:
     "The predictions of a run's model for some values. Raises `FtError` for empty input."
     role = next(iter(run.task.columns))
-    values = values_of(values, role, column or run.task.columns[role])
+    values = read_inputs(values, role, column or run.task.columns[role])
     if not len(values):
         raise FtError("The input is empty; there is nothing to predict.")
     rows = run.task.encode(values, run.processor)
     found = {
         int(i): r
-        for _, out, index in stream(run.model, run.task, rows, 64, run.device)
+        for _, out, index in iter_predictions(run.model, run.task, rows, 64, run.device)
         for i, r in zip(index, run.task.predict(out))
     }
-    from ftkit.data.pictures import called
+    from ftkit.data.pictures import image_name
 
-    return pd.DataFrame([{role: v if role == "text" else called(v, i), **found[i]} for i, v in enumerate(values)])
+    return pd.DataFrame([{role: v if role == "text" else image_name(v, i), **found[i]} for i, v in enumerate(values)])
 
 
 # %% ../nbs/64_run.ipynb #27eb1c47
-def values_of(values, role: str, column: str) -> list:
+def read_inputs(values, role: str, column: str) -> list:
     "The values to predict as a list. Raises `FtError` for a table without the column."
     from ftkit.data import pictures, sources
 
-    if role == "image" and (found := pictures.loose(values)) is not None:
+    if role == "image" and (found := pictures.as_image_list(values)) is not None:
         return found
     if isinstance(values, str) and not Path(values[:250]).is_file():
         return [values]
@@ -258,28 +258,28 @@ def values_of(values, role: str, column: str) -> list:
 # %% ../nbs/64_run.ipynb #ceff6a24
 def save_run(run: Run, folder: Path) -> Path:
     "Save a run: run.json, history.csv and the delta."
-    from ftkit.core import atomic
+    from ftkit.core import atomic_write
 
     save_delta(run.model, folder / "delta")
-    with atomic(folder / "history.csv") as f:
+    with atomic_write(folder / "history.csv") as f:
         f.write(run.history.to_csv(index=False))
     write_json(folder / "run.json", dict(format=1, spec=run.spec, metrics=run.metrics, resources=run.resources))
     return folder
 
 
 # %% ../nbs/64_run.ipynb #6a694430
-def cleared(out: Path):
+def clear_run_folder(out: Path):
     "Delete the files of an earlier run from a folder."
     if not (out / "spec.json").exists():
         return
-    say(f"{out} contains an earlier run, which is replaced.")
+    log_info(f"{out} contains an earlier run, which is replaced.")
     for name in ("state", "delta"):
         shutil.rmtree(out / name, ignore_errors=True)
     for name in ("run.json", "history.csv", "train.parquet", "valid.parquet", "spec.json"):
         (out / name).unlink(missing_ok=True)
 
 
-def identity(spec: dict) -> str:
+def run_identity(spec: dict) -> str:
     "The identity of a run: a hash of its specification, without measured and informational entries."
     noted = (
         "versions",
@@ -291,7 +291,7 @@ def identity(spec: dict) -> str:
     return sha256(json.dumps({k: v for k, v in spec.items() if k not in noted}, sort_keys=True, default=str).encode())
 
 
-def occupy(out: Path, spec: dict, found):
+def claim_run_folder(out: Path, spec: dict, found):
     """Prepare an output folder for a run, with everything needed to resume it.
 
     Raises `FtError` for options that cannot be saved.
@@ -302,18 +302,18 @@ def occupy(out: Path, spec: dict, found):
             " out=."
         )
     if main_process():
-        cleared(out)
-        keep_data(out, spec, found)
+        clear_run_folder(out)
+        save_inputs(out, spec, found)
 
 
-def keep_data(out: Path, spec: dict, found):
+def save_inputs(out: Path, spec: dict, found):
     "Save the specification and the data of a run, which are needed to resume it."
-    from ftkit.data.pictures import portable
-    from ftkit.weights import quiet
+    from ftkit.data.pictures import embed_files
+    from ftkit.weights import silence_transformers
 
     out.mkdir(parents=True, exist_ok=True)
     for name, part in (("train", found.train), ("valid", found.valid)):
         if part is not None:
-            with quiet():
-                portable(part, columns=found.columns.values()).to_parquet(str(out / f"{name}.parquet"))
+            with silence_transformers():
+                embed_files(part, columns=found.columns.values()).to_parquet(str(out / f"{name}.parquet"))
     write_json(out / "spec.json", spec)

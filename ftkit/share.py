@@ -4,31 +4,31 @@
 
 # %% auto #0
 __all__ = [
-    "NOT_OPTIONS",
+    "IGNORED_PEFT_FIELDS",
     "LORA_OPTIONS",
     "write_tensors",
     "read_tensors",
     "save_delta",
     "class_names",
-    "write_part",
+    "write_component",
     "cast",
-    "without",
+    "strip_adapter_name",
     "write_peft",
     "write_as_lora",
-    "thin",
+    "low_rank_factors",
     "factors",
     "load_delta",
-    "put_on",
+    "attach_component",
     "read_manifest",
-    "read_parts",
-    "put_all",
-    "copied",
+    "load_components",
+    "assign_tensors",
+    "copy_base_value",
     "listed",
     "load_peft",
     "complete",
-    "described",
-    "of_peft",
-    "unpruned",
+    "describe_peft_config",
+    "method_from_peft_config",
+    "restore_pruned_ranks",
 ]
 
 # %% ../nbs/50_share.ipynb #02fb1a0b
@@ -38,8 +38,8 @@ from types import SimpleNamespace
 
 import torch
 
-from .core import FtError, atomic, library, read_json, say, sha256, write_json
-from .methods.core import Attached, attached, canonical, describe, from_description, method, parts, put
+from .core import FtError, atomic_write, import_library, log_info, read_json, sha256, write_json
+from .methods.core import Attachment, attached, canonical, components, copy_into, from_dict, method, to_dict
 
 
 # %% ../nbs/50_share.ipynb #2617e28e
@@ -54,7 +54,7 @@ def write_tensors(
     data = save(
         {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}, {"format": "pt", **(metadata or {})}
     )
-    with atomic(path, "wb") as f:
+    with atomic_write(path, "wb") as f:
         f.write(data)
 
 
@@ -88,21 +88,21 @@ def save_delta(
             f"{on.method!r} was merged into the base, so there is no separate delta; use model.save_pretrained."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    ps = parts(on.method)
+    ps = components(on.method)
     if len(ps) == 1:
-        files = write_part(folder, on, on.plan, dtype)
+        files = write_component(folder, on, on.plan, dtype)
     else:
         places = [f"{i}-{type(p).__name__.lower()}" for i, p in enumerate(ps)]
         files = [
             f"{place}/{f}"
             for place, plan in zip(places, on.plan.parts)
-            for f in write_part(folder / place, on, plan, dtype)
+            for f in write_component(folder / place, on, plan, dtype)
         ]
     write_json(
         folder / "ftkit.json",
         dict(
             format=1,
-            method=describe(on.method),
+            method=to_dict(on.method),
             name=name,
             base=on.base,
             classes=class_names(model),
@@ -120,7 +120,7 @@ def class_names(model) -> list:
 
 
 # %% ../nbs/50_share.ipynb #7db2f163
-def write_part(folder: Path, on: Attached, plan, dtype) -> list:
+def write_component(folder: Path, on: Attachment, plan, dtype) -> list:
     "Write the part of a delta that belongs to one plan; returns the file names."
     handles = [h for h in on.handles if h.injection in plan.inject]
     base = {n: on.trained[n] for n in plan.train}
@@ -135,7 +135,7 @@ def write_part(folder: Path, on: Attached, plan, dtype) -> list:
     )
     if theirs and not any(h.bent for h in handles):
         return [f for h in handles for f in write_peft(folder, h, base, on, dtype)]
-    added = {without(h.name, canonical(n)): p for h in handles for n, p in h.stored().items()}
+    added = {strip_adapter_name(h.name, canonical(n)): p for h in handles for n, p in h.stored().items()}
     write_tensors(folder / "delta.safetensors", cast({**base, **added}, dtype))
     if theirs:
         write_as_lora(folder, handles[0], base, on, dtype)
@@ -149,7 +149,7 @@ def cast(tensors: dict, dtype) -> dict:
 
 
 # %% ../nbs/50_share.ipynb #5fe960fa
-def without(name: str, path: str) -> str:
+def strip_adapter_name(name: str, path: str) -> str:
     "A parameter's path without the name of its delta, which follows the module names."
     parts = path.split(".")
     if name in parts:
@@ -158,7 +158,7 @@ def without(name: str, path: str) -> str:
 
 
 # %% ../nbs/50_share.ipynb #810e16bf
-def write_peft(folder: Path, handle, head: dict, on: Attached, dtype) -> list:
+def write_peft(folder: Path, handle, head: dict, on: Attachment, dtype) -> list:
     "Write a tuner's parameters and the head in peft's format."
     config = handle.injection.config()
     config.modules_to_save = [p for p in on.anatomy.head if any(n.startswith(p + ".") for n in head)] or None
@@ -166,7 +166,7 @@ def write_peft(folder: Path, handle, head: dict, on: Attached, dtype) -> list:
     config.inference_mode = True
     if hasattr(config, "save_projection"):
         config.save_projection = False  # regenerated from its seed
-    tensors = {"base_model.model." + without(handle.name, n): p for n, p in handle.parameters().items()}
+    tensors = {"base_model.model." + strip_adapter_name(handle.name, n): p for n, p in handle.parameters().items()}
     tensors |= {"base_model.model." + n: p for n, p in head.items()}
     write_tensors(folder / "adapter_model.safetensors", cast(tensors, dtype))
     plain = {k: sorted(v) if isinstance(v, set) else getattr(v, "value", v) for k, v in config.to_dict().items()}
@@ -175,13 +175,16 @@ def write_peft(folder: Path, handle, head: dict, on: Attached, dtype) -> list:
 
 
 # %% ../nbs/50_share.ipynb #d9e4b7c2
-def write_as_lora(folder: Path, handle, head: dict, on: Attached, dtype):
+def write_as_lora(folder: Path, handle, head: dict, on: Attachment, dtype):
     "Write a LoHa or LoKr update as LoRA, for peft, which does not support these two on `Conv1D`."
-    model, pairs = on.anatomy.model, {canonical(path): thin(layer, handle.name) for path, layer in handle.layers()}
+    model, pairs = (
+        on.anatomy.model,
+        {canonical(path): low_rank_factors(layer, handle.name) for path, layer in handle.layers()},
+    )
     ranks = {path: a.shape[0] for path, (a, _) in pairs.items()}
     turned = {path: path in handle.bent for path in ranks}
     most = max(ranks.values())
-    config = library("peft").LoraConfig(
+    config = import_library("peft").LoraConfig(
         r=most, lora_alpha=most, rank_pattern=ranks, alpha_pattern=ranks, target_modules=sorted(ranks)
     )
     config.fan_in_fan_out, config.inference_mode = any(turned.values()), True
@@ -196,14 +199,14 @@ def write_as_lora(folder: Path, handle, head: dict, on: Attached, dtype):
         folder / "adapter_config.json",
         {k: sorted(v) if isinstance(v, set) else getattr(v, "value", v) for k, v in config.to_dict().items()},
     )
-    say(
+    log_info(
         f"peft does not support {handle.injection.title} on Conv1D; {Path(folder).name} contains it for ftkit, and the"
         f" same update as LoRA of rank {most} for peft"
     )
 
 
 @torch.no_grad()
-def thin(layer, name: str) -> tuple:
+def low_rank_factors(layer, name: str) -> tuple:
     "The update of a LoHa or LoKr layer as a product: A, (rank, columns), and B, (rows, rank)."
     whole = layer.get_delta_weight(name)
     if hasattr(layer, "hada_w1_a"):
@@ -235,7 +238,7 @@ def load_delta(
     name: str = "default",  # the name of the delta on the model
     any_base: bool = False,  # whether to allow a base with a different fingerprint
     keep: str = None,  # "cpu" retains a copy of the base weights that are replaced
-) -> Attached:
+) -> Attachment:
     "Attach a saved delta to a base. Raises `FtError` for damaged files and for a different base."
     folder = Path(folder)
     if not (folder / "ftkit.json").exists():
@@ -248,7 +251,7 @@ def load_delta(
             f"The delta in {folder} was trained on a 4-bit base, and this base is not; load it with {made!r}.loading(),"
             " or pass any_base=True to open the delta as LoRA on this base, e.g. to merge it."
         )
-    on = put_on(made, model, name, keep, folder / "ftkit.json")
+    on = attach_component(made, model, name, keep, folder / "ftkit.json")
     if on.base != manifest["base"] and not any_base:
         if on.kept is not None:
             on.method.detach(model, name)
@@ -257,7 +260,7 @@ def load_delta(
             f" {on.base[:12]}…); load the base it was trained on, or pass any_base=True."
         )
     try:
-        read_parts(model, folder, on, manifest)
+        load_components(model, folder, on, manifest)
     except FtError:
         if on.kept is not None:
             on.method.detach(model, name)
@@ -265,7 +268,7 @@ def load_delta(
     return on
 
 
-def put_on(made, model, name: str, keep: str, where: Path) -> Attached:
+def attach_component(made, model, name: str, keep: str, where: Path) -> Attachment:
     "Attach a method that a file describes. Raises `FtError` for invalid options."
     try:
         return made.attach(model, name, keep, steps=0)
@@ -296,7 +299,7 @@ def read_manifest(folder: Path) -> tuple:
     if not any(f.endswith(".safetensors") for f in manifest["files"]):
         raise FtError(f"{folder / 'ftkit.json'} lists no tensors; save the delta again.")
     try:
-        return manifest, from_description(manifest["method"])
+        return manifest, from_dict(manifest["method"])
     except FtError:
         raise
     except Exception as e:
@@ -306,16 +309,16 @@ def read_manifest(folder: Path) -> tuple:
 
 
 # %% ../nbs/50_share.ipynb #355561f4
-def read_parts(model, folder: Path, on: Attached, manifest: dict):
+def load_components(model, folder: Path, on: Attachment, manifest: dict):
     "Copy saved values into an attached method."
     own = {**on.trained, **{"buffer:" + n: b for n, b in model.named_buffers()}}
     for f in manifest["files"]:
         if f.endswith(".safetensors"):
-            put_all(own, on, read_tensors(folder / f), folder / f)
+            assign_tensors(own, on, read_tensors(folder / f), folder / f)
 
 
 # %% ../nbs/50_share.ipynb #70611d15
-def put_all(own: dict, on: Attached, values: dict, where) -> dict:
+def assign_tensors(own: dict, on: Attachment, values: dict, where) -> dict:
     """Copy tensors by name, in ftkit's or peft's naming; returns the parameters that were set.
 
     Raises `FtError`, before any parameter is changed, when a tensor matches none.
@@ -323,7 +326,7 @@ def put_all(own: dict, on: Attached, values: dict, where) -> dict:
     for h in on.handles:
         for n, p in h.parameters().items():
             n = canonical(n)
-            own[without(h.name, f"added:{n}")] = own["base_model.model." + without(h.name, n)] = p
+            own[strip_adapter_name(h.name, f"added:{n}")] = own["base_model.model." + strip_adapter_name(h.name, n)] = p
     for h in on.handles:
         values = h.unpacked(values)
     found, strange = {}, []
@@ -333,18 +336,18 @@ def put_all(own: dict, on: Attached, values: dict, where) -> dict:
         )  # peft omits the last name component of DoRA's magnitudes
         if key in own and own[key].shape == v.shape:
             found[key] = v
-        elif not copied(on.anatomy.model, n, v):
+        elif not copy_base_value(on.anatomy.model, n, v):
             strange.append(f"{n} {tuple(v.shape)}")
     if strange:
         raise FtError(
             f"{where} contains {listed(strange)}, which {'has' if len(strange) == 1 else 'have'} no matching parameter"
             " in this model: the shape differs, or base weights were trained as well."
         )
-    put(own, found)
+    copy_into(own, found)
     return {id(own[k]): own[k] for k in found}
 
 
-def copied(model, name: str, value: torch.Tensor) -> bool:
+def copy_base_value(model, name: str, value: torch.Tensor) -> bool:
     "Whether a tensor equals that of the base; peft stores embeddings in addition to their update."
     own = {canonical(n): p for n, p in model.named_parameters(remove_duplicate=False)}.get(
         canonical(name.removeprefix("base_model.model."))
@@ -358,7 +361,7 @@ def listed(names: list, most: int = 4) -> str:
 
 
 # %% ../nbs/50_share.ipynb #c53d5029
-def load_peft(model, folder: Path, name: str, keep: str = None) -> Attached:
+def load_peft(model, folder: Path, name: str, keep: str = None) -> Attachment:
     """Attach an adapter written by peft to a model.
 
     Raises `FtError`, and leaves the model unchanged, when tensors are missing or do not match.
@@ -371,8 +374,8 @@ def load_peft(model, folder: Path, name: str, keep: str = None) -> Attached:
             f"{folder} has its tensors as a pickle (adapter_model.bin), which can execute code when it is read; load it"
             " with peft and save it again as safetensors."
         )
-    made, values = described(config, model, folder), read_tensors(file)
-    on = put_on(
+    made, values = describe_peft_config(config, model, folder), read_tensors(file)
+    on = attach_component(
         made,
         model,
         name,
@@ -381,8 +384,8 @@ def load_peft(model, folder: Path, name: str, keep: str = None) -> Attached:
     )
     try:
         if config.get("rank_pattern") and config["peft_type"] == "ADALORA":
-            values = unpruned(values, config)
-        complete(on, put_all(dict(on.trained), on, values, file), file)
+            values = restore_pruned_ranks(values, config)
+        complete(on, assign_tensors(dict(on.trained), on, values, file), file)
     except Exception as e:
         on.method.detach(model, name)
         if isinstance(e, FtError):
@@ -394,7 +397,7 @@ def load_peft(model, folder: Path, name: str, keep: str = None) -> Attached:
     return on
 
 
-def complete(on: Attached, filled: dict, file):
+def complete(on: Attachment, filled: dict, file):
     "Raises `FtError` for a file that lacks tensors of its adapter; warns if only the head is missing."
     added = [canonical(n) for n, p in on.added().items() if id(p) not in filled]
     if added:
@@ -412,15 +415,16 @@ def complete(on: Attached, filled: dict, file):
         )
 
 
-def described(config: dict, model, folder: Path):
+def describe_peft_config(config: dict, model, folder: Path):
     "The method that a peft configuration describes. Raises `FtError` for invalid ones, and for prompt methods."
     where = folder / "adapter_config.json"
-    kinds = library("peft.mapping").PEFT_TYPE_TO_CONFIG_MAPPING
+    kinds = import_library("peft.mapping").PEFT_TYPE_TO_CONFIG_MAPPING
     kind = config.get("peft_type") if isinstance(config, dict) else None
     if kind not in list(kinds):
         raise FtError(f"{where} has an unknown peft_type: {kind!r}. Save or download the adapter again.")
     if not issubclass(
-        library("peft.mapping").PEFT_TYPE_TO_TUNER_MAPPING[kind], library("peft.tuners.tuners_utils").BaseTuner
+        import_library("peft.mapping").PEFT_TYPE_TO_TUNER_MAPPING[kind],
+        import_library("peft.tuners.tuners_utils").BaseTuner,
     ):
         raise FtError(
             f"{folder} contains a peft {kind}: learned inputs, not an update of modules. Load it with"
@@ -432,7 +436,7 @@ def described(config: dict, model, folder: Path):
             " peft.PeftModel.from_pretrained."
         )
     try:
-        return of_peft(config, model)
+        return method_from_peft_config(config, model)
     except FtError:
         raise
     except Exception as e:
@@ -442,14 +446,14 @@ def described(config: dict, model, folder: Path):
 
 
 # %% ../nbs/50_share.ipynb #2a48393c
-def of_peft(config: dict, model):
+def method_from_peft_config(config: dict, model):
     "The method that a peft configuration describes. Raises `FtError` when the model lacks its modules."
     import dataclasses
 
     kind, wanted = config["peft_type"].lower(), config["target_modules"]
     check, kinds = (
-        library("peft.tuners.tuners_utils").check_target_module_exists,
-        library("peft.mapping").PEFT_TYPE_TO_CONFIG_MAPPING,
+        import_library("peft.tuners.tuners_utils").check_target_module_exists,
+        import_library("peft.mapping").PEFT_TYPE_TO_CONFIG_MAPPING,
     )
     fields = dataclasses.fields(kinds[config["peft_type"]])
     there = SimpleNamespace(**{f.name: config.get(f.name) for f in fields} | dict(modules_to_save=None))
@@ -461,7 +465,7 @@ def of_peft(config: dict, model):
         )
     on = "linear" if wanted == "all-linear" else ",".join(paths)
     plain = {f.name: f.default if f.default_factory is dataclasses.MISSING else f.default_factory() for f in fields}
-    options = {k: v for k, v in config.items() if k in plain and v != plain[k] and k not in NOT_OPTIONS}
+    options = {k: v for k, v in config.items() if k in plain and v != plain[k] and k not in IGNORED_PEFT_FIELDS}
     if options.get("init_lora_weights") in (False, "gaussian"):
         del options["init_lora_weights"]  # the initialisation is irrelevant for loaded values
     if kind == "lora" and set(options) <= set(LORA_OPTIONS):
@@ -479,12 +483,12 @@ def of_peft(config: dict, model):
     return method(
         "peft",
         tuner=kind,
-        on=on,
+        target_modules=on,
         options=tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in options.items()),
     )
 
 
-NOT_OPTIONS = (
+IGNORED_PEFT_FIELDS = (
     "target_modules",
     "peft_type",
     "task_type",
@@ -510,7 +514,7 @@ LORA_OPTIONS = {
 
 
 # %% ../nbs/50_share.ipynb #6406ff2c
-def unpruned(values: dict, config: dict) -> dict:
+def restore_pruned_ranks(values: dict, config: dict) -> dict:
     "AdaLoRA's tensors with the pruned triplets restored as zeros."
     whole = dict(values)
     for name, left in config["rank_pattern"].items():

@@ -8,7 +8,7 @@ __all__ = [
     "LINES",
     "STATES",
     "pick_font",
-    "legible",
+    "replace_missing_glyphs",
     "wrap",
     "drawing_style",
     "empty_figure",
@@ -16,7 +16,7 @@ __all__ = [
     "Figure",
     "curves",
     "bars",
-    "anatomy_picture",
+    "plot_anatomy_rows",
 ]
 
 # %% ../nbs/20_show.ipynb #297fd8cf
@@ -31,20 +31,20 @@ from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 
-from .core import FtError, atomic
+from .core import FtError, atomic_write
 from ftkit.formats import (
-    INK,
-    SOFT,
+    MUTED_COLOR,
+    TEXT_COLOR,
     check_columns,
     display_width,
     finite,
+    format_number,
     formatter,
     log_ticks,
-    number,
-    plain,
     records,
     set_ticks,
     shorten,
+    strip_markup,
     value_axis,
 )
 
@@ -106,7 +106,7 @@ def pick_font(
     return list(_fonts(_codes(texts))[0])
 
 
-def legible(
+def replace_missing_glyphs(
     text: str,  # a label, in any script
 ) -> str:
     "The label with every character that no installed font contains replaced by its code point."
@@ -117,7 +117,7 @@ def legible(
 # %% ../nbs/20_show.ipynb #a1c70b21
 def wrap(text, width: int = 30, most: int = 4) -> str:
     "A label on lines of at most `width` columns, broken at spaces, then at punctuation, and truncated to `most` lines."
-    done, words = [""], legible(plain(text)[: 4 * width * most]).split()
+    done, words = [""], replace_missing_glyphs(strip_markup(text)[: 4 * width * most]).split()
     while words:
         line = f"{done[-1]} {words[0]}".strip()
         if display_width(line) <= width:
@@ -140,13 +140,13 @@ def wrap(text, width: int = 30, most: int = 4) -> str:
 
 
 # %% ../nbs/20_show.ipynb #5febe75c
-_LOOK = {
+_RC_PARAMS = {
     "font.size": 10,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": SOFT,
-    "xtick.color": INK,
-    "ytick.color": INK,
+    "text.color": TEXT_COLOR,
+    "axes.labelcolor": TEXT_COLOR,
+    "axes.edgecolor": MUTED_COLOR,
+    "xtick.color": TEXT_COLOR,
+    "ytick.color": TEXT_COLOR,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlesize": 10.5,
@@ -171,7 +171,7 @@ def drawing_style(texts):
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_LOOK | {"font.family": pick_font(texts)})
+        matplotlib.rcParams.update(_RC_PARAMS | {"font.family": pick_font(texts)})
         yield
 
 
@@ -192,18 +192,18 @@ def heading(write, text: str, **look):
 
 
 def _label(text, width: int = 30) -> str:
-    return shorten(legible(shorten(plain(text), width)), width * 3 // 2)
+    return shorten(replace_missing_glyphs(shorten(strip_markup(text), width)), width * 3 // 2)
 
 
 # %% ../nbs/20_show.ipynb #302f8126
-_STILL = {
+_REPRODUCIBLE_METADATA = {
     "png": {"Software": None},
     "svg": {"Date": None, "Creator": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
 
 
-def _thin(png: bytes) -> bytes:
+def _quantize_png(png: bytes) -> bytes:
     "The same image in 128 colours: a third of the bytes in the saved notebook."
     from PIL import Image
 
@@ -221,7 +221,7 @@ class Figure:
         alt: str,  # the description, computed from the data
         texts: tuple | None = None,
     ):  # labels, for ftkit's style and fonts; None keeps the figure's own style
-        self.fig, self.alt, self._texts, self._png = fig, plain(alt), texts, None
+        self.fig, self.alt, self._texts, self._png = fig, strip_markup(alt), texts, None
         if "matplotlib.pyplot" in sys.modules:
             sys.modules["matplotlib.pyplot"].close(fig)
 
@@ -229,15 +229,15 @@ class Figure:
         "The image as bytes, identical for identical data."
         out = BytesIO()
         with nullcontext() if self._texts is None else drawing_style(self._texts):
-            self.fig.savefig(out, format=kind, dpi=dpi, metadata=_STILL[kind])
+            self.fig.savefig(out, format=kind, dpi=dpi, metadata=_REPRODUCIBLE_METADATA[kind])
         return out.getvalue()
 
     def save(self, path, dpi: int = 160) -> Path:
         "Write a .png, .svg or .pdf file atomically. Raises `FtError` for other extensions."
         path = Path(path)
-        if path.suffix.lower()[1:] not in _STILL:
+        if path.suffix.lower()[1:] not in _REPRODUCIBLE_METADATA:
             raise FtError(f"{path} has no known extension: figures are saved as .png, .svg or .pdf.")
-        with atomic(path, "wb") as file:
+        with atomic_write(path, "wb") as file:
             file.write(self._bytes(path.suffix.lower()[1:], dpi))
         return path
 
@@ -245,7 +245,7 @@ class Figure:
         return self.alt
 
     def _repr_html_(self):
-        self._png = self._png or base64.b64encode(_thin(self._bytes("png", 100))).decode()
+        self._png = self._png or base64.b64encode(_quantize_png(self._bytes("png", 100))).decode()
         return f'<img alt="{html.escape(self.alt)}" style="max-width:100%" src="data:image/png;base64,{self._png}">'
 
 
@@ -258,17 +258,17 @@ LINES = (
     ("#b5750b", "--", "v"),
     ("#4a4a4a", "-.", "P"),
 )
-_ASIDE = re.compile(
+_SECONDARY_COLUMNS = re.compile(
     r"^(step|epoch|lr|seconds|time|examples|tokens|batch|batch_size|norm|grad_norm|memory"
     r"|.*_(seconds|per_second|bytes|memory|lr))$"
 )
-_LOWER = re.compile(r"loss|perplexity|error|(^|_)(wer|cer|mae|mse|rmse)$")
+_LOWER_IS_BETTER = re.compile(r"loss|perplexity|error|(^|_)(wer|cer|mae|mse|rmse)$")
 
 
 def _series(rows: list[dict], x: str, y: list[str] | None) -> dict[str, list]:
     "The points of every curve, from the rows with numeric values."
     there = check_columns(rows, x, *(y or ()))
-    measures = [c for c in there if c != x and not _ASIDE.match(str(c))]
+    measures = [c for c in there if c != x and not _SECONDARY_COLUMNS.match(str(c))]
     names = y or sorted(measures, key=lambda c: not re.match("loss$|train", str(c)))
     points = {n: [p for r in rows if None not in (p := (finite(r.get(x)), finite(r.get(n))))] for n in names}
     found = {n: ps for n, ps in points.items() if ps}
@@ -300,11 +300,14 @@ def _draw_line(ax, name: str, points: list, i: int):
     ax.plot(xs, ys, color=colour, ls=dash, lw=1.7, label=wrap(name, 34), marker=marker, clip_on=False, **look)
 
 
-def _say_curve(name: str, points: list, x: str) -> str:
+def _describe_curve(name: str, points: list, x: str) -> str:
     "A curve in words: first and last value, and the best point."
-    best, word = (min, "lowest") if _LOWER.search(str(name)) else (max, "highest")
+    best, word = (min, "lowest") if _LOWER_IS_BETTER.search(str(name)) else (max, "highest")
     at, value = best(points, key=lambda p: p[1])
-    return f"{name} from {number(points[0][1])} to {number(points[-1][1])}, {word} {number(value)} at {x} {number(at)}"
+    return (
+        f"{name} from {format_number(points[0][1])} to {format_number(points[-1][1])}, {word} {format_number(value)} at"
+        f" {x} {format_number(at)}"
+    )
 
 
 def _named(baseline) -> tuple[str, float] | None:
@@ -335,9 +338,9 @@ def curves(
         cuts = []
         for ax, (kind, names) in zip(axes, panels.items()):
             cuts.append(_panel(ax, kind, names, series, line if kind == "score" else None, x, ends))
-    said = "; ".join(_say_curve(name, points, x) for name, points in series.items())
-    more = f" The horizontal line, {line[0]}, is at {number(line[1])}." if line and "score" in panels else ""
-    more += "".join(f" The axis of {kind} starts at {number(cut)}." for kind, cut in zip(panels, cuts) if cut)
+    said = "; ".join(_describe_curve(name, points, x) for name, points in series.items())
+    more = f" The horizontal line, {line[0]}, is at {format_number(line[1])}." if line and "score" in panels else ""
+    more += "".join(f" The axis of {kind} starts at {format_number(cut)}." for kind, cut in zip(panels, cuts) if cut)
     return Figure(fig, f"{title + ': ' if title else ''}Curves over {x}. {said}.{more}", texts)
 
 
@@ -349,7 +352,9 @@ def _panel(ax, kind: str, names: list, series: dict, line: tuple | None, x: str,
         _draw_line(ax, name, series[name], i + shift)
     values = [v for n in names for _, v in series[n]]
     if line:
-        ax.axhline(line[1], color="#5d656e", ls=(0, (1, 1.5)), lw=1.5, label=f"{wrap(line[0], 28)} {number(line[1])}")
+        ax.axhline(
+            line[1], color="#5d656e", ls=(0, (1, 1.5)), lw=1.5, label=f"{wrap(line[0], 28)} {format_number(line[1])}"
+        )
         values.append(line[1])
     heading(ax.set_title, wrap(names[0] if len(names) == 1 else kind, 30))
     ax.set_xlabel(wrap(x, 40))
@@ -376,7 +381,7 @@ def _legend_below(ax):
 
 # %% ../nbs/20_show.ipynb #ad09c65e
 def _measured(value, error, form) -> str:
-    return "not measured" if value is None else form(value) + (f" ± {number(error)}" if error else "")
+    return "not measured" if value is None else form(value) + (f" ± {format_number(error)}" if error else "")
 
 
 def _bar_panel(ax, values: list, errors: list, form, name: str, width: int):
@@ -390,17 +395,17 @@ def _bar_panel(ax, values: list, errors: list, form, name: str, width: int):
         ax.hlines(rows, low / 2, there, color="#d5d9de", lw=1.2)
         ax.plot(there, rows, "D", color="#b5750b", ms=6)
         ticks = log_ticks(low / 2, high)
-        ax.set_xticks(ticks, [number(t) for t in ticks])
+        ax.set_xticks(ticks, [format_number(t) for t in ticks])
     else:
         both = [spread, [min(e, max(0, 1 - v)) if share else e for v, e in zip(there, spread)]]
-        style = dict(xerr=both, error_kw=dict(ecolor=INK, capsize=3, lw=1.1)) if any(spread) else {}
+        style = dict(xerr=both, error_kw=dict(ecolor=TEXT_COLOR, capsize=3, lw=1.1)) if any(spread) else {}
         ax.barh(rows, there, 0.62, color="#9cc3e6", edgecolor="#0b62a8", lw=0.8, **style)
         left, right = min(0, low - max(spread)), max(0, high)
         ax.set_xlim(left * 1.05, right + ((right - left) or 1) * (0.34 if any(spread) else 0.24))
         _bar_ticks(ax, left, min(1, ax.get_xlim()[1]) if share else ax.get_xlim()[1], form)
     plate = dict(facecolor="white", edgecolor="none", alpha=0.75, pad=0.5)
     for i, (v, e) in enumerate(zip(values, errors)):
-        at, grey = (max(v, 0) + (e or 0), INK) if v is not None else (ax.get_xlim()[0] if log else 0, "#5d656e")
+        at, grey = (max(v, 0) + (e or 0), TEXT_COLOR) if v is not None else (ax.get_xlim()[0] if log else 0, "#5d656e")
         where = (min(at, 1) if share else at, i), (6, 0)
         ax.annotate(
             _measured(v, e, form), *where, textcoords="offset points", va="center", fontsize=9, color=grey, bbox=plate
@@ -447,7 +452,7 @@ def bars(
         if not any(v is not None for v in values[c]):
             raise FtError(f"The column {c!r} holds no numbers, so there is nothing to draw.")
     spread = {c: [finite(r.get(error)) if error and c == value else None for r in rows] for c in columns}
-    form, names = {c: formatter(c, values[c]) for c in columns}, [plain(r.get(label)) for r in rows]
+    form, names = {c: formatter(c, values[c]) for c in columns}, [strip_markup(r.get(label)) for r in rows]
     line = _named(baseline)
     with drawing_style(texts := (*names, title, *columns, *(line or ())[:1])):
         shown = [wrap(name, 28, 5) for name in names]
@@ -467,7 +472,7 @@ def bars(
         for c in columns
     ]
     if line:
-        said.append(f"The dashed line, {line[0]}, is at {number(line[1])}")
+        said.append(f"The dashed line, {line[0]}, is at {format_number(line[1])}")
     return Figure(fig, ". ".join([title] * bool(title) + said) + ".", texts)
 
 
@@ -476,14 +481,14 @@ def _bar_line(ax, name: str, value: float):
     ax.axvline(value, color="#d1495b", ls="--", lw=1.3)
     side = "left" if value < sum(ax.get_xlim()) / 2 else "right"
     where = (value, 1), (0, 3), ("data", "axes fraction"), "offset points"
-    ax.annotate(f"{wrap(name, 30, 1)} {number(value)}", *where, ha=side, fontsize=8, color="#b02a3c")
+    ax.annotate(f"{wrap(name, 30, 1)} {format_number(value)}", *where, ha=side, fontsize=8, color="#b02a3c")
 
 
 # %% ../nbs/20_show.ipynb #61e4a003
 STATES = (("frozen", "#e4e7eb", ""), ("trains", "#9cc3e6", "///"), ("added", "#f4c27a", "...."))
 
 
-def _folded(rows: list[dict], most: int) -> list[dict]:
+def _collapse_repeated_blocks(rows: list[dict], most: int) -> list[dict]:
     "The rows, with runs of identical blocks merged into one row when there are more than `most`."
     if len(rows) <= most:
         return [r | {"times": 1} for r in rows]
@@ -496,24 +501,24 @@ def _folded(rows: list[dict], most: int) -> list[dict]:
     return [r | {"name": f"{r['name']} … {str(r['last']).split('.')[-1]}"} if r["times"] > 1 else r for r in out]
 
 
-def _shares(row: dict, least: float = 0.035) -> list[float]:
+def _state_fractions(row: dict, least: float = 0.035) -> list[float]:
     "Relative widths of frozen, trainable and added parameters, summing to 1; nonzero ones have a minimum width."
     counts = [row["total"] - row["trains"], max(0, row["trains"] - row["added"]), min(row["added"], row["trains"])]
     wide = [max(least, n / max(1, row["total"])) if n > 0 else 0 for n in counts]
     return [w / sum(wide) if sum(wide) else 0 for w in wide]
 
 
-def _say_part(row: dict) -> str:
+def _describe_part(row: dict) -> str:
     "The training state of one part of a model, as a short text."
     free, new = row["trains"], row["added"]
     if not free:
         return "frozen"
-    how = "trains" if free >= row["total"] else f"{number(min(99.9, 100 * free / row['total']))}% trains"
-    return how + (" (all of it added)" if new >= free else f" ({number(new)} added)" if new else "")
+    how = "trains" if free >= row["total"] else f"{format_number(min(99.9, 100 * free / row['total']))}% trains"
+    return how + (" (all of it added)" if new >= free else f" ({format_number(new)} added)" if new else "")
 
 
 # %% ../nbs/20_show.ipynb #61e4a004
-def anatomy_picture(
+def plot_anatomy_rows(
     rows,  # dicts with name, kind (stem, block, rest, head), total, trains, added (parameters) and roles (names)
     title: str = "",  # above the figure
     most: int = 16,  # number of rows above which runs of identical blocks are merged
@@ -524,8 +529,10 @@ def anatomy_picture(
     """
     check_columns(rows := records(rows), "name", "kind", "total", "trains", "added")
     total, trains = sum(r["total"] for r in rows), sum(r["trains"] for r in rows)
-    headline = f"{title + ': ' if title else ''}{number(total)} parameters, {100 * trains / max(1, total):.3g}% train"
-    rows = _folded(rows, most)
+    headline = (
+        f"{title + ': ' if title else ''}{format_number(total)} parameters, {100 * trains / max(1, total):.3g}% train"
+    )
+    rows = _collapse_repeated_blocks(rows, most)
     texts = (title, *(str(r["name"]) for r in rows), *(str(role) for r in rows for role in r.get("roles") or ()))
     with drawing_style(texts):
         shown = wrap(headline, 66)
@@ -554,7 +561,8 @@ def anatomy_picture(
             handlelength=2.4,
         )
     said = "; ".join(
-        f"{r['name']}{' (' + str(r['times']) + ' times)' if r['times'] > 1 else ''} {number(r['total'])} {_say_part(r)}"
+        f"{r['name']}{' (' + str(r['times']) + ' times)' if r['times'] > 1 else ''} {format_number(r['total'])}"
+        f" {_describe_part(r)}"
         for r in rows
     )
     return Figure(fig, f"Anatomy from input to output. {headline}. {said}.", texts)
@@ -564,14 +572,16 @@ def _patch(corner: tuple, width: float, height: float, state: tuple):
     "A rectangle coloured and hatched by its state."
     from matplotlib.patches import Rectangle
 
-    return Rectangle(corner, width, height, label=state[0], facecolor=state[1], hatch=state[2], edgecolor=INK, lw=0.6)
+    return Rectangle(
+        corner, width, height, label=state[0], facecolor=state[1], hatch=state[2], edgecolor=TEXT_COLOR, lw=0.6
+    )
 
 
 # %% ../nbs/20_show.ipynb #61e4a005
 def _path_label(name: str, times: int) -> tuple[str, float]:
     "A part's name on one line, or on two in a smaller font, and the font size; of a longer path the end is shown."
     times = f" (×{times})" if times > 1 else ""
-    name = legible(plain(name)) + times
+    name = replace_missing_glyphs(strip_markup(name)) + times
     if len(name) <= 26:
         return name, 9.5
     lines = wrap(name, 34, 2)
@@ -588,9 +598,11 @@ def _draw_part(ax, row: dict, i: int):
     height = 0.36 if not roles else 0.16 if two else 0.22
     ax.text(x - 0.12, i + height, name, ha="right", va="center", fontsize=size, linespacing=1.15)
     ax.text(x - 0.12, i + (0.66 if two else 0.57), roles, ha="right", va="center", fontsize=7.5, color="#5d656e")
-    for share, state in zip(_shares(row), STATES):
+    for share, state in zip(_state_fractions(row), STATES):
         if share:
             ax.add_patch(_patch((x, i + 0.06), share * 2.6, 0.68, state))
         x += share * 2.6
-    ax.text(5.02, i + 0.22, f"{number(row['total'])}{' each' if row['times'] > 1 else ''}", va="center", fontsize=9.5)
-    ax.text(5.02, i + 0.57, _say_part(row), va="center", fontsize=7.5, color="#5d656e")
+    ax.text(
+        5.02, i + 0.22, f"{format_number(row['total'])}{' each' if row['times'] > 1 else ''}", va="center", fontsize=9.5
+    )
+    ax.text(5.02, i + 0.57, _describe_part(row), va="center", fontsize=7.5, color="#5d656e")

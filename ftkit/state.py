@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = [
     "PROGRESS",
-    "trained_names",
-    "handles",
-    "moving_buffers",
-    "get_values",
-    "put_values",
-    "split_state",
-    "join_state",
+    "named_trainable_parameters",
+    "injected_handles",
+    "persistent_buffers",
+    "snapshot_weights",
+    "restore_weights",
+    "to_tensors_and_json",
+    "from_tensors_and_json",
     "save_state",
     "check_identity",
     "read_state",
@@ -29,7 +29,7 @@ from .share import read_tensors, write_tensors
 
 
 # %% ../nbs/58_state.ipynb #16889567
-def trained_names(learner) -> dict:
+def named_trainable_parameters(learner) -> dict:
     "The trainable parameters by names that are the same in every process."
     names, seen = {}, {id(p) for p in learner.params}
     for key, m in learner.models.items():
@@ -41,12 +41,12 @@ def trained_names(learner) -> dict:
 
 
 # %% ../nbs/58_state.ipynb #4ee2bfd5
-def handles(learner) -> list:
+def injected_handles(learner) -> list:
     "The handles that the learner's method attached to the first model."
     return attached(learner.model, learner.name).handles if learner.method else []
 
 
-def moving_buffers(learner) -> dict:
+def persistent_buffers(learner) -> dict:
     "The persistent buffers of the models, by name."
     found = {}
     for key, m in learner.models.items():
@@ -56,24 +56,25 @@ def moving_buffers(learner) -> dict:
 
 
 # %% ../nbs/58_state.ipynb #e281a5fd
-def get_values(learner) -> dict:
+def snapshot_weights(learner) -> dict:
     "A CPU copy of all tensors that training changes: trainable parameters and buffers."
     return {
-        n: t.detach().to("cpu", copy=True) for n, t in {**trained_names(learner), **moving_buffers(learner)}.items()
+        n: t.detach().to("cpu", copy=True)
+        for n, t in {**named_trainable_parameters(learner), **persistent_buffers(learner)}.items()
     }
 
 
 # %% ../nbs/58_state.ipynb #9b025304
-def put_values(learner, values: dict):
+def restore_weights(learner, values: dict):
     "Copy saved values back into the models."
-    own = {**trained_names(learner), **moving_buffers(learner)}
+    own = {**named_trainable_parameters(learner), **persistent_buffers(learner)}
     with torch.no_grad():
         for n, v in values.items():
             own[n].copy_(v)
 
 
 # %% ../nbs/58_state.ipynb #cb4633d6
-def split_state(state: dict) -> tuple:
+def to_tensors_and_json(state: dict) -> tuple:
     "Split a dict of tensors, dicts of tensors and plain values into (flat tensors, JSON)."
     tensors, plain = {}, {}
     for k, v in state.items():
@@ -87,8 +88,8 @@ def split_state(state: dict) -> tuple:
 
 
 # %% ../nbs/58_state.ipynb #8749bb2b
-def join_state(tensors: dict, plain: dict) -> dict:
-    "The inverse of `split_state`."
+def from_tensors_and_json(tensors: dict, plain: dict) -> dict:
+    "The inverse of `to_tensors_and_json`."
     out = dict(plain)
     for k, v in tensors.items():
         outer, _, inner = k.partition("/")
@@ -113,17 +114,17 @@ def save_state(learner, folder: Path):
     "Write the training state, then replace the pointer file `last.json`."
     if not main_process():
         return
-    tensors = {f"value|{n}": t for n, t in get_values(learner).items()}
+    tensors = {f"value|{n}": t for n, t in snapshot_weights(learner).items()}
     counters = {}
-    for n, p in trained_names(learner).items():
+    for n, p in named_trainable_parameters(learner).items():
         for k, v in learner.optimizer.state[p].items():
             if torch.is_tensor(v):
                 tensors[f"optimizer|{n}|{k}"] = v
             else:
                 counters[f"{n}|{k}"] = v
-    kept, plain_state = split_state(learner.state)
-    of_method, plain_method = split_state(
-        {f"{i}:{k}": v for i, h in enumerate(handles(learner)) for k, v in h.state().items()}
+    kept, plain_state = to_tensors_and_json(learner.state)
+    of_method, plain_method = to_tensors_and_json(
+        {f"{i}:{k}": v for i, h in enumerate(injected_handles(learner)) for k, v in h.state().items()}
     )
     random, plain_random = rng_state()
     best = {k: v for k, v in (learner.best or {}).items() if k != "values"}
@@ -180,13 +181,13 @@ def load_state(learner, folder: Path):
         raise FtError(f"{folder} contains no training state (last.json is missing).")
     plain, groups = read_state(folder)
     check_identity(learner, plain, folder)
-    names = trained_names(learner)
+    names = named_trainable_parameters(learner)
     if set(names) - set(groups["value"]):
         raise FtError(
             f"The state in {folder} belongs to another model or method: it lacks"
             f" {sorted(set(names) - set(groups['value']))[0]}."
         )
-    put_values(learner, groups["value"])
+    restore_weights(learner, groups["value"])
     for p in names.values():
         learner.optimizer.state[p] = {}
     for key, value in (groups.get("optimizer", {}) | plain.get("counters", {})).items():
@@ -194,9 +195,9 @@ def load_state(learner, folder: Path):
         if n in names:
             on_device = torch.is_tensor(value) and value.ndim  # step counters stay on their device
             learner.optimizer.state[names[n]][k] = value.to(names[n].device) if on_device else value
-    learner.state.update(join_state(groups.get("state", {}), plain["state"]))
-    of_method = join_state(groups.get("method", {}), plain.get("method", {}))
-    for i, h in enumerate(handles(learner)):
+    learner.state.update(from_tensors_and_json(groups.get("state", {}), plain["state"]))
+    of_method = from_tensors_and_json(groups.get("method", {}), plain.get("method", {}))
+    for i, h in enumerate(injected_handles(learner)):
         h.resume({k.partition(":")[2]: v for k, v in of_method.items() if k.startswith(f"{i}:")}, plain["step"])
     learner.best = {**plain["best"], "values": groups["best"]} if plain["best"] else None
     learner.step_count = plain["step"]

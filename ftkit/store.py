@@ -4,27 +4,27 @@
 
 # %% auto #0
 __all__ = [
-    "SHARE",
-    "Column",
+    "MAX_DISK_FRACTION",
+    "RaggedArray",
     "to_numpy",
-    "corner",
-    "cut",
-    "padded",
-    "tensor",
+    "valid_slice",
+    "unpad",
+    "pad",
+    "to_tensor",
     "shared",
     "Store",
-    "shelf",
+    "cache_root",
     "entries",
-    "note_of",
-    "make_room",
-    "Shelf",
+    "read_description",
+    "evict_lru",
+    "FeatureCache",
     "cache",
     "Writer",
-    "shelve",
+    "commit",
     "memory_budget",
-    "find",
-    "opened",
-    "fill",
+    "lookup",
+    "open_column",
+    "build",
 ]
 
 # %% ../nbs/54_store.ipynb #383a1eed
@@ -40,12 +40,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .core import FtError, home, read_json, sync_folder, write_json
+from .core import FtError, cache_dir, fsync_dir, read_json, write_json
 
 
 # %% ../nbs/54_store.ipynb #7df8e8fd
 @dataclass
-class Column:
+class RaggedArray:
     "One tensor per row, in a flat array without padding."
 
     shape: tuple  # of a batch: -1 is the number of rows, -2 the length of a row, else a size
@@ -73,13 +73,13 @@ def to_numpy(x: torch.Tensor) -> np.ndarray:
     return (x.view(torch.int16) if x.dtype == torch.bfloat16 else x).numpy()
 
 
-def corner(column: Column, n: int) -> tuple:
+def valid_slice(column: RaggedArray, n: int) -> tuple:
     "The slices of a padded row that contain a row of length `n`."
     return tuple(slice(n) if s == -2 else slice(None) for s in column.shape[1:])
 
 
-def cut(
-    column: Column,
+def unpad(
+    column: RaggedArray,
     x: torch.Tensor,  # a padded batch
     lengths,  # of the rows
 ) -> np.ndarray:
@@ -89,12 +89,12 @@ def cut(
     x = to_numpy(x)
     if column.shared or -2 not in column.shape:
         return x.reshape(-1)
-    return np.concatenate([x[b][corner(column, n)].reshape(-1) for b, n in enumerate(lengths)])
+    return np.concatenate([x[b][valid_slice(column, n)].reshape(-1) for b, n in enumerate(lengths)])
 
 
 # %% ../nbs/54_store.ipynb #5f6e8cd4
-def padded(
-    column: Column,
+def pad(
+    column: RaggedArray,
     starts,  # start index of each row in the flat array, (rows,)
     lengths,  # (rows,)
 ) -> torch.Tensor:
@@ -102,28 +102,28 @@ def padded(
     longest = int(lengths.max(initial=0))
     size = column.size(longest)
     if -2 not in column.shape:
-        return tensor(column, column.flat.reshape(-1, *size)[starts // max(1, int(np.prod(size)))])
+        return to_tensor(column, column.flat.reshape(-1, *size)[starts // max(1, int(np.prod(size)))])
     out = np.zeros((len(starts), *size), column.flat.dtype)
     if column.shape[1] == -2 and column.shape.count(-2) == 1:
         width = int(np.prod(size[1:]))
         tokens = np.arange(lengths.sum()) + np.repeat(starts // width - (np.cumsum(lengths) - lengths), lengths)
         out[np.arange(longest) < lengths[:, None]] = column.flat.reshape(-1, *size[1:])[tokens]
-        return tensor(column, out)
+        return to_tensor(column, out)
     for row, at, n in zip(out, starts, lengths):
-        room = row[corner(column, n)]
+        room = row[valid_slice(column, n)]
         room[...] = column.flat[at : at + room.size].reshape(room.shape)
-    return tensor(column, out)
+    return to_tensor(column, out)
 
 
-def tensor(column: Column, x: np.ndarray) -> torch.Tensor:
+def to_tensor(column: RaggedArray, x: np.ndarray) -> torch.Tensor:
     "An array as a tensor of the column's dtype."
     return torch.from_numpy(np.ascontiguousarray(x)).view(column.dtype)
 
 
-def shared(column: Column, n: int) -> torch.Tensor:
+def shared(column: RaggedArray, n: int) -> torch.Tensor:
     "A tensor that all rows share, truncated to length `n`."
     whole = column.flat.reshape(column.shape[0], *column.size(column.longest))
-    return tensor(column, whole[(slice(None), *corner(column, n))])
+    return to_tensor(column, whole[(slice(None), *valid_slice(column, n))])
 
 
 # %% ../nbs/54_store.ipynb #33dad3e3
@@ -148,7 +148,7 @@ class Store:
         "The selected rows by column, padded to the max length among them."
         n = self.lengths[np.asarray(index)]
         return {
-            name: shared(c, int(n.max(initial=0))) if c.shared else padded(c, self.starts[name][np.asarray(index)], n)
+            name: shared(c, int(n.max(initial=0))) if c.shared else pad(c, self.starts[name][np.asarray(index)], n)
             for name, c in self.columns.items()
         }
 
@@ -158,12 +158,12 @@ class Store:
 
 
 # %% ../nbs/54_store.ipynb #5e8748fc
-SHARE = 0.1  # fraction of the free disk space
+MAX_DISK_FRACTION = 0.1  # fraction of the free disk space
 
 
-def shelf() -> Path:
+def cache_root() -> Path:
     "The cache directory, which contains all entries."
-    return home() / "trunk"
+    return cache_dir() / "trunk"
 
 
 def entries() -> list:
@@ -175,12 +175,12 @@ def entries() -> list:
             bytes=sum(f.stat().st_size for f in m.parent.iterdir()),
             used=m.stat().st_mtime,
         )
-        for m in shelf().glob("*/meta.json")
+        for m in cache_root().glob("*/meta.json")
     ]
     return sorted(found, key=lambda e: e["used"])
 
 
-def note_of(folder: Path) -> str:
+def read_description(folder: Path) -> str:
     "The description of an entry."
     try:
         return read_json(folder / "meta.json")["note"]
@@ -188,17 +188,17 @@ def note_of(folder: Path) -> str:
         return "damaged"
 
 
-def make_room(
+def evict_lru(
     size: int,  # requested bytes
 ) -> bool:
     "Delete the least recently used entries until `size` fits; False if it exceeds the limit."
-    shelf().mkdir(parents=True, exist_ok=True)
-    for left in shelf().glob(".new-*"):  # left by a killed process
+    cache_root().mkdir(parents=True, exist_ok=True)
+    for left in cache_root().glob(".new-*"):  # left by a killed process
         if time.time() - left.stat().st_mtime > 86400:
             shutil.rmtree(left, ignore_errors=True)
     there = entries()
     taken = sum(e["bytes"] for e in there)
-    limit = SHARE * (shutil.disk_usage(shelf()).free + taken)
+    limit = MAX_DISK_FRACTION * (shutil.disk_usage(cache_root()).free + taken)
     if size > limit:
         return False
     for e in there:
@@ -210,7 +210,7 @@ def make_room(
 
 
 # %% ../nbs/54_store.ipynb #2cabf0a2
-class Shelf:
+class FeatureCache:
     "The contents of the cache."
 
     @property
@@ -221,7 +221,7 @@ class Shelf:
             {
                 **e,
                 "key": e["key"][:12],
-                "note": note_of(e["folder"]),
+                "note": read_description(e["folder"]),
                 "used": time.strftime("%Y-%m-%d %H:%M", time.localtime(e["used"])),
             }
             for e in reversed(entries())
@@ -230,18 +230,18 @@ class Shelf:
 
     def clear(self):
         "Delete all entries."
-        shutil.rmtree(shelf(), ignore_errors=True)
+        shutil.rmtree(cache_root(), ignore_errors=True)
 
     def __repr__(self):
         t = self.table
-        return f"{len(t)} entries, {t['bytes'].sum() / 1e6:.1f} MB in {shelf()}" + (
+        return f"{len(t)} entries, {t['bytes'].sum() / 1e6:.1f} MB in {cache_root()}" + (
             f"\n{t.to_string(index=False)}" if len(t) else ""
         )
 
 
-def cache() -> Shelf:
+def cache() -> FeatureCache:
     "The feature cache on disk: its entries, and `clear()`."
-    return Shelf()
+    return FeatureCache()
 
 
 # %% ../nbs/54_store.ipynb #cf813163
@@ -255,7 +255,7 @@ class Writer:
         note: str = "",  # description of the entry
     ):
         self.columns, self.key, self.note = columns, key, note
-        self.folder = Path(tempfile.mkdtemp(prefix=".new-", dir=shelf()))
+        self.folder = Path(tempfile.mkdtemp(prefix=".new-", dir=cache_root()))
         self.files = {n: open(self.folder / f"{i}.bin", "wb") for i, n in enumerate(columns)}
         self.hashes = {n: hashlib.sha256() for n in columns}
 
@@ -289,7 +289,7 @@ class Writer:
 
 
 # %% ../nbs/54_store.ipynb #9fb7fe03
-def shelve(
+def commit(
     writer: Writer,
     longest: int,  # length that shared tensors were computed for
 ) -> bool:
@@ -310,8 +310,8 @@ def shelve(
             for i, (n, c) in enumerate(writer.columns.items())
         }
         write_json(writer.folder / "meta.json", dict(format=1, note=writer.note, columns=described))
-        os.replace(writer.folder, shelf() / writer.key)
-        sync_folder(shelf())
+        os.replace(writer.folder, cache_root() / writer.key)
+        fsync_dir(cache_root())
         return True
     except OSError:
         writer.drop()
@@ -326,19 +326,19 @@ def memory_budget() -> int:
     return psutil.virtual_memory().available // 4
 
 
-def find(
+def lookup(
     key: str,
     lengths,  # of the rows
     order,  # row indices in the order in which they are stored
 ):
     "The store with this key, or None."
-    folder = shelf() / key
+    folder = cache_root() / key
     if not folder.exists():
         return None
     try:
         described = read_json(folder / "meta.json")["columns"]
         small = sum((folder / d["file"]).stat().st_size for d in described.values()) <= memory_budget()
-        columns = {n: opened(folder / d["file"], d, small) for n, d in described.items()}
+        columns = {n: open_column(folder / d["file"], d, small) for n, d in described.items()}
         store = Store(columns, lengths, order)
 
         def wanted(c):
@@ -353,18 +353,18 @@ def find(
         return None
 
 
-def opened(file: Path, d: dict, small: bool) -> Column:
+def open_column(file: Path, d: dict, small: bool) -> RaggedArray:
     "A column of an entry. Raises ValueError when its hash does not match."
     kind = getattr(torch, d["dtype"].removeprefix("torch."))
     dtype = to_numpy(torch.empty(0, dtype=kind)).dtype
     flat = np.fromfile(file, dtype) if small else np.memmap(file, dtype, mode="r")
     if small and hashlib.sha256(flat).hexdigest() != d["sha256"]:
         raise ValueError(f"{file} was changed")
-    return Column(tuple(d["shape"]), kind, flat, d["longest"])
+    return RaggedArray(tuple(d["shape"]), kind, flat, d["longest"])
 
 
 # %% ../nbs/54_store.ipynb #845126df
-def fill(
+def build(
     columns: dict,  # name -> Column without data
     lengths,  # of the rows, (rows,)
     order,  # row indices in the order of the pieces
@@ -377,7 +377,7 @@ def fill(
     """
     size = sum(int(c.numbers(lengths).sum()) * c.dtype.itemsize for c in columns.values() if not c.shared)
     small = size <= memory_budget()
-    writer = Writer(columns, key, note) if key and make_room(size) else None
+    writer = Writer(columns, key, note) if key and evict_lru(size) else None
     kept = {n: [] for n in columns}
     try:
         for piece in pieces:
@@ -396,9 +396,9 @@ def fill(
         raise
     longest = int(np.asarray(lengths)[order].max(initial=0))
     if writer:
-        shelve(writer, longest)
+        commit(writer, longest)
     if not small:
-        return find(key, lengths, order)  # written by this or by another process
+        return lookup(key, lengths, order)  # written by this or by another process
     for n, c in columns.items():
         c.flat, c.longest = np.concatenate(kept[n]), longest
     return Store(columns, lengths, order)

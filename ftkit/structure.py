@@ -5,31 +5,31 @@
 # %% auto #0
 __all__ = [
     "ATTENTION",
-    "LEAF",
+    "PROJECTION_PATTERNS",
     "HEADS",
     "ROLES",
-    "ADDED",
-    "own_parameters",
-    "composite",
+    "INJECTED_MODULE",
+    "has_direct_parameters",
+    "has_enough_weights",
     "size",
-    "repeated",
-    "numbered",
-    "linear",
+    "find_repeated_blocks",
+    "is_list_item",
+    "is_linear",
     "role_of",
     "find_head",
     "Anatomy",
-    "in_words",
+    "describe_blocks",
     "anatomy",
-    "with_kin",
-    "repeats",
-    "configured",
-    "over_vocabulary",
+    "add_singleton_blocks",
+    "block_repeats",
+    "configured_repeats",
+    "is_vocab_head",
     "find_roles",
     "select",
-    "no_match",
+    "no_match_message",
     "part_of",
-    "rows",
-    "picture",
+    "summary_rows",
+    "plot_anatomy",
 ]
 
 # %% ../nbs/30_structure.ipynb #4f0fe227
@@ -44,13 +44,13 @@ from .core import FtError
 
 
 # %% ../nbs/30_structure.ipynb #b1d1824e
-def own_parameters(module: nn.Module) -> bool:
+def has_direct_parameters(module: nn.Module) -> bool:
     "Whether a module has parameters of its own, not counting its children."
     return next(module.parameters(recurse=False), None) is not None
 
 
 # %% ../nbs/30_structure.ipynb #bb5bf021
-def composite(
+def has_enough_weights(
     module: nn.Module,
     matrices: int = 2,  # required number of submodules with a weight matrix or convolution kernel
 ) -> bool:
@@ -65,7 +65,7 @@ def size(module: nn.Module) -> int:
 
 
 # %% ../nbs/30_structure.ipynb #e8235ab2
-def repeated(
+def find_repeated_blocks(
     module: nn.Module,  # the module to search
     path: str = "",  # the path of this module
     matrices: int = 2,  # required number of weight matrices in a block
@@ -76,8 +76,8 @@ def repeated(
     children = dict(module.named_children())  # each one once, even if it is listed several times
     for name, child in children.items():
         place = f"{path}.{name}" if path else name
-        inner += repeated(child, place, matrices, rows)
-        if composite(child, matrices):
+        inner += find_repeated_blocks(child, place, matrices, rows)
+        if has_enough_weights(child, matrices):
             groups.setdefault(type(child), []).append((place, child))
     least = 1 if isinstance(module, rows) and len(children) == 1 else 2
     mine = max(
@@ -92,21 +92,21 @@ def repeated(
     if not mine or "expert" in path:
         return [] if "expert" in path else inner
     inside = [b for b in inner if b.startswith(tuple(p + "." for p, _ in mine))]
-    row = [b for b in inside if numbered(b) or not numbered(mine[0][0])]
+    row = [b for b in inside if is_list_item(b) or not is_list_item(mine[0][0])]
     covered = sum(size(module.get_submodule(b[len(path) + 1 if path else 0 :])) for b in row)
     if covered >= 0.6 * sum(size(c) for _, c in mine):
         return inner
     return [*(b for b in inner if b not in inside), *(p for p, _ in mine)]
 
 
-def numbered(path: str) -> bool:
+def is_list_item(path: str) -> bool:
     "Whether the last component of a module path is a number."
     return path.rpartition(".")[2].isdigit()
 
 
 # %% ../nbs/30_structure.ipynb #a944d5dd
 ATTENTION = re.compile(r"att|crossattention|^self$|mixer\.", re.I)
-LEAF = {
+PROJECTION_PATTERNS = {
     "query": re.compile(r"^(q|query|q_proj|q_lin|query_proj|wq|query_dense|to_q)$"),
     "key": re.compile(r"^(k|key|k_proj|k_lin|key_proj|wk|key_dense|to_k)$"),
     "value": re.compile(r"^(v|value|v_proj|v_lin|value_proj|wv|value_dense|to_v)$"),
@@ -121,7 +121,7 @@ ROLES = ("query", "key", "value", "output", "ffn", "norm", "embed", "conv", "exp
 
 
 # %% ../nbs/30_structure.ipynb #996dc23e
-def linear(module: nn.Module) -> bool:
+def is_linear(module: nn.Module) -> bool:
     "Whether a module is a linear layer: `nn.Linear`, or GPT-2's `Conv1D`, which stores the weight transposed."
     return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
 
@@ -144,14 +144,14 @@ def role_of(
         return ("conv",)
     if isinstance(module, nn.MultiheadAttention):
         return ("query", "key", "value")
-    if not linear(module):
+    if not is_linear(module):
         return ()
     if not any(ATTENTION.search(a) for a in above):
         return ("ffn",)
     for role in ("query", "key", "value"):
-        if LEAF[role].match(leaf):
+        if PROJECTION_PATTERNS[role].match(leaf):
             return (role,)
-    return ("query", "key", "value") if LEAF["fused"].match(leaf) else ("output",)
+    return ("query", "key", "value") if PROJECTION_PATTERNS["fused"].match(leaf) else ("output",)
 
 
 # %% ../nbs/30_structure.ipynb #4be729ef
@@ -174,7 +174,7 @@ def find_head(
     last = [
         n
         for n, m in model.named_modules()
-        if linear(m) and n.count(".") < 2 and not any(n == b or n.startswith(b + ".") for b in blocks)
+        if is_linear(m) and n.count(".") < 2 and not any(n == b or n.startswith(b + ".") for b in blocks)
     ]
     return last[-1:]
 
@@ -210,7 +210,7 @@ class Anatomy:
     @property
     def stem(self) -> list:
         "Modules with their own parameters before the first block."
-        names = [n for n, m in self.model.named_modules() if own_parameters(m) and not self.in_head(n)]
+        names = [n for n, m in self.model.named_modules() if has_direct_parameters(m) and not self.in_head(n)]
         first = next((i for i, n in enumerate(names) if self.block_of(n) is not None), len(names))
         return names[:first]
 
@@ -230,11 +230,13 @@ class Anatomy:
             return ", ".join(names) if len(names) < 4 else f"{names[0]} … {names[-1]}"
 
         roles = ", ".join(f"{len(v)} {k}" for k, v in self.roles.items())
-        return f"Anatomy({in_words(self)}: {some(self.blocks)}; head: {some(self.head) or 'none'}; roles: {roles})"
+        return (
+            f"Anatomy({describe_blocks(self)}: {some(self.blocks)}; head: {some(self.head) or 'none'}; roles: {roles})"
+        )
 
 
 # %% ../nbs/30_structure.ipynb #96fad0d7
-def in_words(
+def describe_blocks(
     anatomy: Anatomy,
 ) -> str:
     'Number of blocks and uses, for messages: "12 blocks" or "1 block, used 12 times with the same weights".'
@@ -255,8 +257,12 @@ def anatomy(
         raise FtError(f"anatomy() expects a torch.nn.Module, not {type(model).__name__}.")
     for attached in model.__dict__.get("_ft", {}).values():
         return attached.anatomy  # as determined before a method added modules
-    blocks = repeated(model) or repeated(model, rows=(nn.ModuleList, nn.Sequential)) or repeated(model, matrices=1)
-    blocks = with_kin(model, blocks)
+    blocks = (
+        find_repeated_blocks(model)
+        or find_repeated_blocks(model, rows=(nn.ModuleList, nn.Sequential))
+        or find_repeated_blocks(model, matrices=1)
+    )
+    blocks = add_singleton_blocks(model, blocks)
     known = getattr(model, "_ft_new", None) if new is None else new
     blocks = [
         b
@@ -264,23 +270,23 @@ def anatomy(
         if not known or any(f"{b}.{n}" not in known for n, _ in model.get_submodule(b).named_parameters())
     ]  # newly initialised modules belong to the head
     head = find_head(model, blocks, known or ())
-    fresh = head if known else [h for h in head if not over_vocabulary(model, h)] if known is None else []
-    return Anatomy(model, blocks, head, *find_roles(model, blocks, head), fresh, repeats(model, blocks))
+    fresh = head if known else [h for h in head if not is_vocab_head(model, h)] if known is None else []
+    return Anatomy(model, blocks, head, *find_roles(model, blocks, head), fresh, block_repeats(model, blocks))
 
 
 # %% ../nbs/30_structure.ipynb #62de6e65
-def with_kin(model: nn.Module, blocks: list) -> list:
+def add_singleton_blocks(model: nn.Module, blocks: list) -> list:
     "The blocks plus isolated ones: of the same class elsewhere, or of another class with the same numbered path."
     kinds, shape = {type(model.get_submodule(b)) for b in blocks}, lambda n: re.sub(r"\d+", "#", n)
-    rows = {shape(b) for b in blocks if numbered(b)}
-    kin = [n for n, m in model.named_modules() if type(m) in kinds or shape(n) in rows and composite(m)]
+    rows = {shape(b) for b in blocks if is_list_item(b)}
+    kin = [n for n, m in model.named_modules() if type(m) in kinds or shape(n) in rows and has_enough_weights(m)]
     alone = [n for n in kin if not any(n == b or n.startswith(b + ".") or b.startswith(n + ".") for b in blocks)]
     order = {n: i for i, (n, _) in enumerate(model.named_modules())}
     return sorted([*blocks, *alone], key=order.get)
 
 
 # %% ../nbs/30_structure.ipynb #84ea92c9
-def repeats(
+def block_repeats(
     model: nn.Module,
     blocks: list,  # paths of the blocks
 ) -> dict:
@@ -289,12 +295,12 @@ def repeats(
     for block in blocks:
         module, above = model.get_submodule(block), model.get_submodule(block.rpartition(".")[0])
         listed = sum(m is module for m in above._modules.values())
-        if (times := max(listed, configured(config, block))) > 1:
+        if (times := max(listed, configured_repeats(config, block))) > 1:
             found[block] = times
     return found
 
 
-def configured(
+def configured_repeats(
     config,  # of a transformers model, or None
     block: str,  # the path of the block
 ) -> int:
@@ -311,7 +317,7 @@ def configured(
 
 
 # %% ../nbs/30_structure.ipynb #fb7ca5f8
-def over_vocabulary(model: nn.Module, path: str) -> bool:
+def is_vocab_head(model: nn.Module, path: str) -> bool:
     "Whether a head has one output per vocabulary token (an LM head, which is usually pretrained)."
     try:
         vocabulary = model.get_input_embeddings().num_embeddings
@@ -325,7 +331,7 @@ def find_roles(model: nn.Module, blocks: list, head: list) -> tuple:
     "Roles of all modules, and the paths of fused projections."
     roles, fused = {}, []
     for name, module in model.named_modules():
-        if not own_parameters(module):
+        if not has_direct_parameters(module):
             continue
         block = next((b for b in blocks if name.startswith(b + ".")), None)
         if any(name == h or name.startswith(h + ".") for h in head):
@@ -335,7 +341,7 @@ def find_roles(model: nn.Module, blocks: list, head: list) -> tuple:
         elif isinstance(module, nn.Embedding):
             found = ("embed",)
         else:
-            found = role_of(name, module) if not linear(module) else ()
+            found = role_of(name, module) if not is_linear(module) else ()
         if len(found) == 3:
             fused.append(name)
         for r in found:
@@ -344,13 +350,15 @@ def find_roles(model: nn.Module, blocks: list, head: list) -> tuple:
 
 
 # %% ../nbs/30_structure.ipynb #2563fb89
-ADDED = re.compile(r"(^|\.)(lora_\w+|ft_\w+|hada_\w+|lokr_\w+|ia3_\w+|ranknum)\.")  # modules added by a method
+INJECTED_MODULE = re.compile(
+    r"(^|\.)(lora_\w+|ft_\w+|hada_\w+|lokr_\w+|ia3_\w+|ranknum)\."
+)  # modules added by a method
 
 
 # %% ../nbs/30_structure.ipynb #5345e065
 def select(
     anatomy: Anatomy,
-    on: str,  # roles and path patterns, separated by commas; "linear" is every linear layer in the blocks
+    target_modules: str,  # roles and path patterns, separated by commas; "linear" is every linear layer in the blocks
     blocks=None,  # indices of the blocks to include; None includes all
 ) -> list:
     "Module paths that match a selector. Raises `FtError` when any part of it matches nothing."
@@ -358,9 +366,11 @@ def select(
     paths = [
         n
         for n, m in anatomy.model.named_modules()
-        if (own_parameters(m) or hasattr(m, "base_layer")) and ".base_layer" not in n and not ADDED.search(n + ".")
+        if (has_direct_parameters(m) or hasattr(m, "base_layer"))
+        and ".base_layer" not in n
+        and not INJECTED_MODULE.search(n + ".")
     ]
-    for part in [p.strip() for p in on.split(",") if p.strip()]:
+    for part in [p.strip() for p in target_modules.split(",") if p.strip()]:
         if part == "linear":
             hits = [p for r in ("query", "key", "value", "output", "ffn") for p in anatomy.roles.get(r, [])]
         else:
@@ -370,12 +380,12 @@ def select(
             missed.append(part)
         found += [h for h in hits if h not in found]
     if missed or not found:
-        raise FtError(no_match(anatomy, on, missed, blocks))
+        raise FtError(no_match_message(anatomy, target_modules, missed, blocks))
     return sorted(found, key=paths.index)
 
 
 # %% ../nbs/30_structure.ipynb #eb6c0194
-def no_match(anatomy: Anatomy, on: str, missed: list, blocks=None) -> str:
+def no_match_message(anatomy: Anatomy, on: str, missed: list, blocks=None) -> str:
     "The message for a selector that matches nothing, with the roles that the model has."
     where = f" in blocks {sorted(blocks)}" if blocks is not None else ""
     has = ", ".join(f"{r} ({len(p)})" for r, p in anatomy.roles.items())
@@ -396,19 +406,25 @@ def part_of(
         return "head"
     if (i := anatomy.block_of(path)) is not None:
         return anatomy.blocks[i]
-    base = ADDED.split(path + ".")[0].replace(".base_layer", "").rstrip(".")
+    base = INJECTED_MODULE.split(path + ".")[0].replace(".base_layer", "").rstrip(".")
     return "rest" if any(base == r or base.startswith(r + ".") for r in rest) else "stem"
 
 
-def rows(
+def summary_rows(
     anatomy: Anatomy,
 ) -> list:
     "One row per part: name, kind, counts of all, trainable and added parameters, roles, and modules of the rest."
     stem = set(anatomy.stem)
-    modules = [n for n, m in anatomy.model.named_modules() if own_parameters(m) and not ADDED.search(n + ".")]
+    modules = [
+        n for n, m in anatomy.model.named_modules() if has_direct_parameters(m) and not INJECTED_MODULE.search(n + ".")
+    ]
     own = [n for n in modules if n not in stem]
     names = [n for n, _ in anatomy.model.named_parameters()]  # tied weights are listed once
-    held = {ADDED.split(n)[0].replace(".base_layer", "").rpartition(".")[0] for n in names if not ADDED.search(n)}
+    held = {
+        INJECTED_MODULE.split(n)[0].replace(".base_layer", "").rpartition(".")[0]
+        for n in names
+        if not INJECTED_MODULE.search(n)
+    }
     above = [n.replace(".base_layer", "") for n in own if anatomy.block_of(n) is None and not anatomy.in_head(n)]
     rest = [n for n in above if n in held]
     known = {id(p) for on in anatomy.model.__dict__.get("_ft", {}).values() for p in on.added().values()}
@@ -421,7 +437,7 @@ def rows(
     out = []
     for part in [o for o in ("stem", *anatomy.blocks, "rest", "head") if o in owners]:
         ps = owners[part]
-        added = [p for n, p in ps if id(p) in known or ADDED.search(n)]
+        added = [p for n, p in ps if id(p) in known or INJECTED_MODULE.search(n)]
         out.append(
             dict(
                 name=part,
@@ -437,16 +453,16 @@ def rows(
 
 
 # %% ../nbs/30_structure.ipynb #6d7c80ac
-def picture(anatomy: Anatomy):
+def plot_anatomy(anatomy: Anatomy):
     "The figure of a model: its parts in order, with frozen, trainable and added parameters."
-    from ftkit.show import anatomy_picture
+    from ftkit.show import plot_anatomy_rows
 
-    return anatomy_picture(rows(anatomy))
+    return plot_anatomy_rows(summary_rows(anatomy))
 
 
 # %% ../nbs/30_structure.ipynb #1c7728d8
 def _html(self):
-    return picture(self)._repr_html_()
+    return plot_anatomy(self)._repr_html_()
 
 
 Anatomy._repr_html_ = _html

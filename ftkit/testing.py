@@ -9,30 +9,30 @@ __all__ = [
     "IMAGE",
     "FAMILIES",
     "STEPS",
-    "LAWS",
+    "INVARIANTS",
     "tiny_batch",
-    "tiny",
-    "reread",
-    "answers",
-    "alone",
+    "tiny_model",
+    "reload_quantized",
+    "model_outputs",
+    "single_example",
     "snapshot",
-    "two_steps",
-    "law_1",
-    "law_2",
-    "law_3",
-    "law_4",
-    "law_5",
-    "law_6",
-    "law_7",
-    "law_8",
-    "law_9",
+    "train_steps",
+    "check_only_planned_parameters_change",
+    "check_gradients_flow",
+    "check_identity_at_init",
+    "check_save_load",
+    "check_merge",
+    "check_detach",
+    "check_learns",
+    "check_deterministic",
+    "check_composition",
     "partner",
     "tiny_like",
-    "law_10",
-    "law_11",
-    "Verdict",
+    "check_activation_checkpointing",
+    "check_batch_invariance",
+    "Report",
     "check_method",
-    "cell",
+    "matrix_cell",
 ]
 
 # %% ../nbs/80_testing.ipynb #c33f4b55
@@ -44,12 +44,12 @@ from pathlib import Path
 
 import torch
 
-from .core import FtError, seed_everything, unknown
-from .methods.core import attached, canonical, head_plan, parts, set_modes
+from .core import FtError, seed_everything, unknown_name_error
+from .methods.core import attached, canonical, components, head_plan, set_modes
 from .methods.core import method as make_method
 from .share import load_delta, read_manifest, read_tensors, save_delta
 from .structure import anatomy
-from .train import recomputed
+from .train import activation_checkpointing
 
 # %% ../nbs/80_testing.ipynb #07fe70c3
 TEXT = dict(
@@ -145,7 +145,7 @@ def tiny_batch(
 
 
 # %% ../nbs/80_testing.ipynb #33952f49
-def tiny(
+def tiny_model(
     family: str = "bert",  # "bert", "gpt", "t5", "resnet", "vit", "whisper" or "clip"
     num_labels: int = 3,
     seed: int = 0,
@@ -155,7 +155,7 @@ def tiny(
     import transformers
 
     if family not in FAMILIES:
-        raise unknown("family", family, FAMILIES)
+        raise unknown_name_error("family", family, FAMILIES)
     seed_everything(seed)
     name, options = FAMILIES[family]
     kind = getattr(transformers, name)
@@ -167,17 +167,18 @@ def tiny(
     for p in model.parameters():
         p.data += 0.02 * torch.randn_like(p)  # no parameter at exactly zero or one
     if method is not None and (options := method.loading()):
-        model = reread(model, options)
+        model = reload_quantized(model, options)
     return model.eval(), tiny_batch(family, num_labels)
 
 
-def reread(model, options: dict):
+def reload_quantized(model, options: dict):
     "The same model, saved and loaded again with these options, like a checkpoint."
-    from ftkit.checkpoints import outside_blocks, quiet, read_weights
+    from ftkit.checkpoints import modules_not_to_quantize, read_weights
+    from ftkit.weights import silence_transformers
 
-    options["quantization_config"].llm_int8_skip_modules = outside_blocks(model)
+    options["quantization_config"].llm_int8_skip_modules = modules_not_to_quantize(model)
     with tempfile.TemporaryDirectory() as folder:
-        with quiet():
+        with silence_transformers():
             model.save_pretrained(folder)
         again, _ = read_weights(type(model), folder, model.config, "folder", dtype=torch.float32, **options)
     if "_ft_new" in model.__dict__:
@@ -187,13 +188,13 @@ def reread(model, options: dict):
 
 # %% ../nbs/80_testing.ipynb #8ad536d4
 @torch.no_grad()
-def answers(model, batch: dict) -> torch.Tensor:
+def model_outputs(model, batch: dict) -> torch.Tensor:
     "Logits, or concatenated image and text embeddings, (rows, …)."
     out = model(**batch)
     return out.logits if "logits" in out else torch.cat([out.image_embeds, out.text_embeds], -1)
 
 
-def alone(batch: dict, row: int) -> dict:
+def single_example(batch: dict, row: int) -> dict:
     "One row of a batch, without its padding."
     keep = batch["attention_mask"][row].bool() if "attention_mask" in batch else None
 
@@ -217,7 +218,7 @@ def snapshot(model) -> dict:
 
 
 # %% ../nbs/80_testing.ipynb #ab29c653
-def two_steps(method, model, batch, steps: int = 2, seed: int = 0):
+def train_steps(method, model, batch, steps: int = 2, seed: int = 0):
     "Train an attached method for a few steps."
     seed_everything(seed)
     optimizer = torch.optim.AdamW(method.param_groups(model, lr=1e-2))
@@ -231,11 +232,11 @@ def two_steps(method, model, batch, steps: int = 2, seed: int = 0):
 
 
 # %% ../nbs/80_testing.ipynb #082342c6
-def law_1(method, model, batch):
+def check_only_planned_parameters_change(method, model, batch):
     "Only the intended parameters and buffers change in two steps; all others stay bitwise equal."
     on = method.attach(model, steps=STEPS)
     before = snapshot(model)
-    two_steps(method, model, batch)
+    train_steps(method, model, batch)
     allowed = {canonical(n) for n in on.parameters()}
     if on.plan.buffers:
         allowed |= {n for n, _ in model.named_buffers()}
@@ -247,7 +248,7 @@ def law_1(method, model, batch):
 
 
 # %% ../nbs/80_testing.ipynb #d2634c99
-def law_2(method, model, batch):
+def check_gradients_flow(method, model, batch):
     """All intended parameters get a gradient above rounding within two steps of being trainable; key biases are
     excepted and counted.
     """
@@ -281,24 +282,24 @@ def law_2(method, model, batch):
 
 
 # %% ../nbs/80_testing.ipynb #1d61b730
-def law_3(method, model, batch):
+def check_identity_at_init(method, model, batch):
     "At initialisation the output equals that of the base model, for methods with `starts_at_base`."
     if not method.starts_at_base:
         return "not promised: the added parameters change the output from the first step on"
-    base = answers(model.eval(), batch)
+    base = model_outputs(model.eval(), batch)
     method.attach(model, steps=STEPS)
-    gap = (answers(model.eval(), batch) - base).abs().max().item()
+    gap = (model_outputs(model.eval(), batch) - base).abs().max().item()
     assert gap < 1e-5, f"the output changed by {gap:.1e} before any training"
     return "equal" if gap == 0 else f"within {gap:.0e}"
 
 
 # %% ../nbs/80_testing.ipynb #89c1fbfc
-def law_4(method, model, batch):
+def check_save_load(method, model, batch):
     "A saved delta on a fresh base gives equal logits; the file contains only the delta and the head."
     fresh = copy.deepcopy(model)
     on = method.attach(model, steps=STEPS)
-    two_steps(method, model, batch)
-    tuned = answers(model, batch)
+    train_steps(method, model, batch)
+    tuned = model_outputs(model, batch)
     with tempfile.TemporaryDirectory() as folder:
         save_delta(model, folder)
         stored = sum(
@@ -311,34 +312,36 @@ def law_4(method, model, batch):
     own = sum(p.numel() for p in on.parameters().values()) + (
         sum(b.numel() for b in model.buffers()) if on.plan.buffers else 0
     )
-    heads = sum(model.get_parameter(n).numel() for n in on.trained if on.anatomy.in_head(n)) * (len(parts(method)) - 1)
-    shared = own if len(parts(method)) > 1 else 0
-    assert torch.equal(answers(fresh.eval(), batch), tuned), "the loaded delta gives different outputs"
+    heads = sum(model.get_parameter(n).numel() for n in on.trained if on.anatomy.in_head(n)) * (
+        len(components(method)) - 1
+    )
+    shared = own if len(components(method)) > 1 else 0
+    assert torch.equal(model_outputs(fresh.eval(), batch), tuned), "the loaded delta gives different outputs"
     assert stored <= own + heads + shared, f"{stored} numbers were saved for a delta of {own}"
     return f"{stored:,} numbers"
 
 
 # %% ../nbs/80_testing.ipynb #2e9b47f6
-def law_5(method, model, batch):
+def check_merge(method, model, batch):
     "Merging preserves the outputs within 1e-4 and leaves no added module; other methods raise `FtError`."
     names = [n for n, _ in model.named_modules()]
     method.attach(model, steps=STEPS)
-    two_steps(method, model, batch)
-    tuned = answers(model, batch)
+    train_steps(method, model, batch)
+    tuned = model_outputs(model, batch)
     try:
         method.merge(model)
     except FtError as e:
         assert not method.merges, f"it should merge, but raises: {e}"
         return "refuses"
     assert method.merges, "it merged although `merges` is False"
-    gap = (answers(model.eval(), batch) - tuned).abs().max().item()
+    gap = (model_outputs(model.eval(), batch) - tuned).abs().max().item()
     assert gap < 1e-4, f"merging changed the output by {gap:.1e}"
     assert [n for n, _ in model.named_modules()] == names, "merging left added modules behind"
     return f"within {max(gap, 1e-9):.0e}"
 
 
 # %% ../nbs/80_testing.ipynb #10ac1f3a
-def law_6(method, model, batch):
+def check_detach(method, model, batch):
     """Detaching restores structure, flags, modes and values bit for bit; without a copy of the base weights, methods
     that change them raise `FtError`.
     """
@@ -350,7 +353,7 @@ def law_6(method, model, batch):
     )
     attention = getattr(model.config, "_attn_implementation", None)
     method.attach(model, keep="cpu", steps=STEPS)
-    two_steps(method, model, batch)
+    train_steps(method, model, batch)
     method.detach(model)
     after = snapshot(model)
     assert [n for n, _ in model.named_modules()] == names and set(after) == set(before), (
@@ -372,14 +375,14 @@ def law_6(method, model, batch):
 
 
 # %% ../nbs/80_testing.ipynb #362e7eab
-def law_7(
+def check_learns(
     run,  # the result of `finetune`
     data,  # its validation data
     margin: float = 0.05,  # in the task's metric
 ):
     "The metric exceeds the majority-class baseline and the same model before training by a margin."
     from ftkit.checkpoints import load
-    from ftkit.run import evaluate_rows
+    from ftkit.run import evaluate
 
     start = load(
         run.spec["checkpoint"],
@@ -388,7 +391,7 @@ def law_7(
         seed=run.spec["seed"],
         pretrained=run.spec["pretrained"],
     )
-    before = evaluate_rows(start.model, run.task, run.task.encode(data, run.processor))[run.task.metric]
+    before = evaluate(start.model, run.task, run.task.encode(data, run.processor))[run.task.metric]
     labels = data[run.task.columns.get("label") or run.task.columns["target"]][:]
     larger = max(map(labels.count, set(labels))) / len(labels)
     now = run.metrics[run.task.metric]
@@ -399,28 +402,28 @@ def law_7(
 
 
 # %% ../nbs/80_testing.ipynb #6e428732
-def law_8(method, model, batch):
+def check_deterministic(method, model, batch):
     "The same seed gives the same weights, bit for bit on a CPU."
     ends = []
     for twin in (copy.deepcopy(model), model):
         seed_everything(5)
         method.attach(twin, steps=STEPS)
-        ends.append(snapshot(two_steps(method, twin, batch, seed=5)))
+        ends.append(snapshot(train_steps(method, twin, batch, seed=5)))
     assert all(torch.equal(a, ends[1][n]) for n, a in ends[0].items()), "two runs with the same seed differ"
     return "equal"
 
 
 # %% ../nbs/80_testing.ipynb #77be674d
-def law_9(method, model, batch):
+def check_composition(method, model, batch):
     "In a composition each method trains at least the parameters that it trains alone."
     both = method + partner(method, model)
     on = both.attach(model, steps=STEPS)
     for h in on.handles:
         h.at(STEPS)
     before = {n: p.detach().clone() for n, p in on.parameters().items()}
-    two_steps(both, model, batch, steps=3)
+    train_steps(both, model, batch, steps=3)
     moved = {canonical(n) for n, p in on.parameters().items() if not torch.equal(p, before[n])}
-    for p in parts(both):
+    for p in components(both):
         single = tiny_like(model)
         alone = {canonical(n) for n in p.attach(single, steps=STEPS).parameters()}
         assert alone <= {canonical(n) for n in on.parameters()}, (
@@ -433,9 +436,9 @@ def law_9(method, model, batch):
 # %% ../nbs/80_testing.ipynb #399daf37
 def partner(method, model):
     "A method to compose with: the first that is not yet included and fits the model."
-    for name in ("bitfit", "norm_tuning", "lora", "adapter"):
+    for name in ("bitfit", "ln_tuning", "lora", "adapter"):
         other = make_method(name)
-        if any(type(p) is type(other) for p in parts(method)):
+        if any(type(p) is type(other) for p in components(method)):
             continue
         try:
             other.plan(anatomy(model))
@@ -456,7 +459,7 @@ def tiny_like(model):
 
 
 # %% ../nbs/80_testing.ipynb #f34f1546
-def law_10(method, model, batch):
+def check_activation_checkpointing(method, model, batch):
     "With and without activation checkpointing, gradients agree within 1e-6 and buffers are equal."
     method.attach(model, steps=STEPS)
 
@@ -469,7 +472,7 @@ def law_10(method, model, batch):
 
     plain = gradients()
     buffers = {n: b.clone() for n, b in model.named_buffers()}
-    with recomputed(model):
+    with activation_checkpointing(model):
         again = gradients()
     assert plain.keys() == again.keys() and all(torch.allclose(plain[n], again[n], atol=1e-6) for n in plain), (
         "a gradient differs"
@@ -480,13 +483,13 @@ def law_10(method, model, batch):
 
 
 # %% ../nbs/80_testing.ipynb #e4f7c765
-def law_11(method, model, batch):
+def check_batch_invariance(method, model, batch):
     "In evaluation mode a batch of one gives the same output as the row in a larger batch, within 1e-5."
     method.attach(model, steps=STEPS)
-    two_steps(method, model, batch)
-    many, widest = answers(model, batch), 0.0
+    train_steps(method, model, batch)
+    many, widest = model_outputs(model, batch), 0.0
     for i, row in enumerate(many):
-        one = answers(model, alone(batch, i))[0]
+        one = model_outputs(model, single_example(batch, i))[0]
         if one.shape != row.shape:
             row = row[batch["attention_mask"][i].bool()]
         widest = max(widest, (one - row).abs().max().item())
@@ -495,23 +498,23 @@ def law_11(method, model, batch):
 
 
 # %% ../nbs/80_testing.ipynb #8f39080c
-LAWS = {
-    "1 only what is intended changes": law_1,
-    "2 all that is intended gets a gradient": law_2,
-    "3 starts where the base is": law_3,
-    "4 saved and loaded equal": law_4,
-    "5 merged equal": law_5,
-    "6 detached without a trace": law_6,
-    "8 same seed, same bits": law_8,
-    "9 parts of a sum train": law_9,
-    "10 checkpointed activations equal": law_10,
-    "11 alone or in company equal": law_11,
+INVARIANTS = {
+    "1 only what is intended changes": check_only_planned_parameters_change,
+    "2 all that is intended gets a gradient": check_gradients_flow,
+    "3 starts where the base is": check_identity_at_init,
+    "4 saved and loaded equal": check_save_load,
+    "5 merged equal": check_merge,
+    "6 detached without a trace": check_detach,
+    "8 same seed, same bits": check_deterministic,
+    "9 parts of a sum train": check_composition,
+    "10 checkpointed activations equal": check_activation_checkpointing,
+    "11 alone or in company equal": check_batch_invariance,
 }
 
 
 # %% ../nbs/80_testing.ipynb #d715b8c8
 @dataclass
-class Verdict:
+class Report:
     "The results of the invariants for a method."
 
     method: object
@@ -538,8 +541,8 @@ def check_method(
     method,  # a method or its name
     model,  # a model; it is copied for every invariant
     batch: dict,  # keyword arguments of the model, with labels and attention_mask
-    laws=LAWS,  # name -> invariant
-) -> Verdict:
+    laws=INVARIANTS,  # name -> invariant
+) -> Report:
     "Run the invariants on a method; a failure is a row with holds=False and the reason as its note."
     method, rows = make_method(method), []
     for name, law in laws.items():
@@ -549,19 +552,19 @@ def check_method(
         except AssertionError as e:
             note, holds = str(e), False
         rows.append(dict(law=name, holds=holds, note=note, seconds=round(time.perf_counter() - started, 2)))
-    return Verdict(method, rows)
+    return Report(method, rows)
 
 
 # %% ../nbs/80_testing.ipynb #8d357427
-def cell(
+def matrix_cell(
     method,  # a method or its name
     family: str,
-    laws=LAWS,
+    laws=INVARIANTS,
 ) -> dict:
     """The result of a method on a family: `cell` is "works", "cannot" with the reason as its `note`, or "broken" with
     the failed invariants.
     """
-    began, (model, batch) = time.perf_counter(), tiny(family, method=make_method(method))
+    began, (model, batch) = time.perf_counter(), tiny_model(family, method=make_method(method))
     try:
         make_method(method).attach(copy.deepcopy(model), steps=STEPS)
     except FtError as e:

@@ -5,32 +5,32 @@
 # %% auto #0
 __all__ = [
     "EVENTS",
-    "factor",
-    "as_sums",
+    "lr_multiplier",
+    "losses_to_sums",
     "backward",
     "on_event",
     "Learner",
-    "prepare",
+    "setup_learner",
     "make_optimizer",
-    "all_groups",
-    "modes",
+    "build_param_groups",
+    "set_train_mode",
     "fit",
     "loop",
-    "gradients",
+    "forward_backward",
     "out_of_memory",
-    "smaller",
-    "update",
-    "shrink",
-    "not_a_number",
-    "flush",
+    "halve_micro_batch",
+    "optimizer_step",
+    "clip_gradients",
+    "raise_non_finite_loss",
+    "flush_metrics",
     "end_epoch",
     "before_training",
     "NotebookBar",
-    "due",
+    "should_save",
     "in_notebook",
     "progress_bar",
-    "recomputed",
-    "Compiling",
+    "activation_checkpointing",
+    "CompileCallback",
     "distributed",
 ]
 
@@ -51,24 +51,24 @@ from tqdm import tqdm
 from ftkit.core import (
     FtError,
     argument_checks,
-    library,
+    check_integer,
+    check_number,
+    import_library,
+    log_info,
     main_process,
-    positive_number,
     rng_state,
-    say,
     set_rng_state,
-    whole_number,
 )
-from .kernels import faster, keeping
+from .kernels import cpu_kernels, keep_heap
 from .methods.core import attached, set_modes
-from .probe import Crowding, autocast, pick_precision, threads_may_crowd
-from .state import get_values, load_state, put_values, save_state
+from .probe import OversubscriptionMonitor, autocast, may_oversubscribe, pick_precision
+from .state import load_state, restore_weights, save_state, snapshot_weights
 from .structure import anatomy
 from .tasks.core import to_device
 
 
 # %% ../nbs/60_train.ipynb #facd946b
-def factor(
+def lr_multiplier(
     step: int,  # optimiser steps done
     total: int,  # total optimiser steps
     warmup: float = 0.1,  # fraction of the steps, or a number of steps (1 or more)
@@ -92,7 +92,7 @@ def factor(
 
 
 # %% ../nbs/60_train.ipynb #edc1258d
-def as_sums(
+def losses_to_sums(
     losses,  # a tensor, (sum, count), or a dict of either by name
 ) -> tuple:
     "Named losses as sums over one common count, and that count."
@@ -166,7 +166,7 @@ class Learner:
     progress: bool = None  # show a progress bar; None: in a terminal or notebook
 
     def __post_init__(self):
-        prepare(self)
+        setup_learner(self)
 
     def fit(self):
         return fit(self)
@@ -182,14 +182,14 @@ class Learner:
 
 
 # %% ../nbs/60_train.ipynb #b61f5d89
-def prepare(learner):
+def setup_learner(learner):
     "Fill in the options of a learner that were not given. Raises `FtError` when it has no trainable parameters."
     if learner.keep not in ("best", "last"):
         raise FtError(f'keep must be "best" or "last", not {learner.keep!r}.')
-    learner.valid_every = whole_number("valid_every", learner.valid_every)
+    learner.valid_every = check_integer("valid_every", learner.valid_every)
     if learner.eval_on_start and not learner.validate:
         raise FtError("eval_on_start=True needs validation data; pass valid=…")
-    factor(0, 1, 0, learner.schedule)
+    lr_multiplier(0, 1, 0, learner.schedule)
     if not isinstance(learner.models, dict):
         learner.models = {"model": learner.models}
     learner.device = torch.device(learner.device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -201,8 +201,8 @@ def prepare(learner):
         else lambda epochs: max(1, round(epochs * len(learner.batches)))
     )
     learner.steps, learner.epochs = (
-        whole_number("steps", learner.steps, least=0),
-        positive_number("epochs", learner.epochs),
+        check_integer("steps", learner.steps, least=0),
+        check_number("epochs", learner.epochs),
     )
     learner.total = learner.steps if learner.steps is not None else counted(learner.epochs)
     learner.out = Path(learner.out) if learner.out else None
@@ -211,7 +211,7 @@ def prepare(learner):
     learner.events, learner.seconds, learner.sizes = {e: [] for e in EVENTS}, 0.0, {"rows": 0}
     for m in learner.models.values():
         m.to(learner.device)
-    groups = all_groups(learner)
+    groups = build_param_groups(learner)
     for g in groups:
         g["peak"] = g["lr"]
     learner.params = [p for g in groups for p in g["params"]]
@@ -219,9 +219,9 @@ def prepare(learner):
     learner.scaler = torch.amp.GradScaler(learner.device.type, enabled=learner.precision == "fp16")
     learner.world, learner.reduce = distributed()
     if learner.compile:
-        learner.on("after_step", Compiling())
-    if threads_may_crowd(learner.device):
-        learner.on("after_step", Crowding())
+        learner.on("after_step", CompileCallback())
+    if may_oversubscribe(learner.device):
+        learner.on("after_step", OversubscriptionMonitor())
 
 
 # %% ../nbs/60_train.ipynb #f938b181
@@ -241,12 +241,12 @@ def make_optimizer(
     if name != "adamw8bit":
         raise FtError(f"Unknown optimizer {name!r}; choose one of: adamw, adamw8bit, adafactor.")
     try:
-        return library("bitsandbytes").optim.AdamW8bit(groups)
+        return import_library("bitsandbytes").optim.AdamW8bit(groups)
     except ImportError:
         raise FtError('optimizer="adamw8bit" needs bitsandbytes: pip install bitsandbytes') from None
 
 
-def all_groups(learner) -> list:
+def build_param_groups(learner) -> list:
     "Parameter groups: those of the method, and all other trainable parameters of the models."
     groups = (
         learner.method.param_groups(learner.model, learner.lr, learner.weight_decay, learner.name)
@@ -263,7 +263,7 @@ def all_groups(learner) -> list:
 
 
 # %% ../nbs/60_train.ipynb #b2189d94
-def modes(learner):
+def set_train_mode(learner):
     "Train mode for models with trainable parameters, evaluation mode for the others."
     for m in learner.models.values():
         m.train(any(p.requires_grad for p in m.parameters()))
@@ -282,14 +282,16 @@ def fit(learner):
     bar = progress_bar(learner)
     try:
         again, kernels = (
-            recomputed(learner.model if learner.checkpointing else None),
-            faster("meta" if learner.compile else learner.device),
+            activation_checkpointing(learner.model if learner.checkpointing else None),
+            cpu_kernels("meta" if learner.compile else learner.device),
         )
-        with argument_checks(), keeping(learner.device), kernels, again:
+        with argument_checks(), keep_heap(learner.device), kernels, again:
             loop(learner, bar)
     except KeyboardInterrupt:
         learner.interrupted = True
-        say(f"Interrupted at step {learner.step_count} of {learner.total}; the weights trained so far are retained.")
+        log_info(
+            f"Interrupted at step {learner.step_count} of {learner.total}; the weights trained so far are retained."
+        )
     finally:
         bar.close()
         learner.optimizer.zero_grad(set_to_none=True)
@@ -297,10 +299,10 @@ def fit(learner):
             m.eval()
         learner.seconds += time.perf_counter() - started
     if learner.compile:
-        next(e for e in learner.events["after_step"] if isinstance(e, Compiling)).end(learner)
-    flush(learner)
+        next(e for e in learner.events["after_step"] if isinstance(e, CompileCallback)).end(learner)
+    flush_metrics(learner)
     if learner.best and learner.keep == "best" and not learner.interrupted:
-        put_values(learner, learner.best["values"])
+        restore_weights(learner, learner.best["values"])
     return learner
 
 
@@ -310,19 +312,19 @@ def loop(learner, bar):
     if learner.eval_on_start and not learner.step_count:
         before_training(learner)
     while learner.step_count < learner.total and not learner.stop:
-        modes(learner)
+        set_train_mode(learner)
         for item in learner.batches:
-            total, count, unit = gradients(learner, item)
+            total, count, unit = forward_backward(learner, item)
             total, count = learner.reduce(learner.params, total, count)
-            update(learner, total / count, count, unit)
+            optimizer_step(learner, total / count, count, unit)
             learner.step_count += 1
             if learner.method:
                 learner.method.after_step(learner.model, learner.step_count, learner.name)
             learner.optimizer.zero_grad(set_to_none=True)
             learner.fire("after_step")
             bar.update()
-            if due(learner):
-                flush(learner)
+            if should_save(learner):
+                flush_metrics(learner)
                 save_state(learner, learner.out)
             if learner.step_count >= learner.total or learner.stop:
                 break
@@ -330,7 +332,7 @@ def loop(learner, bar):
 
 
 # %% ../nbs/60_train.ipynb #f778753a
-def gradients(learner, item) -> tuple:
+def forward_backward(learner, item) -> tuple:
     "Compute the gradients of one step; returns (summed loss, count, divisor of the loss)."
     total, count, unit = 0.0, 0, None
     try:
@@ -338,7 +340,7 @@ def gradients(learner, item) -> tuple:
             batch = to_device(batch, learner.device)
             with autocast(learner.precision, learner.device):
                 losses = learner.step(learner, batch)
-            sums, n = as_sums(losses)
+            sums, n = losses_to_sums(losses)
             if unit is None:
                 unit = n if learner.world == 1 and isinstance(n, (int, float)) and n > 0 else 1
             learner.backward(learner, {k: v / unit for k, v in sums.items()})
@@ -357,7 +359,7 @@ def gradients(learner, item) -> tuple:
     except RuntimeError as e:
         if not out_of_memory(e) or not hasattr(learner.batches, "halve"):
             raise
-    return gradients(learner, smaller(learner))
+    return forward_backward(learner, halve_micro_batch(learner))
 
 
 def out_of_memory(error: RuntimeError) -> bool:
@@ -369,18 +371,20 @@ def out_of_memory(error: RuntimeError) -> bool:
     )
 
 
-def smaller(learner) -> list:
+def halve_micro_batch(learner) -> list:
     "The current step, split into twice as many micro-batches. Raises `FtError` when each has only one example."
     learner.optimizer.zero_grad(set_to_none=True)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     item = learner.batches.halve()
-    say(f"Out of memory: each step now uses {learner.batches.accumulate} micro-batches; the gradient stays the same.")
+    log_info(
+        f"Out of memory: each step now uses {learner.batches.accumulate} micro-batches; the gradient stays the same."
+    )
     return item
 
 
 # %% ../nbs/60_train.ipynb #78c85455
-def update(learner, loss, count, unit=1):
+def optimizer_step(learner, loss, count, unit=1):
     "Normalise, check and clip the gradients, step the optimiser, and record the loss."
     learner.scaler.unscale_(learner.optimizer)
     grads = [p.grad for p in learner.params if p.grad is not None]
@@ -389,9 +393,9 @@ def update(learner, loss, count, unit=1):
     learner.fire("after_backward")
     norm = nn.utils.get_total_norm(grads, foreach=True)
     if learner.device.type == "cpu" and not (math.isfinite(loss) and math.isfinite(norm)):
-        not_a_number(learner, loss)
-    shrink(learner, grads, norm)
-    scale = factor(learner.step_count, learner.total, learner.warmup, learner.schedule)
+        raise_non_finite_loss(learner, loss)
+    clip_gradients(learner, grads, norm)
+    scale = lr_multiplier(learner.step_count, learner.total, learner.warmup, learner.schedule)
     for g in learner.optimizer.param_groups:
         g["lr"] = g["peak"] * scale
     learner.scaler.step(learner.optimizer)
@@ -399,11 +403,11 @@ def update(learner, loss, count, unit=1):
     learner.pending.append((learner.step_count + 1, loss, norm, learner.optimizer.param_groups[0]["lr"]))
     learner.sizes["rows"] += float(count)
     if len(learner.pending) >= 50:
-        flush(learner)
+        flush_metrics(learner)
 
 
 # %% ../nbs/60_train.ipynb #6fd9b2b8
-def shrink(learner, grads: list, norm: torch.Tensor):
+def clip_gradients(learner, grads: list, norm: torch.Tensor):
     "Clip by the norm: inside the fused optimiser step where supported, otherwise in place."
     divisor = (norm / learner.clip).clamp(min=1.0) if learner.clip else torch.ones_like(norm)
     if not getattr(learner.optimizer, "_step_supports_amp_scaling", False):
@@ -417,9 +421,9 @@ def shrink(learner, grads: list, norm: torch.Tensor):
 
 
 # %% ../nbs/60_train.ipynb #4d3da88d
-def not_a_number(learner, loss):
+def raise_non_finite_loss(learner, loss):
     "Raises `FtError` when the loss or a gradient is not finite; the weights are those of the previous step."
-    flush(learner)
+    flush_metrics(learner)
     error = FtError(
         f"The loss became {float(loss)} at step {learner.step_count + 1} of {learner.total} (the weights are those of"
         f" the previous step). Try a lower learning rate (now {learner.optimizer.param_groups[0]['peak']:.1e}), a"
@@ -429,13 +433,13 @@ def not_a_number(learner, loss):
     raise error
 
 
-def flush(learner):
+def flush_metrics(learner):
     "Move the pending losses from the device to the history, in one transfer."
     for step, loss, norm, lr in learner.pending:
         loss = float(loss)
         if not math.isfinite(loss) and learner.device.type != "cpu":
             learner.pending = []
-            not_a_number(learner, loss)
+            raise_non_finite_loss(learner, loss)
         learner.history.append(dict(step=step, epoch=learner.epoch, loss=loss, norm=float(norm), lr=lr))
     learner.pending = []
 
@@ -443,7 +447,7 @@ def flush(learner):
 # %% ../nbs/60_train.ipynb #8c0e3c52
 def end_epoch(learner, bar):
     "Validate, keep the best weights, and check for early stopping."
-    flush(learner)
+    flush_metrics(learner)
     learner.epoch += 1
     if learner.validate and (
         learner.epoch % learner.valid_every == 0 or learner.stop or learner.step_count >= learner.total
@@ -469,7 +473,7 @@ def end_epoch(learner, bar):
         )
         if learner.best is None or rank > tuple(learner.best["rank"]):
             learner.best = dict(
-                rank=rank, score=score, step=learner.step_count, metrics=found, values=get_values(learner)
+                rank=rank, score=score, step=learner.step_count, metrics=found, values=snapshot_weights(learner)
             )
             learner.since_best = 0
         else:
@@ -521,7 +525,7 @@ class NotebookBar(tqdm):
 
 
 # %% ../nbs/60_train.ipynb #7ba1cae7
-def due(learner) -> bool:
+def should_save(learner) -> bool:
     "Whether a checkpoint is due after this step."
     return bool(learner.out and learner.save_every and learner.step_count % learner.save_every == 0)
 
@@ -544,7 +548,7 @@ def progress_bar(learner) -> tqdm:
 
 # %% ../nbs/60_train.ipynb #b7904a8e
 @contextlib.contextmanager
-def recomputed(
+def activation_checkpointing(
     model,  # None changes nothing
 ):
     """Context manager in which blocks store only their inputs, and no key-value cache.
@@ -577,7 +581,7 @@ def recomputed(
 
 
 # %% ../nbs/60_train.ipynb #3b0c1a08
-class Compiling:
+class CompileCallback:
     "A callback that compiles the first model after some steps; `end` reports the time per step."
 
     def __init__(self, after: int = 4):
@@ -594,10 +598,10 @@ class Compiling:
         steps = [b - a for a, b in zip(self.times, self.times[1:])]
         plain, later = steps[1 : self.after - 1], steps[self.after - 1 :]
         if len(later) < 4:
-            return say("torch.compile: too few steps to measure the speed-up.")
+            return log_info("torch.compile: too few steps to measure the speed-up.")
         usual = sorted(later)[len(later) // 2]
         cost = sum(t - usual for t in later if t > 5 * usual)
-        say(
+        log_info(
             f"torch.compile: {cost:.0f} s to compile, then {1000 * usual:.0f} ms per step instead of"
             f" {1000 * sum(plain) / len(plain):.0f} ms."
         )

@@ -4,35 +4,35 @@
 
 # %% auto #0
 __all__ = [
-    "CANONICAL",
+    "FILL_BATCH_SIZE",
     "call_order",
-    "trained",
-    "first_trained",
+    "trainable_parameters",
+    "first_trainable",
     "find_units",
     "replaced",
-    "Boundary",
+    "StopForward",
     "compute",
-    "crossing",
-    "NoTrunk",
-    "pattern",
-    "laid_out",
-    "Trunk",
-    "same",
+    "find_boundary_tensors",
+    "NotCacheable",
+    "shape_template",
+    "restore_memory_format",
+    "FrozenPrefix",
+    "trees_equal",
     "canonical_order",
-    "probe_rows",
-    "find_trunk",
-    "Cached",
-    "below",
-    "pieces",
-    "key_of",
+    "sample_rows",
+    "find_frozen_prefix",
+    "CachedTask",
+    "run_frozen_prefix",
+    "feature_chunks",
+    "cache_key",
     "weights_key",
     "frozen_tensors",
-    "source",
-    "answers",
-    "prove",
+    "code_key",
+    "outputs_and_grads",
+    "verify_equivalence",
     "cached",
-    "place",
-    "dearer",
+    "populate",
+    "slower_than_recompute",
 ]
 
 # %% ../nbs/62_trunk.ipynb #bcbb85c5
@@ -48,10 +48,10 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from .core import FtError, say, sha256, versions
-from .kernels import attention, faster, keeping
+from .core import FtError, log_info, sha256, versions
+from .kernels import attention, cpu_kernels, keep_heap
 from .methods.core import attached
-from .store import Column, cut, fill, find
+from .store import RaggedArray, build, lookup, unpad
 from .structure import anatomy
 from .tasks.core import to_device
 
@@ -74,12 +74,12 @@ def call_order(model, run) -> list:
     return log
 
 
-def trained(model, name: str = "default") -> list:
+def trainable_parameters(model, name: str = "default") -> list:
     "The parameters of a delta that are currently trainable."
     return [p for p in attached(model, name).parameters().values() if p.requires_grad]
 
 
-def first_trained(
+def first_trainable(
     log: list,
     model,
     ids: set,  # ids of the trainable parameters
@@ -104,7 +104,7 @@ def find_units(
 ) -> tuple:
     "Names of the units, and of the first trainable module."
     log, ids = call_order(model, run), {id(p) for p in params}
-    at = first_trained(log, model, ids)
+    at = first_trainable(log, model, ids)
     late = {n for n, _ in log[at:]}
 
     def fits(n):
@@ -142,7 +142,7 @@ def replaced(
 
 
 # %% ../nbs/62_trunk.ipynb #f95f6227
-class Boundary(Exception):
+class StopForward(Exception):
     "Raised to stop a forward pass at the first trainable module."
 
 
@@ -166,13 +166,13 @@ def compute(
         return call
 
     def leave(*_):
-        raise Boundary
+        raise StopForward
 
     hook = model.get_submodule(stop).register_forward_pre_hook(leave)
     try:
         with replaced(model, units, make), torch.no_grad():
             run()
-    except Boundary:
+    except StopForward:
         pass
     finally:
         hook.remove()
@@ -180,7 +180,7 @@ def compute(
 
 
 # %% ../nbs/62_trunk.ipynb #318f6719
-def crossing(model, units: list, run) -> list:
+def find_boundary_tensors(model, units: list, run) -> list:
     "Addresses of the outputs that are used above the boundary."
     leaves, calls = {}, {}
 
@@ -205,17 +205,20 @@ def crossing(model, units: list, run) -> list:
 
 
 # %% ../nbs/62_trunk.ipynb #a45ce8bb
-class NoTrunk(FtError):
+class NotCacheable(FtError):
     "Raised with the reason why features cannot be cached."
 
 
-def pattern(
+def shape_template(
     a: tuple,  # a tensor's shape in one batch
     b: tuple,  # its shape in another batch
     rows: tuple,  # batch sizes of the two batches
     longest: tuple,  # max lengths of the two batches
 ) -> tuple:
-    "A shape with -1 for the batch size and -2 for the max length. Raises `NoTrunk` for a size that follows neither."
+    """A shape with -1 for the batch size and -2 for the max length.
+
+    Raises `NotCacheable` for a size that follows neither.
+    """
 
     def sign(d, pair):
         if pair[0] == pair[1]:
@@ -224,22 +227,22 @@ def pattern(
             return -1
         if pair == longest:
             return -2
-        raise NoTrunk(f"a tensor of shape {tuple(a)} depends on neither the batch size nor the max length")
+        raise NotCacheable(f"a tensor of shape {tuple(a)} depends on neither the batch size nor the max length")
 
     if len(a) != len(b):
-        raise NoTrunk("a tensor varies in its number of dimensions")
+        raise NotCacheable("a tensor varies in its number of dimensions")
     return tuple(sign(d, pair) for d, pair in enumerate(zip(a, b)))
 
 
 # %% ../nbs/62_trunk.ipynb #12aa0866
-def laid_out(x: torch.Tensor, order: tuple) -> torch.Tensor:
+def restore_memory_format(x: torch.Tensor, order: tuple) -> torch.Tensor:
     "The same tensor with its dimensions in the given memory order."
     return x.permute(order).contiguous().permute([order.index(d) for d in range(x.ndim)])
 
 
 # %% ../nbs/62_trunk.ipynb #18872237
 @dataclass
-class Trunk:
+class FrozenPrefix:
     "The frozen prefix of a model: the units below the first trainable module, and the tensors that cross the boundary."
 
     model: object = field(repr=False)
@@ -257,7 +260,7 @@ class Trunk:
     ) -> dict:
         "The columns of the feature store, by address."
         return {
-            "|".join(map(str, k)): Column(self.shapes[k][0], values[k].dtype if values else self.shapes[k][1])
+            "|".join(map(str, k)): RaggedArray(self.shapes[k][0], values[k].dtype if values else self.shapes[k][1])
             for k in self.across
         }
 
@@ -278,7 +281,7 @@ class Trunk:
                 return self.shapes[k]
             shape, dtype, order = self.shapes[k]
             if (name := "|".join(map(str, k))) in kept:
-                return laid_out(kept[name], order)
+                return restore_memory_format(kept[name], order)
             device = next(iter(kept.values())).device
             return torch.zeros((), dtype=dtype, device=device).expand(
                 [{-1: rows, -2: longest}.get(s, s) for s in shape]
@@ -297,7 +300,7 @@ class Trunk:
 
 
 # %% ../nbs/62_trunk.ipynb #d9c60495
-def same(a, b) -> bool:
+def trees_equal(a, b) -> bool:
     "Whether two batches are equal, bit for bit."
     return all(
         torch.equal(x, y) if torch.is_tensor(x) else x == y
@@ -310,7 +313,7 @@ def canonical_order(rows):
     return np.argsort(rows.lengths, kind="stable")
 
 
-def probe_rows(rows):
+def sample_rows(rows):
     "Indices of three rows, from the shortest to the median one, or to a longer one if these are of equal length."
     order = canonical_order(rows)
     last = max(
@@ -319,55 +322,55 @@ def probe_rows(rows):
     return order[np.unique(np.linspace(0, last, 3).astype(int))]
 
 
-def find_trunk(
+def find_frozen_prefix(
     model,  # with a method attached and its modes set
     task,
     rows,  # encoded rows
     name: str = "default",  # name of the delta
     device="cpu",
-) -> Trunk:
-    "The frozen prefix of a model. Raises `NoTrunk` when there is none, or when its outputs are not deterministic."
+) -> FrozenPrefix:
+    "The frozen prefix of a model. Raises `NotCacheable` when there is none, or when its outputs are not deterministic."
     if all(any(p.requires_grad for p in model.get_submodule(b).parameters()) for b in anatomy(model).blocks):
-        raise NoTrunk("every block has trainable parameters")
+        raise NotCacheable("every block has trainable parameters")
     if getattr(rows, "random", False):
-        raise NoTrunk("the training data are augmented at random")
+        raise NotCacheable("the training data are augmented at random")
     if getattr(rows, "side", "") == "left":
-        raise NoTrunk("the batches are padded on the left")
-    picks = ((some := probe_rows(rows)), some[:2])
+        raise NotCacheable("the batches are padded on the left")
+    picks = ((some := sample_rows(rows)), some[:2])
     longest = tuple(int(rows.lengths[p].max()) for p in picks)
-    if not same(*(task.collate(rows, some) for _ in range(2))):
-        raise NoTrunk("the task does not collate batches deterministically")
+    if not trees_equal(*(task.collate(rows, some) for _ in range(2))):
+        raise NotCacheable("the task does not collate batches deterministically")
     first, second = ((lambda b=to_device(task.collate(rows, p), device): task.forward(model, b)) for p in picks)
-    units, stop = find_units(model, trained(model, name), first)
-    trunk = Trunk(model, units, stop, {}, {}, [])
+    units, stop = find_units(model, trainable_parameters(model, name), first)
+    trunk = FrozenPrefix(model, units, stop, {}, {}, [])
     if not trunk.blocks():
-        raise NoTrunk(f"no block lies before {stop}, the first trainable module, or dropout is active there")
+        raise NotCacheable(f"no block lies before {stop}, the first trainable module, or dropout is active there")
     (a, trunk.trees), (again, _), (b, other) = (compute(model, units, stop, r) for r in (first, first, second))
     if trunk.trees.keys() != other.keys():
-        raise NoTrunk("the calls of its modules differ between batches")
+        raise NotCacheable("the calls of its modules differ between batches")
     chance = {k[0] for k, x in a.items() if torch.is_tensor(x) and not torch.equal(x, again[k])}
     trunk.units = [u for u in units if u not in chance]
     trunk.trees = {k: t for k, t in trunk.trees.items() if k[0] not in chance}
     if not trunk.blocks():
-        raise NoTrunk(f"the outputs of {min(chance)} are not deterministic")
+        raise NotCacheable(f"the outputs of {min(chance)} are not deterministic")
     for k, x in a.items():
         if k[0] in chance:
             continue
         trunk.shapes[k] = x
         if torch.is_tensor(x):
             order = tuple(sorted(range(x.ndim), key=lambda d: -x.stride(d)))
-            trunk.shapes[k] = (pattern(x.shape, b[k].shape, tuple(map(len, picks)), longest), x.dtype, order)
-    trunk.across = crossing(model, trunk.units, first)
+            trunk.shapes[k] = (shape_template(x.shape, b[k].shape, tuple(map(len, picks)), longest), x.dtype, order)
+    trunk.across = find_boundary_tensors(model, trunk.units, first)
     if any(trunk.shapes[k][0][0] == -2 for k in trunk.across):
-        raise NoTrunk("a tensor that crosses the boundary has no batch dimension")
+        raise NotCacheable("a tensor that crosses the boundary has no batch dimension")
     return trunk
 
 
 # %% ../nbs/62_trunk.ipynb #43929eba
-class Cached:
+class CachedTask:
     "A task whose cached rows start at the boundary."
 
-    def __init__(self, task, trunk: Trunk):
+    def __init__(self, task, trunk: FrozenPrefix):
         self.task, self.trunk, self.stores = task, trunk, {}
 
     def __getattr__(self, name):
@@ -393,32 +396,32 @@ class Cached:
 
 
 # %% ../nbs/62_trunk.ipynb #48c8f487
-CANONICAL = 64  # batch size when the features are computed
+FILL_BATCH_SIZE = 64  # batch size when the features are computed
 
 
-def below(trunk: Trunk, task, rows, index, device, context) -> dict:
+def run_frozen_prefix(trunk: FrozenPrefix, task, rows, index, device, context) -> dict:
     "The outputs of the units for some rows, by address, in the context's precision."
     batch = to_device(task.collate(rows, index), device)
     with context():
         return compute(trunk.model, trunk.units, trunk.stop, lambda: task.forward(trunk.model, batch))[0]
 
 
-def pieces(trunk: Trunk, task, rows, order, device="cpu", context=contextlib.nullcontext):
+def feature_chunks(trunk: FrozenPrefix, task, rows, order, device="cpu", context=contextlib.nullcontext):
     "Yield the tensors that cross the boundary, batch by batch, as flat arrays by address."
-    for i in range(0, len(order), CANONICAL):
-        index = order[i : i + CANONICAL]
-        values, n = below(trunk, task, rows, index, device, context), rows.lengths[index]
+    for i in range(0, len(order), FILL_BATCH_SIZE):
+        index = order[i : i + FILL_BATCH_SIZE]
+        values, n = run_frozen_prefix(trunk, task, rows, index, device, context), rows.lengths[index]
         columns = trunk.columns(values)
         for k in trunk.across:
             expected = tuple({-1: len(index), -2: int(n.max())}.get(s, s) for s in trunk.shapes[k][0])
             if tuple(values[k].shape) != expected:
-                raise NoTrunk(f"{k[0]} returned shape {tuple(values[k].shape)} instead of {expected}")
-        yield {name: cut(columns[name], values[k], n) for name, k in zip(columns, trunk.across)}
+                raise NotCacheable(f"{k[0]} returned shape {tuple(values[k].shape)} instead of {expected}")
+        yield {name: unpad(columns[name], values[k], n) for name, k in zip(columns, trunk.across)}
 
 
 # %% ../nbs/62_trunk.ipynb #d809a58e
-def key_of(
-    trunk: Trunk,
+def cache_key(
+    trunk: FrozenPrefix,
     task,
     rows,
     precision: str = "fp32",
@@ -432,21 +435,21 @@ def key_of(
     settings = config and config.to_json_string(use_diff=False), getattr(config, "_attn_implementation", None)
     model = trunk.units, trunk.stop, trunk.across, list(map(repr, units)), settings
     code = [
-        source(k)
+        code_key(k)
         for k in (
             *dict.fromkeys(type(x) for m in units for x in m.modules()),
             type(task).collate,
             type(task).forward,
-            pieces,
+            feature_chunks,
             attention,
         )
     ]
     machine = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability(), torch.get_float32_matmul_precision()
-    way = versions(), precision, torch.device(device).type, machine, CANONICAL
+    way = versions(), precision, torch.device(device).type, machine, FILL_BATCH_SIZE
     return sha256(repr((weights or weights_key(trunk), model, code, rows.fingerprint(), way)))
 
 
-def weights_key(trunk: Trunk) -> str:
+def weights_key(trunk: FrozenPrefix) -> str:
     "The hash of all parameters and buffers below the boundary."
     h = hashlib.sha256()
     for n, t in frozen_tensors(trunk):
@@ -455,7 +458,7 @@ def weights_key(trunk: Trunk) -> str:
     return h.hexdigest()
 
 
-def frozen_tensors(trunk: Trunk) -> list:
+def frozen_tensors(trunk: FrozenPrefix) -> list:
     "Names and tensors below the boundary: those of the units, and the frozen tensors of the modules around them."
     around = {u.rpartition(".")[0] for u in trunk.units}
     around |= {a.rpartition(".")[0] for a in around} | {""}
@@ -471,7 +474,7 @@ def frozen_tensors(trunk: Trunk) -> list:
 
 
 @functools.cache
-def source(thing) -> str:
+def code_key(thing) -> str:
     "The source of a function, the hash of a class's file, or the name where neither is available."
     try:
         return sha256(Path(inspect.getsourcefile(thing))) if inspect.isclass(thing) else inspect.getsource(thing)
@@ -480,7 +483,7 @@ def source(thing) -> str:
 
 
 # %% ../nbs/62_trunk.ipynb #e2b71290
-def answers(task, model, params: list, batch) -> list:
+def outputs_and_grads(task, model, params: list, batch) -> list:
     "Outputs in evaluation mode, and the gradients of the trainable parameters for a fixed output direction."
     model.eval()
     with torch.enable_grad():
@@ -490,21 +493,23 @@ def answers(task, model, params: list, batch) -> list:
     return [*(t.detach() for t in out), *(torch.zeros(()) if g is None else g for g in grads)]
 
 
-def prove(task: Cached, rows, name: str = "default", device="cpu"):
-    "Compare the cached pass with the full pass. Raises `NoTrunk` where they differ."
-    trunk, some = task.trunk, probe_rows(rows)
-    model, params = trunk.model, trained(trunk.model, name)
-    whole = answers(task, model, params, to_device(task.task.collate(rows, some), device))
-    task.stores[id(rows)] = fill(trunk.columns(), rows.lengths, some, pieces(trunk, task.task, rows, some, device))
+def verify_equivalence(task: CachedTask, rows, name: str = "default", device="cpu"):
+    "Compare the cached pass with the full pass. Raises `NotCacheable` where they differ."
+    trunk, some = task.trunk, sample_rows(rows)
+    model, params = trunk.model, trainable_parameters(trunk.model, name)
+    whole = outputs_and_grads(task, model, params, to_device(task.task.collate(rows, some), device))
+    task.stores[id(rows)] = build(
+        trunk.columns(), rows.lengths, some, feature_chunks(trunk, task.task, rows, some, device)
+    )
     try:
-        cached = answers(task, model, params, to_device(task.collate(rows, some), device))
+        cached = outputs_and_grads(task, model, params, to_device(task.collate(rows, some), device))
     except Exception as e:
-        raise NoTrunk(f"the forward pass cannot start at the boundary ({type(e).__name__}: {e})") from e
+        raise NotCacheable(f"the forward pass cannot start at the boundary ({type(e).__name__}: {e})") from e
     finally:
         del task.stores[id(rows)]
     for a, b in zip(whole, cached):
         if a.shape != b.shape or not torch.allclose(a, b, rtol=1e-4, atol=1e-5 * max(1e-3, float(a.abs().max()))):
-            raise NoTrunk("its outputs or gradients differ from those of the full pass")
+            raise NotCacheable("its outputs or gradients differ from those of the full pass")
 
 
 # %% ../nbs/62_trunk.ipynb #f7bfd403
@@ -519,39 +524,41 @@ def cached(
 ):
     "The task with cached features where that is safe, otherwise the task itself."
     try:
-        trunk = find_trunk(model, task, parts[0][0], name, device)
-        found = Cached(task, trunk)
-        with keeping(device), faster(device):
-            prove(found, parts[0][0], name, device)
+        trunk = find_frozen_prefix(model, task, parts[0][0], name, device)
+        found = CachedTask(task, trunk)
+        with keep_heap(device), cpu_kernels(device):
+            verify_equivalence(found, parts[0][0], name, device)
             weights = weights_key(trunk)
-            reused = [place(found, *part, visits, device, weights) for part in parts]
-    except NoTrunk as why:
+            reused = [populate(found, *part, visits, device, weights) for part in parts]
+    except NotCacheable as why:
         if insist:
             raise FtError(f"Features cannot be cached: {why}.") from why
         return task
     if not found.stores:
         return task
-    from ftkit.formats import bytes_
+    from ftkit.formats import format_bytes
 
     size = sum(s.bytes for s in found.stores.values())
-    say(
-        f"cached features: {trunk.blocks()} of {len(anatomy(model).blocks)} blocks, {bytes_(size)}"
+    log_info(
+        f"cached features: {trunk.blocks()} of {len(anatomy(model).blocks)} blocks, {format_bytes(size)}"
         + (", from an earlier run" if all(reused) else "")
     )
     return found
 
 
-def place(task: Cached, rows, context, precision: str, visits: float, device, weights: str = None) -> bool:
+def populate(task: CachedTask, rows, context, precision: str, visits: float, device, weights: str = None) -> bool:
     "Load or compute the features of some rows for a cached task; returns whether they were cached before."
     trunk, order = task.trunk, canonical_order(rows)
-    key = key_of(trunk, task.task, rows, precision, device, weights)
-    store = find(key, rows.lengths, order) if key else None
+    key = cache_key(trunk, task.task, rows, precision, device, weights)
+    store = lookup(key, rows.lengths, order) if key else None
     reused = store is not None
     if not reused and visits >= 2:
         note, began = f"{type(trunk.model).__name__}, {len(rows)} rows, {trunk.blocks()} blocks", time.perf_counter()
-        columns = trunk.columns(below(trunk, task.task, rows, order[:2], device, context))
-        store = fill(columns, rows.lengths, order, pieces(trunk, task.task, rows, order, device, context), key, note)
-        if dearer(store, order, (time.perf_counter() - began) / len(order), device):
+        columns = trunk.columns(run_frozen_prefix(trunk, task.task, rows, order[:2], device, context))
+        store = build(
+            columns, rows.lengths, order, feature_chunks(trunk, task.task, rows, order, device, context), key, note
+        )
+        if slower_than_recompute(store, order, (time.perf_counter() - began) / len(order), device):
             return False
     if store is not None:
         task.stores[id(rows)] = store
@@ -559,9 +566,9 @@ def place(task: Cached, rows, context, precision: str, visits: float, device, we
 
 
 # %% ../nbs/62_trunk.ipynb #516fd0f2
-def dearer(store, order, seconds: float, device) -> bool:
+def slower_than_recompute(store, order, seconds: float, device) -> bool:
     "Whether reading rows from a store is slower than computing them, at `seconds` per row."
-    some, began = order[:CANONICAL], time.perf_counter()
+    some, began = order[:FILL_BATCH_SIZE], time.perf_counter()
     to_device(store.batch(some), device)
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize()

@@ -7,23 +7,23 @@ __all__ = [
     "FILE",
     "WRAPPERS",
     "SAVED_ON",
-    "quiet",
+    "silence_transformers",
     "first_line",
     "read_once",
     "check_files",
     "missing",
-    "may_be_new",
-    "lacking",
-    "renaming",
+    "can_be_new",
+    "missing_parameters",
+    "rename_keys",
     "check_whole",
     "read_weights",
-    "labels_of",
+    "label_config",
     "name_classes",
-    "told_by",
+    "config_labels",
     "head_order",
-    "over_classes",
+    "is_class_head",
     "fit_head",
-    "redrawn",
+    "reinitialize",
 ]
 
 # %% ../nbs/38_weights.ipynb #f624bc03
@@ -35,13 +35,13 @@ from pathlib import Path
 
 import torch
 
-from .core import FtError, collector_paused, read_json, say
-from .structure import ADDED, anatomy, over_vocabulary
+from .core import FtError, gc_paused, log_info, read_json
+from .structure import INJECTED_MODULE, anatomy, is_vocab_head
 
 
 # %% ../nbs/38_weights.ipynb #1ecf8ea8
 @contextmanager
-def quiet():
+def silence_transformers():
     "Context manager that disables transformers' loading report and the progress bars of transformers and datasets."
     from transformers.utils import logging
 
@@ -77,7 +77,7 @@ def read_once(auto, place: str, options: dict) -> tuple:
     from safetensors import SafetensorError
 
     try:
-        with quiet(), collector_paused():
+        with silence_transformers(), gc_paused():
             return auto.from_pretrained(place, **options)
     except (SafetensorError, EOFError) as e:
         raise FtError(
@@ -138,7 +138,7 @@ WRAPPERS = (  # DataParallel, torch.compile, checkpointing, FSDP
     r"(?:module|_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\."
 )
 SAVED_ON = re.compile(
-    ADDED.pattern
+    INJECTED_MODULE.pattern
     + r"|(^|\.)(base_layer|modules_to_save|original_module|parametrizations|lora_\w+|oft_\w+|boft_\w+|vera_\w+)(\.|$)"
 )
 
@@ -148,7 +148,7 @@ def missing(info: dict) -> list:
     return [n for n in info["missing_keys"] if not n.endswith("num_batches_tracked")]
 
 
-def may_be_new(model: torch.nn.Module):
+def can_be_new(model: torch.nn.Module):
     """A function that returns, for a tensor's name, whether it may be randomly initialised: in a head or in the pooler
     before it.
     """
@@ -161,7 +161,7 @@ def may_be_new(model: torch.nn.Module):
 
     def new(name: str) -> bool:
         module = name.rpartition(".")[0]
-        if cut.block_of(name) is not None or module in stem or module and over_vocabulary(model, module):
+        if cut.block_of(name) is not None or module in stem or module and is_vocab_head(model, module):
             return False
         mine = any(name.startswith(h + ".") for h in heads)
         return mine or not name.startswith(base) or bool(re.search(r"pool|summary", name))
@@ -169,16 +169,16 @@ def may_be_new(model: torch.nn.Module):
     return new
 
 
-def lacking(model: torch.nn.Module, info: dict) -> list:
+def missing_parameters(model: torch.nn.Module, info: dict) -> list:
     "Names of required tensors that are missing from the files."
     names = missing(info)
-    return [n for n, new in zip(names, map(may_be_new(model), names)) if not new] if names else []
+    return [n for n, new in zip(names, map(can_be_new(model), names)) if not new] if names else []
 
 
 # %% ../nbs/38_weights.ipynb #a776d256
-def renaming(model: torch.nn.Module, info: dict) -> dict:
+def rename_keys(model: torch.nn.Module, info: dict) -> dict:
     "Patterns of superfluous prefixes in tensor names -> the prefix; empty unless all names fit without them."
-    lacks, extra = lacking(model, info), set(info["unexpected_keys"])
+    lacks, extra = missing_parameters(model, info), set(info["unexpected_keys"])
     if not lacks:
         return {}
     base = f"{getattr(model, 'base_model_prefix', '')}."
@@ -199,14 +199,14 @@ def renaming(model: torch.nn.Module, info: dict) -> dict:
 # %% ../nbs/38_weights.ipynb #645e8738
 def check_whole(model: torch.nn.Module, info: dict, where: str):
     "Raises `FtError` with the names of missing tensors, or of an adapter that the weights were saved with."
-    lacks, added = lacking(model, info), [n for n in info["unexpected_keys"] if SAVED_ON.search(n)]
+    lacks, added = missing_parameters(model, info), [n for n in info["unexpected_keys"] if SAVED_ON.search(n)]
     some = ", ".join(lacks[:3]) + (" …" if len(lacks) > 3 else "")
     if added:
         raise FtError(
             f"The weights in {where} were saved with an adapter attached ({added[0]}), so they are not those of a plain"
             " model; merge or detach it before save_pretrained, or save it alone with ft.save_delta."
         )
-    if lacks and all(over_vocabulary(model, n.rpartition(".")[0]) for n in lacks):
+    if lacks and all(is_vocab_head(model, n.rpartition(".")[0]) for n in lacks):
         raise FtError(
             f"The weights in {where} have no LM head ({some}): they were saved from a model without"
             " one. Use a checkpoint that has an LM head."
@@ -236,8 +236,8 @@ def read_weights(auto, where: str, config, source: str, **kw) -> tuple:
     if source not in ("hub", "timm") and not {"variant", "subfolder"} & kw.keys():
         check_files(Path(where))
     model, info = read_once(auto, where, options)
-    if names := renaming(model, info):
-        say(
+    if names := rename_keys(model, info):
+        log_info(
             f"{Path(where).name}: the tensors were saved from a wrapped model; {', '.join(map(repr, names.values()))}"
             " is removed from their names"
         )
@@ -247,18 +247,18 @@ def read_weights(auto, where: str, config, source: str, **kw) -> tuple:
             m.support_avx512bf16_for_cpu = False  # else bitsandbytes repacks 4-bit weights in place in the forward pass
     check_whole(model, info, where)
     wrong = [m[0] if isinstance(m, (list, tuple)) else m for m in info.get("mismatched_keys", [])]
-    if strange := [n for n in wrong if not may_be_new(model)(n)]:
+    if strange := [n for n in wrong if not can_be_new(model)(n)]:
         raise FtError(
             f"The weights in {where} do not fit their configuration: {strange[0]} has a different shape. One of the two"
             " files was changed."
         )
     if wrong:
-        say(f"{Path(where).name}: its head has a different number of classes; a new one is randomly initialised")
+        log_info(f"{Path(where).name}: its head has a different number of classes; a new one is randomly initialised")
     return model, sorted({*missing(info), *wrong})
 
 
 # %% ../nbs/38_weights.ipynb #37f61498
-def labels_of(names: list) -> dict:
+def label_config(names: list) -> dict:
     "The configuration's entries for class names."
     if not names:
         return {}
@@ -271,13 +271,13 @@ def labels_of(names: list) -> dict:
 
 def name_classes(config, names: list):
     "Set the class names in a configuration."
-    for k, v in labels_of(names).items():
+    for k, v in label_config(names).items():
         setattr(config, k, v)
     if names and hasattr(config, "label_names"):
         config.label_names = [str(n) for n in names]  # where timm stores them
 
 
-def told_by(config) -> list:
+def config_labels(config) -> list:
     "The class names of a checkpoint's own head; empty if it has none."
     names = getattr(config, "id2label", None) or {}
     return [str(names[k]) for k in sorted(names)]
@@ -309,11 +309,11 @@ def head_order(
 
 
 # %% ../nbs/38_weights.ipynb #84dd5798
-def over_classes(auto, config) -> dict:
+def is_class_head(auto, config) -> dict:
     "Parameters with one entry per class: name -> class dimension."
     wider = copy.deepcopy(config)
     wider.num_labels = config.num_labels + 1
-    with torch.device("meta"), quiet():
+    with torch.device("meta"), silence_transformers():
         shapes = [
             {n: p.shape for n, p in auto.from_config(c, trust_remote_code=False).named_parameters()}
             for c in (config, wider)
@@ -326,17 +326,19 @@ def fit_head(model: torch.nn.Module, new: list, auto, told: list, name: str) -> 
     """Reorder the rows of a fine-tuned head to the requested classes, or initialise a new head; returns the names of
     new parameters.
     """
-    asked = told_by(model.config)
+    asked = config_labels(model.config)
     if new or not told or len(told) != len(asked) or told == asked:
         return new
     order, short = head_order(asked, told), lambda names: ", ".join(names[:4]) + (" …" if len(names) > 4 else "")
     if order == list(range(len(asked))):
         return new
-    places = over_classes(auto, model.config)
+    places = is_class_head(auto, model.config)
     if order is None:
-        say(f"{name}: its head has other classes ({short(told)}); a new one is initialised for {short(asked)}")
-        return redrawn(model, list(places))
-    say(f"{name}: its head has the classes in another order ({short(told)}); its rows are reordered to {short(asked)}")
+        log_info(f"{name}: its head has other classes ({short(told)}); a new one is initialised for {short(asked)}")
+        return reinitialize(model, list(places))
+    log_info(
+        f"{name}: its head has the classes in another order ({short(told)}); its rows are reordered to {short(asked)}"
+    )
     with torch.no_grad():
         for n, dim in places.items():
             p = model.get_parameter(n)
@@ -344,7 +346,7 @@ def fit_head(model: torch.nn.Module, new: list, auto, told: list, name: str) -> 
     return new
 
 
-def redrawn(model: torch.nn.Module, names: list) -> list:
+def reinitialize(model: torch.nn.Module, names: list) -> list:
     "Reinitialise some parameters of a transformers model with its own initialisation; returns their names."
     modules = dict.fromkeys(n.rpartition(".")[0] for n in names)
     for n in names:

@@ -23,7 +23,7 @@ from architectures import (
 from torch import nn
 
 import ftkit as ft
-from ftkit.structure import anatomy, linear, own_parameters
+from ftkit.structure import anatomy, has_direct_parameters, is_linear
 from ftkit.testing import check_method
 
 
@@ -36,9 +36,9 @@ def all_in_place(model, blocks, head):
     assert [names.index(b) for b in cut.blocks] == sorted(names.index(b) for b in cut.blocks)
     assert not any(a != b and a.startswith(b + ".") for a in cut.blocks for b in cut.blocks)
     for name, m in model.named_modules():  # every matrix, convolution and norm of a block plays a role
-        if cut.block_of(name) is None or not own_parameters(m):
+        if cut.block_of(name) is None or not has_direct_parameters(m):
             continue
-        if linear(m) or isinstance(m, nn.modules.conv._ConvNd) or "norm" in type(m).__name__.lower():
+        if is_linear(m) or isinstance(m, nn.modules.conv._ConvNd) or "norm" in type(m).__name__.lower():
             assert any(name in paths for paths in cut.roles.values()), name
     return cut
 
@@ -277,13 +277,13 @@ BATCH = dict(
     [
         ft.LoRA(),
         ft.Adapter(),
-        ft.Prompt(),
-        ft.Prefix(),
+        ft.PromptTuning(),
+        ft.PrefixTuning(),
         ft.IA3(),
-        ft.Sparse(),
+        ft.FISHMask(),
         ft.DoRA(),
         ft.BitFit(),
-        ft.Freeze(top=1),
+        ft.Freeze(num_trainable_blocks=1),
         ft.GradualUnfreeze(),
         ft.LayerwiseLR(),
     ],
@@ -303,14 +303,14 @@ def one_layer():
 
 def test_freezing_says_what_it_means_for_a_shared_layer(capsys):
     model = albert()
-    on = ft.Freeze(top=1).attach(model)
+    on = ft.Freeze(num_trainable_blocks=1).attach(model)
     frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
     assert frozen == {n for n, _ in model.named_parameters() if "embedding" in n} and on.anatomy.repeats
     assert "1 block, used 4 times with the same weights" in capsys.readouterr().out
     with pytest.raises(ft.FtError, match="1 block, used 4 times with the same weights; use top=1"):
-        ft.Freeze(top=2).attach(albert())
+        ft.Freeze(num_trainable_blocks=2).attach(albert())
     with pytest.raises(ft.FtError, match="2 blocks, but .* has 1 block; use top=1,"):
-        ft.Freeze(top=2).attach(one_layer())
+        ft.Freeze(num_trainable_blocks=2).attach(one_layer())
 
 
 def test_schedules_and_rates_say_what_they_mean_for_a_shared_layer(capsys):
@@ -324,7 +324,7 @@ def test_schedules_and_rates_say_what_they_mean_for_a_shared_layer(capsys):
     assert free == [[False, False], [False, True], [True, True]]
     with pytest.raises(ft.FtError, match="unfreezes 4 blocks, but .* used 4 times with the same weights"):
         ft.GradualUnfreeze(schedule=((0, 0), (0.5, 4))).attach(albert(), steps=9)
-    plan = ft.LayerwiseLR(decay=0.5, lr=1.0, head_lr=1.0).plan(anatomy(albert()))
+    plan = ft.LayerwiseLR(layer_decay=0.5, lr=1.0, head_lr=1.0).plan(anatomy(albert()))
     assert "one learning rate for all layers that use it" in capsys.readouterr().out
     assert {
         n.partition("albert.")[2].split(".")[0]: r

@@ -16,8 +16,8 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 import ftkit as ft
-from ftkit.checkpoints import locate, read_processor
-from ftkit.weights import head_order, over_classes
+from ftkit.checkpoints import read_processor, resolve_checkpoint
+from ftkit.weights import head_order, is_class_head
 
 pytestmark = pytest.mark.fast
 CLASSIFY = dict(task="text-classification", processor=False)
@@ -94,7 +94,7 @@ HUB_IDS = [
 
 @pytest.mark.parametrize("name", HUB_IDS)
 def test_an_id_of_the_hub_may_hold_dots_and_needs_no_slash(name):
-    assert locate(name) == ("hub", name)
+    assert resolve_checkpoint(name) == ("hub", name)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_an_id_of_the_hub_may_hold_dots_and_needs_no_slash(name):
     ["hf-hub:timm/resnet50.a1_in1k", "hf_hub:timm/resnet50.a1_in1k", "https://huggingface.co/timm/resnet50.a1_in1k"],
 )
 def test_ids_are_read_as_timm_and_browsers_write_them(name):
-    assert locate(name) == ("hub", "timm/resnet50.a1_in1k")
+    assert resolve_checkpoint(name) == ("hub", "timm/resnet50.a1_in1k")
 
 
 def test_offline_an_id_of_the_hub_is_said_to_be_one():
@@ -114,7 +114,7 @@ def test_offline_an_id_of_the_hub_is_said_to_be_one():
     [("bert-mimi", "bert-mini"), ("bertmini", "bert-mini"), ("resnet_mimi", "resnet-mini"), ("GPT-min", "gpt-mini")],
 )
 def test_a_near_miss_of_a_bundled_name_is_told(name, meant):
-    refused(lambda: locate(name), f"Did you mean {meant!r}")
+    refused(lambda: resolve_checkpoint(name), f"Did you mean {meant!r}")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_near_miss_of_a_bundled_name_is_told(name, meant):
 )
 def test_what_is_written_as_a_path_is_no_id(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    refused(lambda: locate(name), "folder")
+    refused(lambda: resolve_checkpoint(name), "folder")
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_what_is_written_as_a_path_is_no_id(name, tmp_path, monkeypatch):
 def test_a_folder_that_is_something_else_is_told_what_it_is(file, said, tmp_path):
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_text("{}")
-    refused(lambda: locate(str(tmp_path)), "no config.json", said)
+    refused(lambda: resolve_checkpoint(str(tmp_path)), "no config.json", said)
 
 
 def test_a_file_is_no_checkpoint(folder):
@@ -316,7 +316,7 @@ ADAPTED = {
     "lora": lambda m: (ft.LoRA().attach(m), m.state_dict())[1],
     "adapter": lambda m: (ft.Adapter().attach(m), m.state_dict())[1],
     "ia3": lambda m: (ft.IA3().attach(m), m.state_dict())[1],
-    "prompt": lambda m: (ft.Prompt().attach(m), m.state_dict())[1],
+    "prompt": lambda m: (ft.PromptTuning().attach(m), m.state_dict())[1],
     "peft": with_peft,
 }
 
@@ -489,7 +489,7 @@ def test_a_head_for_other_classes_is_drawn_anew(name, tmp_path, capsys):
     assert (
         {n for n in now if not torch.equal(own[n], now[n])}
         == set(ck.new)
-        == set(over_classes(AUTO[task], ck.model.config))
+        == set(is_class_head(AUTO[task], ck.model.config))
     )
     assert all(torch.isfinite(p).all() for p in now.values()) and "other classes" in capsys.readouterr().out
     again, other = load().model, load(1).model
@@ -677,7 +677,13 @@ def test_a_model_of_two_towers_classifies_pictures(kind, processor, tmp_path, pi
     made(kind, **TOWERS).save_pretrained(tmp_path / "m")
     getattr(hf, processor)(**SIZES[processor]).save_pretrained(tmp_path / "m")
     run = ft.finetune(
-        str(tmp_path / "m"), pictures, "head", task="image-classification", epochs=1, batch_size=8, progress=False
+        str(tmp_path / "m"),
+        pictures,
+        "linear_probe",
+        task="image-classification",
+        epochs=1,
+        batch_size=8,
+        progress=False,
     )
     assert run.metrics["loss"] > 0
     shown = ft.show_batch(str(tmp_path / "m"), pictures, n=2)
@@ -718,6 +724,12 @@ def test_a_folder_that_timm_saved(architecture, options, tmp_path, pictures):
         assert torch.allclose(ck.model.eval()(x).logits, model(x)[:, [1, 0]], atol=1e-5)
     assert ck.processor.data_config["input_size"] == (3, 32, 32)
     run = ft.finetune(
-        str(tmp_path / "m"), pictures, "head", task="image-classification", epochs=1, batch_size=8, progress=False
+        str(tmp_path / "m"),
+        pictures,
+        "linear_probe",
+        task="image-classification",
+        epochs=1,
+        batch_size=8,
+        progress=False,
     )
     assert run.task.classes == ["cat", "dog"]

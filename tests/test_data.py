@@ -20,7 +20,7 @@ from ftkit.core import FtError
 from ftkit.data import cleaning, sources, splits
 from ftkit.data.reviews import reviews
 from ftkit.data.reviews import splits as review_splits
-from ftkit.data.sources import ROW, infer_columns, read
+from ftkit.data.sources import ROW_NUMBER_COLUMN, infer_columns, read
 
 REAL = Path(os.environ.get("FTKIT_DATA") or ROOT.parent / "shared" / "data")
 real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real data at FTKIT_DATA or {REAL.parent.name}/{REAL.name}")
@@ -78,16 +78,16 @@ def test_every_kind_of_source_gives_the_same_table(write, tmp_path):
         write("crlf.tsv", df.to_csv(index=False, sep="\t", lineterminator="\r\n")),
     ]
     for source in same:
-        assert read(source).remove_columns(ROW).to_dict() == TABLE, source
+        assert read(source).remove_columns(ROW_NUMBER_COLUMN).to_dict() == TABLE, source
 
 
 def test_rows_are_numbered_as_an_editor_does(write):
-    assert read(write("a.csv", 'text,label\nfine,1\n"two\nlines",0\n\nlast,1\n'))[ROW][:] == [2, 3, 6]
-    assert read(write("a.tsv", "text\tlabel\nfine\t1\n\nlast\t1\n"))[ROW][:] == [2, 4]
-    assert read(write("a.jsonl", '{"text": "a"}\n\n{"text": "b"}\n'))[ROW][:] == [1, 3]
-    assert read(read(write("a.csv", "text,label\nfine,1\npoor,0\n")).select([1]))[ROW][:] == [3]
-    joined = Dataset.from_dict({"text": ["a", "b"], ROW: [5, 5]})
-    assert read(joined)[ROW][:] == [0, 1]
+    assert read(write("a.csv", 'text,label\nfine,1\n"two\nlines",0\n\nlast,1\n'))[ROW_NUMBER_COLUMN][:] == [2, 3, 6]
+    assert read(write("a.tsv", "text\tlabel\nfine\t1\n\nlast\t1\n"))[ROW_NUMBER_COLUMN][:] == [2, 4]
+    assert read(write("a.jsonl", '{"text": "a"}\n\n{"text": "b"}\n'))[ROW_NUMBER_COLUMN][:] == [1, 3]
+    assert read(read(write("a.csv", "text,label\nfine,1\npoor,0\n")).select([1]))[ROW_NUMBER_COLUMN][:] == [3]
+    joined = Dataset.from_dict({"text": ["a", "b"], ROW_NUMBER_COLUMN: [5, 5]})
+    assert read(joined)[ROW_NUMBER_COLUMN][:] == [0, 1]
 
 
 def test_texts_stay_as_they_stand(write):
@@ -256,7 +256,11 @@ def test_empty_rows_are_counted_and_dropped_only_on_request():
         "clean=True",
     )
     kept, report = cleaning.clean(read(table), COLUMNS)
-    assert kept["text"][:] == ["fine", "so so"] and kept[ROW][:] == [0, 5] and report["dropped"] == [1, 2, 3, 4]
+    assert (
+        kept["text"][:] == ["fine", "so so"]
+        and kept[ROW_NUMBER_COLUMN][:] == [0, 5]
+        and report["dropped"] == [1, 2, 3, 4]
+    )
     assert cleaning.empty_rows(read(pd.DataFrame({"text": ["a", np.nan], "label": [np.nan, 1.0]})), COLUMNS) == dict(
         text=[1], label=[0]
     )
@@ -310,7 +314,7 @@ def test_labels_that_are_numbers_with_names_reach_the_model():
         (named, ["bad", "good"]),
         ({"text": words, "label": [float(i % 2) for i in range(24)]}, ["0", "1"]),
     ):
-        run = ft.finetune("bert-mini", data, "head", steps=2)
+        run = ft.finetune("bert-mini", data, "linear_probe", steps=2)
         assert run.task.classes == classes and 0 <= run.metrics["accuracy"] <= 1
 
 
@@ -378,10 +382,12 @@ def test_shares_are_fair_and_seeded():
             and valid["label"][:].count("b") in (2, 3)
             and "c" not in valid["label"][:]
         )
-        assert sorted(train[ROW][:] + valid[ROW][:]) == list(range(103)) and train[ROW][:] == sorted(train[ROW][:])
+        assert sorted(train[ROW_NUMBER_COLUMN][:] + valid[ROW_NUMBER_COLUMN][:]) == list(range(103)) and train[
+            ROW_NUMBER_COLUMN
+        ][:] == sorted(train[ROW_NUMBER_COLUMN][:])
 
     def draw(seed):
-        return splits.split(ds, 0.2, "label", seed)[1][ROW][:]
+        return splits.split(ds, 0.2, "label", seed)[1][ROW_NUMBER_COLUMN][:]
 
     assert draw(0) == draw(0) != draw(1)
     assert splits.split(ds, None) == (ds, None) and splits.split(ds, ds)[1] is ds
@@ -540,7 +546,9 @@ def test_real_sst2(part, rows):
     ds = read(REAL / "sst2" / f"{part}.tsv")
     assert len(ds) == rows and set(ds["label"]) == {0, 1}
     lines = (REAL / "sst2" / f"{part}.tsv").read_text(encoding="utf-8").split("\n")
-    assert all(lines[r - 1].split("\t")[0].strip('"') == t.strip('"') for t, r in zip(ds["text"], ds[ROW]))
+    assert all(
+        lines[r - 1].split("\t")[0].strip('"') == t.strip('"') for t, r in zip(ds["text"], ds[ROW_NUMBER_COLUMN])
+    )
 
 
 @real

@@ -35,9 +35,9 @@ def test_names_to_come_say_so():
 def test_methods_by_name_and_by_value_are_one():
     assert ft.method("lora", r=8) == ft.LoRA(r=8) and ft.method("lora + bitfit") == ft.LoRA() + ft.BitFit()
     assert eval(
-        repr(ft.LoRA(r=4, on="query,value") + ft.Freeze(top=1)),
+        repr(ft.LoRA(r=4, target_modules="query,value") + ft.Freeze(num_trainable_blocks=1)),
         vars(ft) | {n: getattr(ft, n) for n in ("LoRA", "Freeze")},
-    ) == ft.LoRA(r=4, on="query,value") + ft.Freeze(top=1)
+    ) == ft.LoRA(r=4, target_modules="query,value") + ft.Freeze(num_trainable_blocks=1)
 
 
 @pytest.mark.parametrize(
@@ -45,9 +45,9 @@ def test_methods_by_name_and_by_value_are_one():
     [
         (lambda: ft.finetune("bert-mimi", FRAME), "Did you mean 'bert-mini'"),
         (lambda: ft.finetune("bert-mini", FRAME, method="lorra"), "Did you mean 'lora'"),
-        (lambda: ft.finetune("bert-mini", FRAME, method=ft.LoRA(on="qury")), "It has: query"),
-        (lambda: ft.finetune("bert-mini", FRAME, method=ft.LoRA(on="query,valuee")), "'valuee'"),
-        (lambda: ft.finetune("bert-mini", FRAME, method=ft.Freeze(top=9)), "has 4"),
+        (lambda: ft.finetune("bert-mini", FRAME, method=ft.LoRA(target_modules="qury")), "It has: query"),
+        (lambda: ft.finetune("bert-mini", FRAME, method=ft.LoRA(target_modules="query,valuee")), "'valuee'"),
+        (lambda: ft.finetune("bert-mini", FRAME, method=ft.Freeze(num_trainable_blocks=9)), "has 4"),
         (lambda: ft.finetune("bert-mini", FRAME, task="text-clasification"), "text-classification"),
         (lambda: ft.finetune("bert-mini", FRAME, text="txt"), "text, label"),
         (lambda: ft.finetune("bert-mini", FRAME.assign(label="one")), "at least two classes"),
@@ -109,7 +109,7 @@ def test_a_hub_format_folder_works_with_every_method(tmp_path):
         )
     ).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(ZOO / "bert_mini").save_pretrained(tmp_path)
-    for name in ("full", "head", "freeze", "bitfit", "lora"):
+    for name in ("full", "linear_probe", "freeze", "bitfit", "lora"):
         run = ft.finetune(str(tmp_path), FRAME, method=name, steps=3, progress=False)
         assert {"bert.pooler.dense", "classifier"} <= set(ft.anatomy(run.model).head), (
             "a newly initialised pooler counts as head"
@@ -123,7 +123,7 @@ def test_a_hub_format_folder_works_with_every_method(tmp_path):
 def test_an_interrupt_leaves_a_usable_model():
     from ftkit import api
 
-    plain = api.learner_for
+    plain = api.make_learner
 
     def interrupting(*a, **kw):
         def stop(l):
@@ -132,11 +132,11 @@ def test_an_interrupt_leaves_a_usable_model():
 
         return plain(*a, **kw).on("after_step", stop)
 
-    api.learner_for = interrupting
+    api.make_learner = interrupting
     try:
         run = ft.finetune("bert-mini", FRAME, steps=10, progress=False)
     finally:
-        api.learner_for = plain
+        api.make_learner = plain
     assert run.resources["interrupted"] and len(run.history) == 2 and len(run.predict(["a film"])) == 1
 
 
@@ -144,7 +144,7 @@ def test_saved_sizes_and_equal_logits_on_a_fresh_base(tmp_path):
     whole = (
         sum(p.numel() for p in ft.load("bert-mini", task="text-classification", num_labels=2).model.parameters()) * 4
     )
-    for name in ("lora", "bitfit", "head"):
+    for name in ("lora", "bitfit", "linear_probe"):
         run = ft.finetune("bert-mini", FRAME, method=name, steps=3, progress=False)
         run.save(tmp_path / name)
         size = sum(f.stat().st_size for f in (tmp_path / name / "delta").rglob("*") if f.is_file())

@@ -14,7 +14,7 @@ from datasets import Dataset, DatasetDict
 import ftkit as ft
 from ftkit.core import FtError
 from ftkit.data import splits
-from ftkit.data.sources import ROW, read
+from ftkit.data.sources import ROW_NUMBER_COLUMN, read
 
 ROWS = [
     (f"the {n} was {w} and the tea seemed {w} on day {i}", y)
@@ -72,12 +72,12 @@ def test_every_row_of_a_file_arrives(tmp_path, name):
 def test_a_header_is_no_row(tmp_path, first):
     (tmp_path / "t.csv").write_text(first + "\n" + lines())
     ds = read(tmp_path / "t.csv")
-    assert len(ds) == 40 and ds.column_names[:2] == first.split(",") and ds[ROW][0] == 2
+    assert len(ds) == 40 and ds.column_names[:2] == first.split(",") and ds[ROW_NUMBER_COLUMN][0] == 2
 
 
 def test_a_missing_header_is_said(tmp_path, capsys):
     (tmp_path / "t.csv").write_text(lines())
-    assert read(tmp_path / "t.csv")[ROW][0] == 1
+    assert read(tmp_path / "t.csv")[ROW_NUMBER_COLUMN][0] == 1
     assert "no header" in capsys.readouterr().out
 
 
@@ -85,7 +85,7 @@ def test_delimiter_and_encoding_are_options_everywhere(tmp_path):
     rows = [(t + " café", y) for t, y in ROWS]
     (tmp_path / "t.csv").write_bytes(lines("text~label\n", "~", rows=rows).encode("cp1252"))
     told = dict(delimiter="~", encoding="cp1252")
-    run = ft.finetune("bert-mini", str(tmp_path / "t.csv"), "head", **told, **QUICK)
+    run = ft.finetune("bert-mini", str(tmp_path / "t.csv"), "linear_probe", **told, **QUICK)
     assert run.spec["rows"] + run.spec["valid_rows"] == 40
     (tmp_path / "tab.csv").write_text(lines("text\tlabel\n", "\t"))
     assert len(read(tmp_path / "tab.csv", delimiter="\\t")) == 40
@@ -102,7 +102,7 @@ def test_a_workbook_is_read_or_asks_for_its_library(tmp_path, monkeypatch):
     sheet = pd.DataFrame([["text", "label"], *([t, y] for t, y in ROWS), ["NA", 7]], dtype=object)
     monkeypatch.setattr(pd, "read_excel", lambda *a, **k: {"notes": pd.DataFrame(), "Sheet 2": sheet})
     ds = read(tmp_path / "t.xlsx")
-    assert ds["text"][-1] == "NA" and ds["label"][-1] == "7" and ds[ROW][0] == 2 and len(ds) == 41
+    assert ds["text"][-1] == "NA" and ds["label"][-1] == "7" and ds[ROW_NUMBER_COLUMN][0] == 2 and len(ds) == 41
 
 
 CUT = "half \ud83d"
@@ -251,9 +251,9 @@ def test_a_run_writes_only_the_columns_it_uses(tmp_path):
     (tmp_path / "x.jpg").write_bytes(b"x")
     frame.assign(blob="x.jpg").to_csv(tmp_path / "t.csv", index=False)
     for source in (frame, str(tmp_path / "t.csv")):
-        ft.finetune("bert-mini", source, "head", text="text", label="label", out=str(tmp_path / "run"), **QUICK)
+        ft.finetune("bert-mini", source, "linear_probe", text="text", label="label", out=str(tmp_path / "run"), **QUICK)
         kept = pd.read_parquet(tmp_path / "run" / "train.parquet")
-        assert set(kept) == {"text", "label", ROW}
+        assert set(kept) == {"text", "label", ROW_NUMBER_COLUMN}
 
 
 def test_kinds_of_parquet_that_datasets_does_not_know(tmp_path):
@@ -352,10 +352,10 @@ LISTS = {
 
 @pytest.mark.parametrize("how", LISTS)
 def test_several_labels_as_people_write_them(how):
-    from ftkit.data.cleaning import check_sets, label_sets
+    from ftkit.data.cleaning import check_multilabel, label_sets
 
-    ds = Dataset.from_dict({"labels": LISTS[how], ROW: [0, 1, 2]})
-    assert label_sets(ds, "labels") == [["a", "b"], ["b"], []] and check_sets(ds, "labels") == ["a", "b"]
+    ds = Dataset.from_dict({"labels": LISTS[how], ROW_NUMBER_COLUMN: [0, 1, 2]})
+    assert label_sets(ds, "labels") == [["a", "b"], ["b"], []] and check_multilabel(ds, "labels") == ["a", "b"]
 
 
 def test_columns_of_ones_and_zeros_are_labels(capsys):

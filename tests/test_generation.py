@@ -7,9 +7,9 @@ import torch
 
 import ftkit as ft
 from ftkit.core import METHODS
-from ftkit.kernels import faster
+from ftkit.kernels import cpu_kernels
 from ftkit.tasks.text_generation import TextGeneration
-from ftkit.testing import tiny
+from ftkit.testing import tiny_model
 
 LONGEST = 6
 
@@ -24,7 +24,7 @@ def leftward(input_ids, attention_mask):
 def stirred(name, family):
     "A tiny model with a method whose parameters are no longer at their start; skips what the method refuses."
     method = ft.method(name)
-    model, batch = tiny(family, method=method)
+    model, batch = tiny_model(family, method=method)
     try:
         on = method.attach(model, steps=10)
     except ft.FtError as e:
@@ -41,7 +41,7 @@ def stirred(name, family):
 
 def written(model, given, **how):
     "The ids that a model writes, greedily."
-    with torch.no_grad(), faster("cpu"):
+    with torch.no_grad(), cpu_kernels("cpu"):
         out = model.generate(
             **given, max_new_tokens=LONGEST, min_new_tokens=LONGEST, do_sample=False, pad_token_id=0, **how
         )
@@ -114,7 +114,7 @@ def test_an_untied_head_over_the_vocabulary_is_not_new():
     "A large language model's own head is pretrained: LoRA leaves it alone."
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from ftkit.checkpoints import head_names
+    from ftkit.checkpoints import new_head_parameters
 
     model = LlamaForCausalLM(
         LlamaConfig(
@@ -126,5 +126,5 @@ def test_an_untied_head_over_the_vocabulary_is_not_new():
             tie_word_embeddings=False,
         )
     )
-    model._ft_new = tuple(head_names(model))
+    model._ft_new = tuple(new_head_parameters(model))
     assert model._ft_new == () and not ft.LoRA().attach(model).trained

@@ -49,7 +49,7 @@ def bare():
 @pytest.mark.parametrize("method, more", [("head", 1.35), ("lora", 1.75)])
 def test_a_job_imports_what_it_uses(bare, method, more):
     found = modules(JOB.replace("METHOD", repr(method)))
-    unused = UNUSED | ({"peft"} if method == "head" else set())
+    unused = UNUSED | ({"peft"} if method == "linear_probe" else set())
     assert not packages(found) & (unused - packages(bare))
     assert len(found) <= more * len(bare), f"{len(found)} modules; a script with transformers alone has {len(bare)}"
 
@@ -71,10 +71,10 @@ def test_argument_checks_of_distributions_stay_on():
     pytest.importorskip("bitsandbytes")
     code = """
 import torch
-from ftkit.core import library
-library("peft")
-from ftkit.methods.qlora import four_bits
-four_bits()
+from ftkit.core import import_library
+import_library("peft")
+from ftkit.methods.qlora import quantization_kwargs
+quantization_kwargs()
 from peft.import_utils import is_bnb_available
 from transformers.utils import is_bitsandbytes_available
 import peft.helpers

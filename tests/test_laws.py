@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import ftkit as ft
-from ftkit.testing import LAWS, check_method, tiny
+from ftkit.testing import INVARIANTS, check_method, tiny_model
 
 SUMS = [
     "lora + bitfit",
@@ -17,23 +17,23 @@ SUMS = [
 
 
 @pytest.mark.sweep("method", "law")
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("law", INVARIANTS)
 @pytest.mark.parametrize("method", SUMS)
 def test_law(method, law):
-    model, batch = tiny()
-    verdict = check_method(method, model, batch, {law: LAWS[law]})
+    model, batch = tiny_model()
+    verdict = check_method(method, model, batch, {law: INVARIANTS[law]})
     assert verdict.ok, verdict
 
 
 def test_a_delta_opens_with_peft_alone(tmp_path):
     from peft import PeftModel
 
-    model, batch = tiny()
+    model, batch = tiny_model()
     on = ft.LoRA(r=4).attach(model)
     for p in on.parameters().values():
         p.data += 0.1 * torch.randn_like(p)
     ft.save_delta(model, tmp_path)
-    base, _ = tiny()
+    base, _ = tiny_model()
     batch = {k: v for k, v in batch.items() if k != "labels"}
     assert torch.allclose(
         PeftModel.from_pretrained(base, str(tmp_path)).eval()(**batch).logits, model.eval()(**batch).logits, atol=1e-6
@@ -41,9 +41,9 @@ def test_a_delta_opens_with_peft_alone(tmp_path):
 
 
 def test_merging_one_of_two_deltas_leaves_the_other():
-    model, batch = tiny()
+    model, batch = tiny_model()
     names = [n for n, _ in model.named_modules()]
-    places = {"a": ft.LoRA(on="query,value"), "b": ft.LoRA(on="value,ffn")}
+    places = {"a": ft.LoRA(target_modules="query,value"), "b": ft.LoRA(target_modules="value,ffn")}
     for name, method in places.items():
         for p in method.attach(model, name).added().values():
             p.data += 0.1 * torch.randn_like(p)
@@ -62,9 +62,11 @@ def test_merging_one_of_two_deltas_leaves_the_other():
 
 def test_law_7_refuses_a_run_that_learned_nothing():
     from ftkit.data.reviews import splits
-    from ftkit.testing import law_7
+    from ftkit.testing import check_learns
 
     data = splits(train=64, valid=40, difficulty=1)
-    run = ft.finetune("bert-mini", data["train"], method="head", valid=data["valid"], steps=1, lr=1e-9, progress=False)
+    run = ft.finetune(
+        "bert-mini", data["train"], method="linear_probe", valid=data["valid"], steps=1, lr=1e-9, progress=False
+    )
     with pytest.raises(AssertionError, match="learned too little"):
-        law_7(run, data["valid"])
+        check_learns(run, data["valid"])

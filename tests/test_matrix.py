@@ -6,7 +6,7 @@ What comes out is the support matrix of the docs.
 import pytest
 
 from ftkit.core import METHODS, evidence, versions
-from ftkit.testing import FAMILIES, cell
+from ftkit.testing import FAMILIES, matrix_cell
 
 found = []
 
@@ -15,7 +15,7 @@ found = []
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", METHODS)
 def test_cell(method, family):
-    c = cell(method, family)
+    c = matrix_cell(method, family)
     found.append({"name": method, **c})
     assert c["cell"] in ("works", "cannot"), c["note"]
     if c["cell"] == "cannot":

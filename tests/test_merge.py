@@ -12,10 +12,10 @@ from torch.nn.utils import parametrizations
 
 import ftkit as ft
 from ftkit.core import FtError
-from ftkit.many import Deltas, merged
+from ftkit.many import MultiAdapter, merge_weighted
 from ftkit.methods.core import canonical
-from ftkit.methods.inserts import answer, tried
-from ftkit.testing import snapshot, tiny
+from ftkit.methods.inserts import first_output, try_small_input
+from ftkit.testing import snapshot, tiny_model
 
 TIED = ("gpt2", "bert for masked words", "t5", "bart", "whisper", "opt", "bloom", "gemma", "electra")
 IDS = torch.tensor([[5, 8, 30, 41]])
@@ -56,48 +56,50 @@ def test_a_shared_weight_is_parted_when_one_end_of_it_is_merged(name, end, tmp_p
     model = tied_model(name)
     paths = sharing(model)
     assert len(paths) > 1, f"{name} is no example: nothing in it is shared"
-    on = ft.LoRA(on=f"query,{paths[end]}", r=4).attach(model)
+    on = ft.LoRA(target_modules=f"query,{paths[end]}", r=4).attach(model)
     stir(on)
-    given, before = tried(model)
+    given, before = try_small_input(model)
     assert given is not None
     others = {p: model.get_submodule(p).weight.detach().clone() for p in paths if p != paths[end]}
     on.method.merge(model)
     scale = before.abs().max()
-    assert (answer(model, given) - before).abs().max() < 1e-4 * scale
+    assert (first_output(model, given) - before).abs().max() < 1e-4 * scale
     assert all(torch.equal(model.get_submodule(p).weight, w) for p, w in others.items()), "the other end moved along"
     assert "has its own" in capsys.readouterr().out
     model.save_pretrained(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         again = type(model).from_pretrained(tmp_path).eval()
-    assert (answer(again, given) - before).abs().max() < 1e-4 * scale, "saved and read again, it is tied once more"
+    assert (first_output(again, given) - before).abs().max() < 1e-4 * scale, (
+        "saved and read again, it is tied once more"
+    )
 
 
 def test_other_updates_of_a_shared_weight_are_parted_too():
     "Diff pruning adds to a matrix as LoRA does."
-    model, _ = tiny("gpt")
-    on = ft.DiffPruning(on="embed,ffn", share=0.1).attach(model, steps=0)
+    model, _ = tiny_model("gpt")
+    on = ft.DiffPruning(target_modules="embed,ffn", density=0.1).attach(model, steps=0)
     stir(on)
     table = model.lm_head.weight.detach().clone()
-    given, before = tried(model)
+    given, before = try_small_input(model)
     on.method.merge(model)
-    assert torch.allclose(answer(model, given), before, atol=1e-5) and torch.equal(model.lm_head.weight, table)
+    assert torch.allclose(first_output(model, given), before, atol=1e-5) and torch.equal(model.lm_head.weight, table)
 
 
 def test_a_sum_of_deltas_leaves_the_other_end_alone(tmp_path):
-    base, _ = tiny("gpt")
+    base, _ = tiny_model("gpt")
     for i in range(2):
         model = copy.deepcopy(base)
-        on = ft.LoRA(on="embed,query", r=2).attach(model)
+        on = ft.LoRA(target_modules="embed,query", r=2).attach(model)
         stir(on, 0.02 * (i + 1))
         ft.save_delta(model, tmp_path / str(i))
-    deltas = Deltas(base, {str(i): tmp_path / str(i) for i in range(2)})
-    given, _ = tried(base)
+    deltas = MultiAdapter(base, {str(i): tmp_path / str(i) for i in range(2)})
+    given, _ = try_small_input(base)
     with deltas.using("1"):
-        before = answer(deltas.model, given)
+        before = first_output(deltas.model, given)
     table = base.lm_head.weight.detach().clone()
-    whole = merged(deltas, {"0": 0.0, "1": 1.0})
-    assert torch.allclose(answer(whole, given), before, atol=1e-5)
+    whole = merge_weighted(deltas, {"0": 0.0, "1": 1.0})
+    assert torch.allclose(first_output(whole, given), before, atol=1e-5)
     assert torch.equal(whole.lm_head.weight, table) and whole.config.tie_word_embeddings is False
 
 
@@ -137,7 +139,11 @@ CONVS = {
     "old weight norm": lambda: nn.utils.weight_norm(nn.Conv2d(8, 8, 3, padding=1)),
     "spectral norm": lambda: parametrizations.spectral_norm(nn.Conv2d(8, 8, 3, padding=1)),
 }
-CONV_METHODS = {"lora": ft.LoRA(r=2, on="*.conv"), "loha": ft.LoHa(r=2, on="*.conv"), "dora": ft.DoRA(r=2, on="*.conv")}
+CONV_METHODS = {
+    "lora": ft.LoRA(r=2, target_modules="*.conv"),
+    "loha": ft.LoHa(r=2, target_modules="*.conv"),
+    "dora": ft.DoRA(r=2, target_modules="*.conv"),
+}
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -175,7 +181,7 @@ def test_a_weight_that_the_model_uses_without_its_layer_is_put_back():
     "SigLIP pools with an attention of torch, which reads the matrix of its output layer and never calls it."
     model = from_transformers("siglip").eval()
     place = next(n for n, _ in model.named_modules() if n.endswith("attention.out_proj") and "head" in n)
-    on = ft.LoRA(r=2, on=place).attach(model)
+    on = ft.LoRA(r=2, target_modules=place).attach(model)
     stir(on, 0.3)
     batch = dict(input_ids=IDS, pixel_values=torch.randn(1, 3, 32, 32))
     with torch.no_grad():
@@ -189,8 +195,8 @@ def test_a_weight_that_the_model_uses_without_its_layer_is_put_back():
 
 
 def test_a_sum_that_cannot_be_merged_is_not_merged_in_half():
-    model, batch = tiny()
-    on = (ft.LoRA(r=2) + ft.Adapter(size=4)).attach(model)
+    model, batch = tiny_model()
+    on = (ft.LoRA(r=2) + ft.Adapter(bottleneck_dim=4)).attach(model)
     stir(on)
     numbers, names = snapshot(model), [n for n, _ in model.named_modules()]
     with pytest.raises(FtError, match="cannot be merged"):
@@ -200,7 +206,7 @@ def test_a_sum_that_cannot_be_merged_is_not_merged_in_half():
 
 
 def test_a_merge_in_bfloat16_is_not_refused_for_its_rounding():
-    model, _ = tiny("gpt")
+    model, _ = tiny_model("gpt")
     model = model.to(torch.bfloat16)
     on = ft.LoRA(r=4).attach(model)
     stir(on)

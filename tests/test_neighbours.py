@@ -9,8 +9,8 @@ from architectures import TRANSFORMERS, from_transformers
 
 import ftkit as ft
 from ftkit.core import METHODS
-from ftkit.data.batching import Rows
-from ftkit.tasks.core import model_inputs, settle_side, text_batch
+from ftkit.data.batching import TokenDataset
+from ftkit.tasks.core import model_inputs, pick_padding_side, text_batch
 
 LENGTHS = (9, 4, 7, 1, 5)
 NOT_TEXT = (
@@ -53,9 +53,9 @@ RIGHT = [n for n in TEXTS if n not in READS_THE_LAST_PLACE]
 MIXES_WITH_PADDING = ("fnet", "convbert")
 
 
-def ragged(side: str) -> Rows:
+def ragged(side: str) -> TokenDataset:
     rng = np.random.default_rng(0)
-    return Rows([rng.integers(3, 59, n).tolist() for n in LENGTHS], pad=0, side=side)
+    return TokenDataset([rng.integers(3, 59, n).tolist() for n in LENGTHS], pad=0, side=side)
 
 
 def ready(name, side):
@@ -143,13 +143,13 @@ class Words:
 )
 def test_padding_is_put_where_the_model_does_not_hear_it(name, side, settled):
     tokenizer = Words(side)
-    settle_side(ready(name, side), tokenizer)
+    pick_padding_side(ready(name, side), tokenizer)
     assert tokenizer.padding_side == settled
 
 
 def test_a_model_that_hears_padding_at_either_side_says_so(capsys):
     tokenizer = Words("right")
-    settle_side(ready("convbert", "right"), tokenizer, most=1e-9)
+    pick_padding_side(ready("convbert", "right"), tokenizer, most=1e-9)
     assert tokenizer.padding_side == "right" and "is affected by padding on either side" in capsys.readouterr().out
 
 

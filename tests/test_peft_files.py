@@ -12,21 +12,21 @@ from conftest import SEED
 from safetensors.torch import load_file, save_file
 
 import ftkit as ft
-from ftkit.testing import snapshot, tiny
+from ftkit.testing import snapshot, tiny_model
 
 warnings.filterwarnings("ignore", category=FutureWarning)
 SEQ = dict(task_type="SEQ_CLS")
 pytestmark = pytest.mark.fast
 OURS = {
     "lora": ft.LoRA(r=4),
-    "lora on some": ft.LoRA(r=2, on="query,value"),
-    "rslora": ft.LoRA(r=4, rs=True),
-    "pissa": ft.LoRA(r=4, start="pissa"),
+    "lora on some": ft.LoRA(r=2, target_modules="query,value"),
+    "rslora": ft.LoRA(r=4, use_rslora=True),
+    "pissa": ft.LoRA(r=4, init="pissa"),
     "dora": ft.DoRA(r=4),
     "ia3": ft.IA3(),
     "loha": ft.LoHa(r=4),
     "lokr": ft.LoKr(r=4),
-    "adalora": ft.AdaLoRA(r=2, start=4),
+    "adalora": ft.AdaLoRA(target_r=2, init_r=4),
     "vera": ft.Peft("vera"),
 }
 THEIRS = {
@@ -63,7 +63,7 @@ def stir(params):
 
 @pytest.mark.parametrize("name", OURS)
 def test_ours_open_with_peft(name, tmp_path):
-    model, batch = tiny()
+    model, batch = tiny_model()
     base = copy.deepcopy(model)
     on = OURS[name].attach(model, steps=10)
     stir(on.parameters().values())
@@ -74,7 +74,7 @@ def test_ours_open_with_peft(name, tmp_path):
 
 @pytest.mark.parametrize("name", THEIRS)
 def test_theirs_open_here(name, tmp_path):
-    base, batch = tiny()
+    base, batch = tiny_model()
     fresh = copy.deepcopy(base)
     made = peft.get_peft_model(base, THEIRS[name]())
     stir(p for p in made.parameters() if p.requires_grad)
@@ -99,10 +99,10 @@ def prune(made, batch):
 
 
 def test_a_kind_without_a_place_is_refused(tmp_path):
-    model, batch = tiny()
+    model, batch = tiny_model()
     made = peft.get_peft_model(copy.deepcopy(model), THEIRS["lora"]())
     made.save_pretrained(tmp_path)
-    gpt = tiny("gpt")[0]
+    gpt = tiny_model("gpt")[0]
     with pytest.raises(ft.FtError, match="query"):
         ft.load_delta(gpt, tmp_path)
 
@@ -117,7 +117,7 @@ LACKING = {
 
 def saved_by_peft(folder, config=None):
     "A base, and what peft saved of an adapter on it."
-    base, batch = tiny()
+    base, batch = tiny_model()
     made = peft.get_peft_model(copy.deepcopy(base), config or THEIRS["lora"]())
     stir(p for p in made.parameters() if p.requires_grad)
     made.save_pretrained(folder)
@@ -211,10 +211,12 @@ def test_pickled_tensors_are_not_read(tmp_path):
 
 @pytest.mark.parametrize("family", ["gpt"])
 @pytest.mark.parametrize(
-    "method", [ft.LoHa(r=2), ft.LoKr(r=2), ft.LoKr(r=2, factor=4, on="query"), ft.LoHa(r=6)], ids=repr
+    "method",
+    [ft.LoHa(r=2), ft.LoKr(r=2), ft.LoKr(r=2, decompose_factor=4, target_modules="query"), ft.LoHa(r=6)],
+    ids=repr,
 )
 def test_what_peft_cannot_put_on_conv1d_opens_there_as_lora(method, family, tmp_path):
-    model, batch = tiny(family)
+    model, batch = tiny_model(family)
     base, fresh = copy.deepcopy(model), copy.deepcopy(model)
     on = method.attach(model)
     stir(on.parameters().values())
@@ -252,7 +254,7 @@ def test_damaged_descriptions_are_refused_in_a_sentence(number, tmp_path):
     rng = random.Random(f"{SEED} adapter {number}")
     ours = number % 2
     if ours:
-        base, _ = tiny()
+        base, _ = tiny_model()
         model = copy.deepcopy(base)
         ft.LoRA(r=2).attach(model)
         ft.save_delta(model, tmp_path)

@@ -9,7 +9,7 @@ from peft.tuners.tuners_utils import BaseTuner
 
 import ftkit as ft
 from ftkit.core import FtError
-from ftkit.testing import FAMILIES, answers, snapshot, tiny, two_steps
+from ftkit.testing import FAMILIES, model_outputs, snapshot, tiny_model, train_steps
 
 KINDS = sorted(k.value.lower() for k in PEFT_TYPE_TO_TUNER_MAPPING)
 NO_UPDATES = [k.value.lower() for k, t in PEFT_TYPE_TO_TUNER_MAPPING.items() if not issubclass(t, BaseTuner)] + [
@@ -42,10 +42,10 @@ def sentence(error: FtError):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_tuner_works_or_is_refused(kind, family, tmp_path):
-    model, batch = tiny(family)
+    model, batch = tiny_model(family)
     fresh = copy.deepcopy(model)
     before, modules = snapshot(model), {n: id(m) for n, m in model.named_modules()}
-    flags, base = {n: p.requires_grad for n, p in model.named_parameters()}, answers(model, batch)
+    flags, base = {n: p.requires_grad for n, p in model.named_parameters()}, model_outputs(model, batch)
     try:
         method = ft.Peft(kind, OPTIONS.get(kind, {}))
         on = method.attach(model)
@@ -54,15 +54,15 @@ def test_a_tuner_works_or_is_refused(kind, family, tmp_path):
         assert kind not in ("lora", "vera") or family == "resnet", e
     else:
         assert on.added(), "nothing was wrapped, so the head alone would train"
-        two_steps(method, model, batch)
-        tuned = answers(model, batch)
+        train_steps(method, model, batch)
+        tuned = model_outputs(model, batch)
         assert tuned.shape == base.shape and not torch.equal(tuned, base)
         try:
             ft.load_delta(fresh, ft.save_delta(model, tmp_path))
         except FtError as e:
             sentence(e)
         else:
-            assert torch.allclose(answers(fresh.eval(), batch), tuned, atol=1e-5), (
+            assert torch.allclose(model_outputs(fresh.eval(), batch), tuned, atol=1e-5), (
                 "the loaded delta answers differently"
             )
         twin = copy.deepcopy(model)
@@ -70,9 +70,9 @@ def test_a_tuner_works_or_is_refused(kind, family, tmp_path):
             method.merge(twin)
         except FtError as e:
             sentence(e)
-            assert torch.equal(answers(twin, batch), tuned), "a merge that was refused changed the model"
+            assert torch.equal(model_outputs(twin, batch), tuned), "a merge that was refused changed the model"
         else:
-            assert (answers(twin.eval(), batch) - tuned).abs().max() < 1e-3 * tuned.abs().max(), (
+            assert (model_outputs(twin.eval(), batch) - tuned).abs().max() < 1e-3 * tuned.abs().max(), (
                 "merged, it answers differently"
             )
         method.detach(model)
@@ -80,7 +80,7 @@ def test_a_tuner_works_or_is_refused(kind, family, tmp_path):
     assert {n: id(m) for n, m in model.named_modules()} == modules, "another structure is left behind"
     assert after.keys() == before.keys() and all(torch.equal(after[n], t) for n, t in before.items())
     assert {n: p.requires_grad for n, p in model.named_parameters()} == flags
-    assert torch.equal(answers(model.eval(), batch), base)
+    assert torch.equal(model_outputs(model.eval(), batch), base)
 
 
 @pytest.mark.parametrize("kind", NO_UPDATES)

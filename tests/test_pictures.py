@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from ftkit.core import FtError
-from ftkit.data.pictures import checked, decoded, opened
+from ftkit.data.pictures import decode_image, open_image, validate_images
 from ftkit.data.sources import read
 from ftkit.data.splits import prepare
 
@@ -52,7 +52,7 @@ def test_a_table_beside_files(folder):
     (folder / "labels.csv").write_text("filename,kind\ncats/a.png,cat\ndogs/d.png,dog\n")
     found = prepare(folder, valid=None, roles=("image", "label"))
     assert found.columns == {"image": "filename", "label": "kind"} and found.classes == ["cat", "dog"]
-    assert opened(read(folder / "labels.csv")[0]["filename"])[0].size == (16, 12)
+    assert open_image(read(folder / "labels.csv")[0]["filename"])[0].size == (16, 12)
 
 
 def test_other_libraries(folder):
@@ -77,7 +77,7 @@ def test_other_libraries(folder):
         {"image": np.stack([paint(i) for i in range(4)]), "label": [0, 1, 0, 1]},
     ):
         ds = read(source)
-        assert (np.asarray(opened(ds[2]["image"])[0]) == paint(2)).all() and ds["label"][:] == [0, 1, 0, 1]
+        assert (np.asarray(open_image(ds[2]["image"])[0]) == paint(2)).all() and ds["label"][:] == [0, 1, 0, 1]
     import shutil
 
     for junk in (".ipynb_checkpoints", "__MACOSX"):
@@ -94,12 +94,12 @@ def test_odd_pictures_are_brought_to_one_form(tmp_path):
     Image.fromarray(paint()).convert("P").save(tmp_path / "palette.png")
     Image.fromarray(np.dstack([paint(), np.zeros((12, 16), np.uint8)])).save(tmp_path / "clear.png")
     Image.fromarray(paint()).save(tmp_path / "png.jpg", "PNG")
-    pictures = {p.stem: opened(p) for p in tmp_path.iterdir()}
+    pictures = {p.stem: open_image(p) for p in tmp_path.iterdir()}
     assert pictures["turned"][0].size == (12, 16) and pictures["turned"][1] == ["rotated upright"]
     assert np.asarray(pictures["deep"][0]).max() == round(40000 / 257)
     assert np.asarray(pictures["clear"][0]).min() == 255
     assert pictures["print"][1] and pictures["palette"][1] and not pictures["png"][1]
-    assert all(decoded(p, 8).shape in ((8, 8), (8, 8, 3)) for p in tmp_path.iterdir())
+    assert all(decode_image(p, 8).shape in ((8, 8), (8, 8, 3)) for p in tmp_path.iterdir())
 
 
 def test_broken_pictures_are_named_and_counted(folder):
@@ -126,7 +126,7 @@ def test_a_picture_in_both_parts_is_taken_out_of_training(folder):
 def test_keys_go_by_content(folder):
     into = io.BytesIO()
     Image.fromarray(paint(3)).save(into, "PNG")
-    a, _ = checked(
+    a, _ = validate_images(
         read([{"image": Image.fromarray(paint(3)), "label": 0}, {"image": Image.fromarray(paint(4)), "label": 1}]),
         "image",
     )

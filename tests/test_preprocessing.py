@@ -13,8 +13,8 @@ from PIL import Image
 
 import ftkit as ft
 from ftkit.core import FtError
-from ftkit.data.pictures import picture_rows
-from ftkit.data.preprocessing import geometry
+from ftkit.data.pictures import encode_images
+from ftkit.data.preprocessing import preprocessing_from_processor
 from ftkit.data.scenes import shapes
 from ftkit.data.sources import read
 from ftkit.data.splits import prepare
@@ -88,9 +88,9 @@ def images():
 def test_pixels_are_those_of_the_processor(name, images):
     "To 1e-5 for values near one, in bytes until the batch; a JPEG is decoded whole."
     own, (whole, file) = processor(name), images
-    g = geometry(own)
+    g = preprocessing_from_processor(own)
     assert not g.whole or name == "DINOv3", "whatever can be kept as bytes is"
-    rows = picture_rows([*whole, file], g)
+    rows = encode_images([*whole, file], g)
     for i, image in enumerate([*whole, Image.open(io.BytesIO(file))]):
         want = torch.as_tensor(np.asarray(own(image, return_tensors="pt")["pixel_values"])).float()
         assert (rows.pixels(rows.pictures[[i]]) - want).abs().max() <= 1e-5 * max(1, float(want.abs().max()))
@@ -101,30 +101,30 @@ def test_grey_images_keep_one_channel_and_reach_the_model_in_three():
         Image.fromarray(np.arange(1200, dtype=np.uint16).reshape(30, 40).astype(np.uint8)),
         processor("MobileViT"),
     )
-    rows = picture_rows([grey], geometry(own))
+    rows = encode_images([grey], preprocessing_from_processor(own))
     assert rows.pictures.shape[1] == 1
     want = own(grey.convert("RGB"), return_tensors="pt")["pixel_values"]
     assert torch.allclose(rows.pixels(rows.pictures).expand(-1, 3, -1, -1), want, atol=1e-5)
 
 
 def test_random_crops_have_a_margin_and_validation_has_none():
-    g = geometry(processor("DINOv2 (BiT)"))
+    g = preprocessing_from_processor(processor("DINOv2 (BiT)"))
     assert (g.side, g.stored) == (32, 40)
 
 
 @pytest.mark.parametrize("name", ["MobileViT", "EfficientNet", "DINOv3", "resnet18"])
 def test_what_is_drawn_is_what_was_given(name):
     picture = Image.fromarray(np.full((36, 36, 3), (250, 120, 10), np.uint8))
-    rows = picture_rows([picture], geometry(processor(name)))
+    rows = encode_images([picture], preprocessing_from_processor(processor(name)))
     seen = rows.drawn(rows.pixels(rows.pictures))[0].mean((1, 2))
     assert seen[0] > seen[1] > seen[2] and seen.min() >= 0 and seen.max() <= 1
 
 
 def test_a_processor_without_one_size(capsys):
     free = transformers.ViTImageProcessor(size=SMALL, do_resize=False)
-    assert geometry(free).side == 32 and "brought to one" in capsys.readouterr().out
+    assert preprocessing_from_processor(free).side == 32 and "brought to one" in capsys.readouterr().out
     with pytest.raises(FtError, match="differ in size"):
-        geometry(transformers.CLIPImageProcessor(size=EDGE, do_center_crop=False, crop_size=None))
+        preprocessing_from_processor(transformers.CLIPImageProcessor(size=EDGE, do_center_crop=False, crop_size=None))
 
 
 def tiny_vit(folder, side=32, **options):
@@ -150,7 +150,7 @@ ASK = dict(task="image-classification", steps=1, batch_size=8, progress=False)
 
 def test_training_and_prediction_use_the_processor(tmp_path):
     "A model whose processor does not normalise sees numbers from 0 to 1, and answers as it does by hand."
-    run = ft.finetune(tiny_vit(tmp_path / "vit", do_normalize=False), shapes(16, 40), "head", **ASK)
+    run = ft.finetune(tiny_vit(tmp_path / "vit", do_normalize=False), shapes(16, 40), "linear_probe", **ASK)
     image = Image.open(io.BytesIO(shapes(1, 40)[0]["image"]["bytes"]))
     pixels = run.processor(image, return_tensors="pt")["pixel_values"]
     with torch.no_grad():
@@ -184,7 +184,7 @@ def test_images_in_bytes_of_a_parquet_file(folder, tmp_path):
         for s in (table, *(tmp_path / f"{n}.parquet" for n in ("plain", "struct", "unnamed")))
     ]
     assert len({tuple(r.train["_key"]) for r in rows}) == 1 and len(rows[1].train) == 16
-    assert ft.finetune("resnet-mini", str(tmp_path / "plain.parquet"), "head", **ASK).spec["rows"] == 13
+    assert ft.finetune("resnet-mini", str(tmp_path / "plain.parquet"), "linear_probe", **ASK).spec["rows"] == 13
 
 
 def test_images_by_other_names_and_files_that_are_left_out(folder, capsys):
@@ -270,7 +270,7 @@ def detect(boxes, **options):
         {"image": Image.new("RGB", (64, 32)), "boxes": boxes, "labels": ["a", "b"][i % 2 : i % 2 + 1]} for i in range(4)
     ]
     told = dict(task="object-detection", valid=None, steps=1, progress=False, pretrained=False)
-    return ft.finetune("resnet-mini", rows, "head", **told, **options)
+    return ft.finetune("resnet-mini", rows, "linear_probe", **told, **options)
 
 
 def test_boxes_as_shares_are_no_pixels():

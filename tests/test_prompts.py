@@ -11,11 +11,11 @@ from torch import nn
 
 import ftkit as ft
 from ftkit.kernels import attention, dropout
-from ftkit.many import Deltas
+from ftkit.many import MultiAdapter
 from ftkit.methods.core import method as named
-from ftkit.methods.inserts import answer, tried
-from ftkit.methods.tuners import matrices
-from ftkit.testing import answers, tiny
+from ftkit.methods.inserts import first_output, try_small_input
+from ftkit.methods.tuners import target_matrices
+from ftkit.testing import model_outputs, tiny_model
 
 SIZES = dict(
     vocab_size=60,
@@ -104,7 +104,7 @@ def padded(side: str, lengths=(9, 4, 6)):
 
 
 @pytest.mark.sweep("name", "side", "method")
-@pytest.mark.parametrize("method", ["prompt", "ptuning", "hard_prompt", "prefix"])
+@pytest.mark.parametrize("method", ["prompt_tuning", "ptuning", "hard_prompt", "prefix_tuning"])
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("name", DECODERS)
 @torch.no_grad()
@@ -124,7 +124,7 @@ def test_a_row_is_answered_as_alone(name, side, method):
 @pytest.mark.parametrize("name", ["llama", "mistral, window", "gpt 2"])
 def test_generating_with_a_prompt_in_a_padded_batch(name):
     model = made(*DECODERS[name])
-    stirred(model, ft.Prompt(size=4))
+    stirred(model, ft.PromptTuning(num_virtual_tokens=4))
     ids, mask, texts = padded("left")
     options = dict(max_new_tokens=6, do_sample=False, pad_token_id=0, eos_token_id=None)
     together = model.generate(input_ids=ids, attention_mask=mask, **options)[:, ids.shape[1] :]
@@ -142,14 +142,14 @@ def test_a_prompt_is_near_the_text_that_a_window_sees():
     mask = (ids > 0).long()
     with torch.no_grad():
         base = model(input_ids=ids, attention_mask=mask).logits[0, -1]
-        stirred(model, ft.Prompt(size=2))
+        stirred(model, ft.PromptTuning(num_virtual_tokens=2))
         with_prompt = model(input_ids=ids, attention_mask=mask).logits[0, -1]
         alone = model(input_ids=ids[:, 12:]).logits[0, -1]
     assert not torch.allclose(base, with_prompt, atol=1e-3) and torch.allclose(with_prompt, alone, atol=1e-4)
 
 
 @pytest.mark.sweep("name", "method")
-@pytest.mark.parametrize("method", ["prefix", "mam", "unipelt"])
+@pytest.mark.parametrize("method", ["prefix_tuning", "mam", "unipelt"])
 @pytest.mark.parametrize("name", DECODERS)
 def test_a_silent_prefix_leaves_the_base_bit_for_bit(name, method):
     model = made(*DECODERS[name])
@@ -158,7 +158,9 @@ def test_a_silent_prefix_leaves_the_base_bit_for_bit(name, method):
     with torch.no_grad():
         base = model(**batch).logits
         method = (
-            named(method) if method == "prefix" else {"mam": ft.MAM, "unipelt": ft.UniPELT}[method](prefix=4, adapter=4)
+            named(method)
+            if method == "prefix_tuning"
+            else {"mam": ft.MAM, "unipelt": ft.UniPELT}[method](prefix=4, adapter=4)
         )
         on = stirred(model, method)
         tuned = model(**batch).logits
@@ -177,7 +179,7 @@ def test_a_silent_prefix_leaves_the_base_bit_for_bit(name, method):
 def test_a_prefix_is_capped_as_the_models_own_keys_are():
     "Against the sum written out: scores of prefix and text, capped together."
     model = made(*DECODERS["gemma 2, soft caps"])
-    on = stirred(model, ft.Prefix(size=3, blocks=(0,)))
+    on = stirred(model, ft.PrefixTuning(num_virtual_tokens=3, layers=(0,)))
     layer, seen = model.model.layers[0].self_attn, {}
     layer.q_proj.register_forward_hook(lambda m, a, o: seen.update(hidden=a[0]))
     layer.o_proj.register_forward_hook(lambda m, a, o: seen.update(mixed=a[0]))
@@ -217,7 +219,7 @@ REFUSED = {  # name -> (class, options, methods, a word of the sentence)
             activation_sparsity_pattern=[0.0] * 4,
             layer_types=["sliding_attention", "full_attention"] * 2,
         ),
-        ["prompt", "ptuning", "hard_prompt"],
+        ["prompt_tuning", "ptuning", "hard_prompt"],
     ),
     "gemma 4, embeddings of every layer": (
         "Gemma4ForCausalLM",
@@ -231,17 +233,17 @@ REFUSED = {  # name -> (class, options, methods, a word of the sentence)
             num_kv_shared_layers=0,
             layer_types=["sliding_attention", "full_attention"] * 2,
         ),
-        ["prompt", "ptuning", "hard_prompt"],
+        ["prompt_tuning", "ptuning", "hard_prompt"],
     ),
     "longformer, pads by itself": (
         "LongformerForSequenceClassification",
         SIZES | dict(attention_window=4),
-        ["prompt", "ptuning"],
+        ["prompt_tuning", "ptuning"],
     ),
     "big bird, pads by itself": (
         "BigBirdForSequenceClassification",
         SIZES | dict(block_size=4, num_random_blocks=1),
-        ["prompt", "ptuning", "hard_prompt"],
+        ["prompt_tuning", "ptuning", "hard_prompt"],
     ),
     "reformer, pads by itself": (
         "ReformerForSequenceClassification",
@@ -256,7 +258,7 @@ REFUSED = {  # name -> (class, options, methods, a word of the sentence)
             local_attn_chunk_length=4,
             max_position_embeddings=64,
         ),
-        ["prompt", "ptuning", "hard_prompt"],
+        ["prompt_tuning", "ptuning", "hard_prompt"],
     ),
     "led, pads by itself": (
         "LEDForConditionalGeneration",
@@ -272,12 +274,12 @@ REFUSED = {  # name -> (class, options, methods, a word of the sentence)
             attention_window=4,
             max_encoder_position_embeddings=64,
         ),
-        ["prompt", "hard_prompt"],
+        ["prompt_tuning", "hard_prompt"],
     ),
     "esm, drops tokens by their ids": (
         "EsmForSequenceClassification",
         SIZES | dict(vocab_size=33, pad_token_id=1, mask_token_id=32, token_dropout=True),
-        ["prompt", "ptuning"],
+        ["prompt_tuning", "ptuning"],
     ),
     "funnel, pools its sequence": (
         "FunnelForSequenceClassification",
@@ -287,12 +289,12 @@ REFUSED = {  # name -> (class, options, methods, a word of the sentence)
     "swin, a grid": (
         "SwinForImageClassification",
         dict(image_size=32, patch_size=4, embed_dim=16, depths=[1, 2], num_heads=[2, 4], window_size=4),
-        ["prompt", "visual_prompt", "ptuning"],
+        ["prompt_tuning", "vpt", "ptuning"],
     ),
     "swin v2, a grid": (
         "Swinv2ForImageClassification",
         dict(image_size=32, patch_size=4, embed_dim=16, depths=[1, 2], num_heads=[2, 4], window_size=4),
-        ["prompt", "visual_prompt"],
+        ["prompt_tuning", "vpt"],
     ),
     "segformer, a grid": (
         "SegformerForImageClassification",
@@ -307,7 +309,7 @@ REFUSED = {  # name -> (class, options, methods, a word of the sentence)
             mlp_ratios=[2, 2],
             decoder_hidden_size=16,
         ),
-        ["prompt", "visual_prompt"],
+        ["prompt_tuning", "vpt"],
     ),
 }
 
@@ -317,20 +319,20 @@ REFUSED = {  # name -> (class, options, methods, a word of the sentence)
 def test_prompts_that_cannot_work_are_refused_and_leave_nothing(name):
     kind, options, methods = REFUSED[name]
     model = made(kind, options)
-    names, (given, before) = list(dict(model.named_modules())), tried(model)
+    names, (given, before) = list(dict(model.named_modules())), try_small_input(model)
     for method in methods:
         with pytest.raises(ft.FtError, match="prompt"):
             named(method).attach(model)
         assert list(dict(model.named_modules())) == names
         if given is not None:
-            assert torch.equal(answer(model, given), before)
+            assert torch.equal(first_output(model, given), before)
 
 
 def test_no_pass_changes_how_big_bird_attends():
     "It would leave its blocks for good at the first short text."
     model = made(*REFUSED["big bird, pads by itself"][:2])
     ft.LoRA(r=2).attach(model)
-    assert tried(model) == (None, None) and model.bert.attention_type == "block_sparse"
+    assert try_small_input(model) == (None, None) and model.bert.attention_type == "block_sparse"
 
 
 @pytest.mark.parametrize("name", ["bloom", "mpt", "codegen", "gpt-neo", "opt"])
@@ -342,7 +344,7 @@ def test_every_token_of_a_causal_model_hears_its_prompt(name):
     ids = torch.tensor([[5, 9, 13]])
     with torch.no_grad():
         base = model(input_ids=ids).logits
-        stirred(model, ft.Prompt(size=3))
+        stirred(model, ft.PromptTuning(num_virtual_tokens=3))
         moved = (model(input_ids=ids).logits - base).abs().amax(-1)[0]
     assert (moved > 1e-3).all(), moved
 
@@ -352,14 +354,14 @@ def test_a_prefix_passes_by_attentions_that_no_function_reaches():
     from architectures import from_transformers
 
     model = from_transformers("siglip").eval()
-    given, before = tried(model)
-    method = ft.Prefix(size=2)
+    given, before = try_small_input(model)
+    method = ft.PrefixTuning(num_virtual_tokens=2)
     on = stirred(model, method)
-    assert len(on.handles[0].hosts) == 6 and not torch.allclose(answer(model, given), before, atol=1e-3)
+    assert len(on.handles[0].hosts) == 6 and not torch.allclose(first_output(model, given), before, atol=1e-3)
     with method.off(model):
-        assert torch.equal(answer(model, given), before)
+        assert torch.equal(first_output(model, given), before)
     method.detach(model)
-    assert torch.equal(answer(model, given), before)
+    assert torch.equal(first_output(model, given), before)
 
 
 def test_an_insert_that_fails_half_way_leaves_nothing():
@@ -374,11 +376,11 @@ def test_an_insert_that_fails_half_way_leaves_nothing():
                 raise ValueError("no place here")
             return super().make(host, path)
 
-    model, batch = tiny()
-    names, usual = list(dict(model.named_modules())), answers(model, batch)
+    model, batch = tiny_model()
+    names, usual = list(dict(model.named_modules())), model_outputs(model, batch)
     with pytest.raises(ValueError, match="no place"):
         Failing(tuple(f"bert.encoder.layer.{i}.attention.self" for i in range(3)), 1e-3).add(model, "default")
-    assert list(dict(model.named_modules())) == names and torch.equal(answers(model, batch), usual)
+    assert list(dict(model.named_modules())) == names and torch.equal(model_outputs(model, batch), usual)
     assert model.config._attn_implementation == "sdpa" and not any(
         m.__dict__.keys() & {"ft_widths"} for m in model.modules()
     )
@@ -389,11 +391,11 @@ def test_two_prompts_on_one_model():
     with torch.no_grad():
         alone = {}
         for name, size in (("a", 2), ("b", 5)):
-            stirred(model, ft.Prompt(size=size), name)
-        with ft.Prompt(size=5).off(model, "b"):
+            stirred(model, ft.PromptTuning(num_virtual_tokens=size), name)
+        with ft.PromptTuning(num_virtual_tokens=5).off(model, "b"):
             alone["a"] = model(input_ids=ids).logits
         both = model(input_ids=ids).logits
-        ft.Prompt(size=5).detach(model, "b")
+        ft.PromptTuning(num_virtual_tokens=5).detach(model, "b")
         assert torch.equal(model(input_ids=ids).logits, alone["a"]) and both.shape == alone["a"].shape
 
 
@@ -412,7 +414,7 @@ def test_attaching_draws_no_random_number_and_keeps_modes():
         model = made(*DECODERS["gpt 2"]).train()
         torch.manual_seed(3)
         if passes:
-            tried(model)
+            try_small_input(model)
         found.append(torch.rand(2))
         assert model.training and all(m.training for m in model.modules())
     assert torch.equal(*found)
@@ -425,9 +427,9 @@ def test_methods_on_experts(name, method):
     model = made(*EXPERTS[name])
     ids, mask, _ = padded("right")
     method = {
-        "adapter": ft.Adapter(size=4),
-        "parallel": ft.Adapter(size=4, form="parallel"),
-        "mam": ft.MAM(prefix=2, adapter=4),
+        "adapter": ft.Adapter(bottleneck_dim=4),
+        "parallel": ft.Adapter(bottleneck_dim=4, placement="parallel"),
+        "mam": ft.MAM(num_virtual_tokens=2, bottleneck_dim=4),
         "unipelt": ft.UniPELT(r=2, prefix=2, adapter=4),
         "lora": ft.LoRA(r=2),
     }[method]
@@ -463,7 +465,7 @@ THIN = {
 def test_matrices_too_thin_for_the_rank_are_left_out_and_named(name, capsys, monkeypatch):
     monkeypatch.delenv("FTKIT_QUIET", raising=False)
     cut = ft.anatomy(made(*THIN[name]))
-    targets, _ = matrices(cut, r=8)
+    targets, _ = target_matrices(cut, r=8)
     assert targets and all(min(cut.module(t).weight.shape) >= 8 for t in targets)
     thin = [
         p
@@ -474,9 +476,9 @@ def test_matrices_too_thin_for_the_rank_are_left_out_and_named(name, capsys, mon
     said = capsys.readouterr().out
     assert thin and "too small for a rank of 8" in said and all(p.rpartition(".")[2] in said for p in thin)
     with pytest.raises(ft.FtError, match="A rank of 8 is too large"):
-        matrices(cut, thin[0], r=8)
+        target_matrices(cut, thin[0], r=8)
     with pytest.raises(ft.FtError, match="every weight matrix"):
-        matrices(cut, r=1000)
+        target_matrices(cut, r=1000)
     for method in (ft.LoRA(), ft.LoHa(), ft.DoRA()):
         on = method.attach(cut.model, steps=40)
         assert on.added()
@@ -512,7 +514,7 @@ def test_parallel_adapters_that_cannot_hear_their_source_are_refused(arch):
     model = made(*arch)
     names = list(dict(model.named_modules()))
     with pytest.raises(ft.FtError, match="adapter cannot be attached to"):
-        ft.Adapter(form="parallel").attach(model)
+        ft.Adapter(placement="parallel").attach(model)
     assert list(dict(model.named_modules())) == names
 
 
@@ -523,7 +525,7 @@ def test_default_targets_name_what_a_model_lacks():
             self.table, self.norm, self.other = nn.Embedding(4, 8), nn.LayerNorm(8), nn.Embedding(4, 8)
 
     with pytest.raises(ft.FtError, match="neither linear layers nor convolutions"):
-        matrices(ft.anatomy(nn.Sequential(*(Norms() for _ in range(3)))))
+        target_matrices(ft.anatomy(nn.Sequential(*(Norms() for _ in range(3)))))
 
 
 class Block(nn.Module):
@@ -583,23 +585,27 @@ def test_our_own_functions_give_out_no_views():
 
 @pytest.mark.parametrize("family", ["bert", "gpt", "t5", "vit", "whisper"])
 def test_two_prefixes_in_one_batch(family, tmp_path):
-    base, batch = tiny(family)
-    kinds = {"a": ft.Prefix(size=3), "b": ft.Prefix(size=5), "lora": ft.LoRA(r=2)}
+    base, batch = tiny_model(family)
+    kinds = {
+        "a": ft.PrefixTuning(num_virtual_tokens=3),
+        "b": ft.PrefixTuning(num_virtual_tokens=5),
+        "lora": ft.LoRA(r=2),
+    }
     alone, folders = {}, {}
     for name, method in kinds.items():
         model = copy.deepcopy(base)
         stirred(model, method)
-        alone[name], folders[name] = answers(model, batch), ft.save_delta(model, tmp_path / name)
-    plain = answers(base, batch)
-    deltas = Deltas(copy.deepcopy(base), folders)
+        alone[name], folders[name] = model_outputs(model, batch), ft.save_delta(model, tmp_path / name)
+    plain = model_outputs(base, batch)
+    deltas = MultiAdapter(copy.deepcopy(base), folders)
     names = ["a", "b", "b", "lora", "a", "b"]
     with deltas.rows(names) as model:
-        mixed = answers(model, batch)
+        mixed = model_outputs(model, batch)
     assert torch.allclose(mixed, torch.stack([alone[n][i] for i, n in enumerate(names)]), atol=1e-4)
     for name in kinds:
         with deltas.using(name) as model:
-            assert torch.allclose(answers(model, batch), alone[name], atol=1e-5), name
-    assert torch.allclose(answers(deltas.model, batch), plain, atol=1e-6)
+            assert torch.allclose(model_outputs(model, batch), alone[name], atol=1e-5), name
+    assert torch.allclose(model_outputs(deltas.model, batch), plain, atol=1e-6)
 
 
 def test_two_prefixes_in_one_batch_on_a_model_with_sinks(tmp_path):
@@ -609,11 +615,11 @@ def test_two_prefixes_in_one_batch_on_a_model_with_sinks(tmp_path):
     alone, folders = {}, {}
     for name, size in (("a", 2), ("b", 4)):
         model = copy.deepcopy(base)
-        stirred(model, ft.Prefix(size=size))
+        stirred(model, ft.PrefixTuning(num_virtual_tokens=size))
         with torch.no_grad():
             alone[name] = model(**batch).logits
         folders[name] = ft.save_delta(model, tmp_path / name)
-    deltas = Deltas(base, folders)
+    deltas = MultiAdapter(base, folders)
     with torch.no_grad(), deltas.rows(["b", "a", "b"]) as model:
         mixed = model(**batch).logits
     for row, name in enumerate(["b", "a", "b"]):

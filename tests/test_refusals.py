@@ -7,33 +7,43 @@ import copy
 import pytest
 
 import ftkit as ft
-from ftkit.testing import snapshot, tiny
+from ftkit.testing import snapshot, tiny_model
 
 pytestmark = pytest.mark.fast
 CASES = {
-    "a typo in a selector": ("bert", lambda m: ft.LoRA(on="querry").attach(m), "querry", "query"),
-    "half a match": ("bert", lambda m: ft.LoRA(on="query,valuee").attach(m), "valuee", "value"),
-    "no such block": ("bert", lambda m: ft.LoRA(blocks=(7,)).attach(m), "7", "blocks"),
+    "a typo in a selector": ("bert", lambda m: ft.LoRA(target_modules="querry").attach(m), "querry", "query"),
+    "half a match": ("bert", lambda m: ft.LoRA(target_modules="query,valuee").attach(m), "valuee", "value"),
+    "no such block": ("bert", lambda m: ft.LoRA(layers=(7,)).attach(m), "7", "blocks"),
     "a rank larger than the layer": ("bert", lambda m: ft.LoRA(r=64).attach(m), "64", "32"),
-    "a prompt longer than the context": ("bert", lambda m: ft.Prompt(size=60).attach(m), "60", "40"),
+    "a prompt longer than the context": (
+        "bert",
+        lambda m: ft.PromptTuning(num_virtual_tokens=60).attach(m),
+        "60",
+        "40",
+    ),
     "biases that are not there": ("t5", lambda m: ft.BitFit().attach(m), "bias", "NormTuning"),
-    "a prefix without attention": ("resnet", lambda m: ft.Prefix().attach(m), "ResNet", "LoRA"),
+    "a prefix without attention": ("resnet", lambda m: ft.PrefixTuning().attach(m), "ResNet", "LoRA"),
     "four bits that were not read": ("bert", lambda m: ft.QLoRA().attach(m), "4 bits", "loading"),
     "a part of a fused matrix": ("gpt", lambda m: ft.Select("query").attach(m), "c_attn", "query"),
     "two of one kind in one place": ("bert", lambda m: (ft.LoRA(r=8) + ft.LoRA(r=4)).attach(m), "already", "on="),
-    "two prompts": ("bert", lambda m: (ft.Prompt() + ft.PTuning()).attach(m), "already", "prompt"),
-    "a part of a sum without a place": ("resnet", lambda m: (ft.LoRA() + ft.Prefix()).attach(m), "ResNet", "LoRA"),
+    "two prompts": ("bert", lambda m: (ft.PromptTuning() + ft.PTuning()).attach(m), "already", "prompt"),
+    "a part of a sum without a place": (
+        "resnet",
+        lambda m: (ft.LoRA() + ft.PrefixTuning()).attach(m),
+        "ResNet",
+        "LoRA",
+    ),
     "a name that is taken": ("bert", lambda m: [ft.BitFit().attach(m) for _ in range(2)], "BitFit", "name"),
     "pruning without a schedule": ("bert", lambda m: ft.AdaLoRA().attach(m), "steps", "follow"),
     "pruning after one step": ("bert", lambda m: ft.AdaLoRA().attach(m, steps=1), "at least 2", "LoRA"),
-    "singular directions of filters": ("resnet", lambda m: ft.LoRA(start="pissa").attach(m), "PiSSA", "zero"),
+    "singular directions of filters": ("resnet", lambda m: ft.LoRA(init="pissa").attach(m), "PiSSA", "zero"),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_one_sentence_and_nothing_changed(name):
     family, wrong, *words = CASES[name]
-    model = tiny(family)[0]
+    model = tiny_model(family)[0]
     before, modules = snapshot(model), [n for n, _ in model.named_modules()]
     flags = [p.requires_grad for p in model.parameters()]
     with pytest.raises(ft.FtError) as e:
@@ -48,27 +58,27 @@ def test_one_sentence_and_nothing_changed(name):
 
 
 def test_a_merge_into_four_bits():
-    model, _ = tiny(method=ft.QLoRA())
+    model, _ = tiny_model(method=ft.QLoRA())
     on = ft.QLoRA().attach(model)
     with pytest.raises(ft.FtError, match="4-bit.*any_base"):
         on.method.merge(model)
 
 
 def test_an_adapter_for_another_base(tmp_path):
-    model = tiny()[0]
+    model = tiny_model()[0]
     ft.Adapter().attach(model)
     ft.save_delta(model, tmp_path)
     with pytest.raises(ft.FtError, match="another base"):
-        ft.load_delta(tiny(seed=1)[0], tmp_path)
+        ft.load_delta(tiny_model(seed=1)[0], tmp_path)
 
 
 def test_a_delta_of_four_bits_opens_on_a_full_base_only_when_asked(tmp_path):
-    model, batch = tiny(method=ft.QLoRA())
+    model, batch = tiny_model(method=ft.QLoRA())
     on = ft.QLoRA(r=2).attach(model)
     for p in on.parameters().values():
         p.data += 0.05
     ft.save_delta(model, tmp_path)
-    full = tiny()[0]
+    full = tiny_model()[0]
     with pytest.raises(ft.FtError, match="any_base=True"):
         ft.load_delta(copy.deepcopy(full), tmp_path)
     opened = ft.load_delta(full, tmp_path, any_base=True)

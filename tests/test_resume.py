@@ -81,9 +81,9 @@ def test_same_seed_twice_gives_the_same_bits():
 def test_killed_while_saving_leaves_a_whole_state(tmp_path):
     "At whichever byte a save dies, the folder opens at an earlier step."
     from ftkit import train
-    from ftkit.data.batching import Batches, Rows
+    from ftkit.data.batching import DataLoader, TokenDataset
 
-    rows = Rows([[i] for i in range(64)])
+    rows = TokenDataset([[i] for i in range(64)])
     x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
 
     def make():
@@ -94,7 +94,7 @@ def test_killed_while_saving_leaves_a_whole_state(tmp_path):
 
         return train.Learner(
             torch.nn.Linear(4, 1),
-            Batches(rows, lambda r, i: {"x": x[torch.as_tensor(i)]}, 8),
+            DataLoader(rows, lambda r, i: {"x": x[torch.as_tensor(i)]}, 8),
             step,
             steps=16,
             lr=0.1,
@@ -134,7 +134,14 @@ def test_killed_while_saving_leaves_a_whole_state(tmp_path):
 @pytest.mark.fast
 def test_a_changed_state_is_refused(tmp_path):
     ft.finetune(
-        "bert-mini", reviews(100), method="head", steps=3, batch_size=8, out=tmp_path, save_every=3, progress=False
+        "bert-mini",
+        reviews(100),
+        method="linear_probe",
+        steps=3,
+        batch_size=8,
+        out=tmp_path,
+        save_every=3,
+        progress=False,
     )
     state = next((tmp_path / "state").glob("*.safetensors"))
     data = bytearray(state.read_bytes())

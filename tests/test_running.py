@@ -14,10 +14,10 @@ import transformers
 
 import ftkit as ft
 import ftkit.train
-from ftkit.checkpoints import ZOO, load, positions
+from ftkit.checkpoints import ZOO, load, max_positions
 from ftkit.core import FtError
-from ftkit.data.batching import Rows
-from ftkit.tasks.core import token_rows
+from ftkit.data.batching import TokenDataset
+from ftkit.tasks.core import tokenize
 
 WORDS = "a fine film with a warm ending and a cast that shines".split()
 
@@ -102,7 +102,7 @@ def saved(folder, name="bert_mini", **settings):
 def test_no_text_is_longer_than_the_model_has_positions(tmp_path, table):
     folder = saved(tmp_path / "m", model_max_length=100_000)
     ck = load(folder, "text-classification", num_labels=2)
-    assert ck.processor.model_max_length == positions(ck.model) == ck.model.config.max_position_embeddings
+    assert ck.processor.model_max_length == max_positions(ck.model) == ck.model.config.max_position_embeddings
     long = table.assign(text=table.text + " and so on" * 400)
     assert quick(long, checkpoint=folder).metrics
 
@@ -116,9 +116,9 @@ def test_roberta_counts_from_behind_its_padding():
         intermediate_size=48,
         max_position_embeddings=40,
     )
-    assert positions(transformers.RobertaModel(config)) == 40 - config.pad_token_id - 1
+    assert max_positions(transformers.RobertaModel(config)) == 40 - config.pad_token_id - 1
     config = transformers.T5Config(vocab_size=60, d_model=32, d_kv=8, d_ff=48, num_layers=1, num_heads=4)
-    assert positions(transformers.T5EncoderModel(config)) == 0, "distances do not end"
+    assert max_positions(transformers.T5EncoderModel(config)) == 0, "distances do not end"
 
 
 def test_a_length_beyond_the_positions_is_refused(table):
@@ -127,10 +127,10 @@ def test_a_length_beyond_the_positions_is_refused(table):
     with pytest.raises(FtError, match="max_new_tokens=9000 is more than"):
         quick(table[["text"]], "lora", checkpoint="gpt-mini", task="text-generation", max_new_tokens=9000)
     with pytest.raises(FtError, match="12 of them are taken"):
-        quick(table, ft.Prompt(size=12), max_length=positions(load("bert-mini").model))
+        quick(table, ft.PromptTuning(num_virtual_tokens=12), max_length=max_positions(load("bert-mini").model))
 
 
-@pytest.mark.parametrize("method", ["prompt", "ptuning", "hard_prompt"])
+@pytest.mark.parametrize("method", ["prompt_tuning", "ptuning", "hard_prompt"])
 def test_a_prompt_leaves_room_for_itself(table, method):
     long = table.assign(text=table.text + " and so on" * 400)
     assert quick(long, method, batch_size=2, valid=None).history.loss.notna().all()
@@ -138,7 +138,7 @@ def test_a_prompt_leaves_room_for_itself(table, method):
 
 def test_a_beginning_keeps_its_end_and_leaves_room_for_what_is_written(table):
     run = quick(table[["text"]], "lora", checkpoint="gpt-mini", task="text-generation", max_new_tokens=5)
-    most = positions(run.model)
+    most = max_positions(run.model)
     long = "the soup was good and the room was kind . " * most + "Finally , the garden"
     rows = run.task.encode([long, "short"], run.processor)
     assert rows.lengths[0] == min(512, most - 5) and run.processor.decode(rows.flat[: rows.lengths[0]]).endswith(
@@ -149,7 +149,7 @@ def test_a_beginning_keeps_its_end_and_leaves_room_for_what_is_written(table):
 
 def test_a_target_that_is_cut_has_no_end(table):
     processor = load("t5-mini").processor
-    whole, cut = (token_rows(["a fine film with a warm ending"], processor, n, end=True) for n in (None, 4))
+    whole, cut = (tokenize(["a fine film with a warm ending"], processor, n, end=True) for n in (None, 4))
     assert whole.flat[-1] == processor.eos_token_id and cut.lengths[0] <= 4 and cut.flat[-1] != processor.eos_token_id
 
 
@@ -162,7 +162,7 @@ def test_a_target_that_is_cut_has_no_end(table):
 )
 def test_special_tokens_in_peoples_texts_are_text(name, written):
     processor = load(name).processor
-    plain, with_ = (token_rows([t], processor).flat.tolist() for t in ("a film", f"a film {written} of it"))
+    plain, with_ = (tokenize([t], processor).flat.tolist() for t in ("a film", f"a film {written} of it"))
     for special in processor.all_special_ids:
         assert with_.count(special) == plain.count(special)
 
@@ -208,26 +208,26 @@ def test_a_tokenizer_without_unknown_words(tmp_path, table):
 
 
 def test_a_reused_folder_holds_the_second_run_only(table, tmp_path, monkeypatch):
-    first = quick(table, "head", steps=3, lr=2e-2, out=tmp_path / "run")
+    first = quick(table, "linear_probe", steps=3, lr=2e-2, out=tmp_path / "run")
     other = table.assign(text=table.text + " again", label=table.label.map({"good": "bad", "bad": "good"}))
 
     def killed(*_):
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patched:
-        patched.setattr("ftkit.train.update", killed)
+        patched.setattr("ftkit.train.optimizer_step", killed)
         with pytest.raises(RuntimeError):
-            quick(other, "head", steps=5, lr=1e-3, out=tmp_path / "run")
+            quick(other, "linear_probe", steps=5, lr=1e-3, out=tmp_path / "run")
     assert not (tmp_path / "run" / "run.json").exists() and not (tmp_path / "run" / "delta").exists()
     resumed = ft.resume(tmp_path / "run")
-    straight = quick(other, "head", steps=5, lr=1e-3)
+    straight = quick(other, "linear_probe", steps=5, lr=1e-3)
     assert len(resumed.history) == 5 and resumed.metrics == straight.metrics != first.metrics
     assert torch.equal(resumed.model.classifier.weight, straight.model.classifier.weight)
 
 
 @pytest.mark.parametrize("change", [dict(lr=1e-3), dict(seed=7), dict(steps=9), dict(method="bitfit")], ids=str)
 def test_a_state_of_another_run_is_not_taken_up(table, tmp_path, change):
-    asked = dict(method="head", steps=4, lr=2e-2)
+    asked = dict(method="linear_probe", steps=4, lr=2e-2)
     quick(table, out=tmp_path / "a", **asked)
     quick(table, out=tmp_path / "b", **{**asked, **change})
     for file in (tmp_path / "b" / "state").iterdir():
@@ -242,9 +242,9 @@ def test_a_run_whose_base_was_moved_goes_on_from_where_it_is_now(table, tmp_path
     from ftkit.checkpoints import ZOO
 
     shutil.copytree(ZOO / "bert_mini", tmp_path / "here")
-    asked = dict(method="head", steps=4, batch_size=4, lr=2e-2, seed=0, progress=False, save_every=2)
+    asked = dict(method="linear_probe", steps=4, batch_size=4, lr=2e-2, seed=0, progress=False, save_every=2)
     straight = ft.finetune(tmp_path / "here", table, **asked)
-    update, count = ftkit.train.update, []
+    update, count = ftkit.train.optimizer_step, []
 
     def killed(*args):
         count.append(1)
@@ -253,7 +253,7 @@ def test_a_run_whose_base_was_moved_goes_on_from_where_it_is_now(table, tmp_path
         return update(*args)
 
     with monkeypatch.context() as patched:
-        patched.setattr("ftkit.train.update", killed)
+        patched.setattr("ftkit.train.optimizer_step", killed)
         with pytest.raises(RuntimeError):
             ft.finetune(tmp_path / "here", table, out=tmp_path / "run", **asked)
     (tmp_path / "here").rename(tmp_path / "there")
@@ -354,14 +354,19 @@ def test_another_metric_decides(table, task, checkpoint, metric):
 
 def test_a_comparison_goes_on_without_a_method_that_is_refused(table, capsys):
     found = ft.compare(
-        "bert-mini", table, ["head", ft.VisualPrompt(form="pixels"), "bitfit"], steps=1, batch_size=8, progress=False
+        "bert-mini",
+        table,
+        ["linear_probe", ft.VisualPrompt(kind="pixels"), "bitfit"],
+        steps=1,
+        batch_size=8,
+        progress=False,
     )
     assert list(found.table.method) == ["Head()", "BitFit()"]
     ((name, why),) = found.refused.items()
     assert "VisualPrompt" in name and why
     assert why in repr(found) and f"{name} was skipped" in capsys.readouterr().out
     with pytest.raises(FtError):
-        ft.compare("bert-mini", table, [ft.VisualPrompt(form="pixels")], steps=1, progress=False)
+        ft.compare("bert-mini", table, [ft.VisualPrompt(kind="pixels")], steps=1, progress=False)
 
 
 @pytest.mark.parametrize(
@@ -373,6 +378,6 @@ def test_seeds_of_any_type(table, seeds, expected):
 
 
 def test_rows_stand_at_the_side_that_is_asked():
-    rows = Rows([[5, 6, 7], [8]], pad=0, side="left")
+    rows = TokenDataset([[5, 6, 7], [8]], pad=0, side="left")
     assert rows.rectangle([0, 1])[0].tolist() == [[5, 6, 7], [0, 0, 8]]
     assert rows.rectangle([0, 1], side="right")[0].tolist() == [[5, 6, 7], [8, 0, 0]]

@@ -11,8 +11,18 @@ import pandas as pd
 import pytest
 
 from ftkit.core import FtError
-from ftkit.formats import axis_range, bytes_, display_width, log_ticks, number, records, seconds, table, tick_labels
-from ftkit.show import Figure, anatomy_picture, bars, curves, legible, pick_font, wrap
+from ftkit.formats import (
+    axis_range,
+    display_width,
+    format_bytes,
+    format_number,
+    format_seconds,
+    log_ticks,
+    records,
+    table,
+    tick_labels,
+)
+from ftkit.show import Figure, bars, curves, pick_font, plot_anatomy_rows, replace_missing_glyphs, wrap
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = "<script>alert('x')</script>"
@@ -66,7 +76,7 @@ def test_import_is_light():
     ],
 )
 def test_number(n, text):
-    assert number(n) == text
+    assert format_number(n) == text
 
 
 @pytest.mark.parametrize(
@@ -87,7 +97,7 @@ def test_number(n, text):
     ],
 )
 def test_seconds(s, text):
-    assert seconds(s) == text
+    assert format_seconds(s) == text
 
 
 @pytest.mark.parametrize(
@@ -103,7 +113,7 @@ def test_seconds(s, text):
     ],
 )
 def test_bytes(n, text):
-    assert bytes_(n) == text
+    assert format_bytes(n) == text
 
 
 def test_records_take_frames_and_dicts_and_refuse_the_rest():
@@ -139,17 +149,17 @@ def test_table_of_gaps_types_and_many_rows():
 
 def test_fonts_fall_back_to_what_is_installed():
     # U+1D81 is in STIXGeneral, which travels with Matplotlib, and not in DejaVu Sans.
-    assert pick_font(["ᶁ"])[0] == "DejaVu Sans" and len(pick_font(["ᶁ"])) == 2 and legible("ᶁ") == "ᶁ"
+    assert pick_font(["ᶁ"])[0] == "DejaVu Sans" and len(pick_font(["ᶁ"])) == 2 and replace_missing_glyphs("ᶁ") == "ᶁ"
     bars([{"method": "ᶁ", "v": 1}], "v")._repr_html_()
 
 
 def test_no_empty_boxes():
     odd = "\U0010fffd"
-    assert legible(f"a{odd}b") == "a\\u10fffdb" and legible("a\u200db") == "a\u200db"
+    assert replace_missing_glyphs(f"a{odd}b") == "a\\u10fffdb" and replace_missing_glyphs("a\u200db") == "a\u200db"
     for picture in (
         bars([{"method": odd, odd: 1}], odd, title=odd),
         curves([{"step": 1, odd: 1}], title=odd),
-        anatomy_picture([PART | {"name": odd, "roles": [odd]}], title=odd),
+        plot_anatomy_rows([PART | {"name": odd, "roles": [odd]}], title=odd),
     ):
         picture._repr_html_()  # Matplotlib warns of a missing glyph, and a warning is an error here
         assert odd in picture.alt
@@ -174,7 +184,7 @@ def test_any_label_is_drawn(text):
     for picture in (
         bars([{"method": text, "v": 1}, {"method": "b", "v": None}], "v", title=text, baseline=0.5),
         curves([{"step": 1, text or "v": 1}, {"step": 2, text or "v": 2}], title=text),
-        anatomy_picture([PART | {"name": text, "roles": [text]}], title=text),
+        plot_anatomy_rows([PART | {"name": text, "roles": [text]}], title=text),
     ):
         assert picture._repr_html_().isprintable() and picture._repr_html_().encode("utf-8")
 
@@ -183,7 +193,7 @@ def test_figures_escape_their_alt_text():
     for picture in (
         bars([{SCRIPT: SCRIPT, "v": 1}], "v", label=SCRIPT),
         curves([{"step": 1, SCRIPT: 1}]),
-        anatomy_picture([PART | {"name": SCRIPT, "roles": [SCRIPT]}]),
+        plot_anatomy_rows([PART | {"name": SCRIPT, "roles": [SCRIPT]}]),
     ):
         assert (
             "<script" not in picture._repr_html_()
@@ -271,7 +281,7 @@ def test_losses_and_scores_do_not_share_a_panel():
 
 
 def test_nothing_to_draw_is_said():
-    for draw in (lambda: curves([]), lambda: bars([], "v"), lambda: anatomy_picture([])):
+    for draw in (lambda: curves([]), lambda: bars([], "v"), lambda: plot_anatomy_rows([])):
         with pytest.raises(FtError, match="the table is empty"):
             draw()
     with pytest.raises(FtError, match="no curve to draw"):
@@ -281,7 +291,7 @@ def test_nothing_to_draw_is_said():
     with pytest.raises(FtError, match="no column 'spread'"):
         bars([{"method": "a", "v": 1}], "v", error="spread")
     with pytest.raises(FtError, match="no column 'trains'"):
-        anatomy_picture([{"name": "a", "kind": "block", "total": 3}])
+        plot_anatomy_rows([{"name": "a", "kind": "block", "total": 3}])
 
 
 def test_bars_are_sorted_and_say_what_is_missing():
@@ -300,26 +310,31 @@ def test_bars_of_any_size(values):
 
 def test_anatomy_shows_what_trains_by_hatching_too():
     parts = [PART, PART | {"trains": 1000}, PART | {"trains": 10, "added": 10}, PART | {"total": 0}]
-    assert [patch.get_hatch() or "" for patch in anatomy_picture(parts).fig.axes[0].patches] == ["", "///", "", "...."]
+    assert [patch.get_hatch() or "" for patch in plot_anatomy_rows(parts).fig.axes[0].patches] == [
+        "",
+        "///",
+        "",
+        "....",
+    ]
 
 
 def test_anatomy_of_many_blocks_is_folded():
     parts = [PART | {"name": f"layer.{i}", "trains": 1000 * (i > 20)} for i in range(24)]
-    alt = anatomy_picture(parts).alt
+    alt = plot_anatomy_rows(parts).alt
     assert (
         "layer.0 … 20 (21 times) 1k frozen; layer.21 … 23 (3 times) 1k trains" in alt
         and "24k parameters, 12.5% train" in alt
     )
-    assert anatomy_picture(parts, most=30).alt.count("frozen") == 21
+    assert plot_anatomy_rows(parts, most=30).alt.count("frozen") == 21
 
 
 def test_a_thin_share_can_be_seen_and_is_not_called_all():
-    from ftkit.show import _say_part, _shares
+    from ftkit.show import _describe_part, _state_fractions
 
-    assert _shares(PART | {"total": 10**9, "trains": 1})[1] > 0.03 and math.isclose(
-        sum(_shares(PART | {"trains": 500, "added": 1})), 1
+    assert _state_fractions(PART | {"total": 10**9, "trains": 1})[1] > 0.03 and math.isclose(
+        sum(_state_fractions(PART | {"trains": 500, "added": 1})), 1
     )
-    assert _say_part(PART | {"total": 10**6, "trains": 10**6 - 1}) == "99.9% trains"
+    assert _describe_part(PART | {"total": 10**6, "trains": 10**6 - 1}) == "99.9% trains"
 
 
 def test_legends_lie_below_the_name_of_their_axis():
@@ -377,7 +392,7 @@ def test_a_score_axis_is_honest(points):
     assert 0 <= low <= min(v for _, v in points) and max(v for _, v in points) <= high <= 1 and high - low >= 0.0999
     for axis in "xy":
         assert len(set(drawn(ax, axis))) == len(drawn(ax, axis)) >= 1, drawn(ax, axis)
-    assert (low > 0) == ("axis starts at" in ax.get_ylabel()) == (f"starts at {number(low)}" in picture.alt), (
+    assert (low > 0) == ("axis starts at" in ax.get_ylabel()) == (f"starts at {format_number(low)}" in picture.alt), (
         "a cut axis says so"
     )
     assert picture._repr_html_()
@@ -467,7 +482,7 @@ def test_long_labels_and_titles_are_wrapped_and_stay_inside():
         "".join(run.fig.axes[0].get_title(loc="left").split()) == bare
         and run.fig._suptitle.get_window_extent().x1 <= run.fig.bbox.x1
     )
-    part = anatomy_picture([PART | {"name": "wav2vec2.encoder.transformer.layers.11"}])
+    part = plot_anatomy_rows([PART | {"name": "wav2vec2.encoder.transformer.layers.11"}])
     assert "wav2vec2.encoder.transformer.layers.11" in {"".join(t.get_text().split()) for t in part.fig.axes[0].texts}
 
 
@@ -498,13 +513,13 @@ def test_the_legend_never_touches_the_name_of_the_axis(name, baseline):
 def test_labels_of_points_that_lie_close_are_moved_apart():
     from matplotlib.text import Text
 
-    from ftkit.lab import overlap, tradeoff
+    from ftkit.lab import overlap, scatter
 
     rows = [
         {"method": f"method {i}", "cost": 1e5 * (1 + 0.02 * i), "v": 0.8 + 0.001 * (i % 3), "e": 0.01}
         for i in range(12)
     ]
-    picture = tradeoff(rows, "cost", "v", error="e")
+    picture = scatter(rows, "cost", "v", error="e")
     picture._repr_html_()
     texts = [t for t in picture.fig.axes[0].texts if t.get_text().startswith("method")]
     boxes = [Text.get_window_extent(t).extents for t in texts]  # without their leader lines
@@ -515,22 +530,22 @@ def test_labels_of_points_that_lie_close_are_moved_apart():
 
 
 def test_what_stands_above_the_blocks_is_drawn_above_them():
-    from ftkit.structure import anatomy, rows
-    from ftkit.testing import tiny
+    from ftkit.structure import anatomy, summary_rows
+    from ftkit.testing import tiny_model
 
     for family, above, last in (
         ("bert", "bert.pooler.dense", ["head"]),
         ("gpt", "transformer.ln_f", []),
     ):  # GPT's head is its embedding
-        cut = anatomy(tiny(family)[0])
-        found = rows(cut)
+        cut = anatomy(tiny_model(family)[0])
+        found = summary_rows(cut)
         assert [r["kind"] for r in found] == ["stem", *["block"] * len(cut.blocks), "rest", *last]
         rest = next(r for r in found if r["kind"] == "rest")
         assert rest["modules"] == [above] and rest["total"] == sum(
             p.numel() for p in cut.model.get_submodule(above).parameters()
         )
         assert sum(r["total"] for r in found) == sum(p.numel() for p in cut.model.parameters())
-    assert "rest" not in [r["kind"] for r in rows(anatomy(tiny("resnet")[0]))]
+    assert "rest" not in [r["kind"] for r in summary_rows(anatomy(tiny_model("resnet")[0]))]
 
 
 def fitted(folder=None, **options):

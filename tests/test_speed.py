@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 import ftkit as ft
 from ftkit.core import seed_everything
-from ftkit.data.batching import Batches, Rows, pack
-from ftkit.kernels import faster, release
-from ftkit.run import evaluate_rows
-from ftkit.testing import tiny
+from ftkit.data.batching import DataLoader, TokenDataset, pack
+from ftkit.kernels import cpu_kernels, trim_heap
+from ftkit.run import evaluate
+from ftkit.testing import tiny_model
 from ftkit.train import Learner
 
 
@@ -55,7 +55,7 @@ def language_model(kind):
 
 def texts(n=24):
     rng = np.random.default_rng(0)
-    return Rows([rng.integers(3, 97, size=rng.integers(3, 20)).tolist() for _ in range(n)])
+    return TokenDataset([rng.integers(3, 97, size=rng.integers(3, 20)).tolist() for _ in range(n)])
 
 
 def targets(ids, known):
@@ -91,7 +91,7 @@ def test_packed_rows_have_the_loss_and_the_gradients_of_unpacked_ones(kind, quic
     found = []
     for loss, data in ((unpacked_loss, rows), (packed_loss, packed)):
         model.zero_grad()
-        with faster("cpu" if quick else "meta"):
+        with cpu_kernels("cpu" if quick else "meta"):
             total, count = loss(model, data, np.arange(len(data)))
             total.backward()
         found.append((total.item(), count, [p.grad.clone() for p in model.parameters() if p.grad is not None]))
@@ -123,7 +123,7 @@ def trained(accumulate, **options):
         return unpacked_loss(l.model, rows, batch["index"].numpy())
 
     learner = Learner(
-        model, Batches(rows, collate, 8, accumulate), step, epochs=2, lr=1e-3, device="cpu", **options
+        model, DataLoader(rows, collate, 8, accumulate), step, epochs=2, lr=1e-3, device="cpu", **options
     ).fit()
     return torch.cat([p.detach().reshape(-1) for p in learner.model.parameters()])
 
@@ -139,7 +139,7 @@ def test_the_eight_bit_optimiser_trains_and_resumes(tmp_path):
         return torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 1))
 
     x = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
-    rows = Rows([[i] for i in range(64)], {"y": x[:, 0].numpy()})
+    rows = TokenDataset([[i] for i in range(64)], {"y": x[:, 0].numpy()})
 
     def learner(out=None, **options):
         seed_everything(1)
@@ -149,7 +149,7 @@ def test_the_eight_bit_optimiser_trains_and_resumes(tmp_path):
 
         return Learner(
             model(),
-            Batches(rows, lambda r, i: {"x": x[i], "y": r.column("y", i)}, 16),
+            DataLoader(rows, lambda r, i: {"x": x[i], "y": r.column("y", i)}, 16),
             step,
             epochs=4,
             lr=1e-2,
@@ -201,9 +201,12 @@ def test_lora_keeps_less_than_peft():
 
     def kept(light):
         model = t.BertForSequenceClassification(config)
-        with mock.patch("ftkit.methods.low_rank.lighten", (lambda m: 0) if not light else ft.methods.low_rank.lighten):
+        with mock.patch(
+            "ftkit.methods.low_rank.use_efficient_lora",
+            (lambda m: 0) if not light else ft.methods.low_rank.use_efficient_lora,
+        ):
             ft.LoRA(dropout=0.05).attach(model)
-        with faster("cpu" if light else "meta"):
+        with cpu_kernels("cpu" if light else "meta"):
             return stored(model.train(), batch)
 
     ours, theirs = kept(True), kept(False)
@@ -212,7 +215,7 @@ def test_lora_keeps_less_than_peft():
 
 def resident():
     gc.collect()
-    release()
+    trim_heap()
     return psutil.Process().memory_info().rss
 
 
@@ -220,8 +223,8 @@ def test_evaluation_does_not_grow_with_the_number_of_batches():
     model, task, rows = small_job()
 
     def peak(batches):
-        part = Rows([[5, 6, 7]] * (4 * batches), {"label": np.zeros(4 * batches, np.int64)})
-        evaluate_rows(model, task, part, batch_size=4)
+        part = TokenDataset([[5, 6, 7]] * (4 * batches), {"label": np.zeros(4 * batches, np.int64)})
+        evaluate(model, task, part, batch_size=4)
         return resident()
 
     peak(10)
@@ -233,9 +236,9 @@ def small_job():
 
     seed_everything(0)
     return (
-        tiny(num_labels=2)[0],
+        tiny_model(num_labels=2)[0],
         TextClassification(classes=["no", "yes"]),
-        Rows([[5, 6, 7, 8]] * 64, {"label": np.arange(64) % 2}),
+        TokenDataset([[5, 6, 7, 8]] * 64, {"label": np.arange(64) % 2}),
     )
 
 
@@ -246,7 +249,7 @@ def test_a_hundred_refits_leave_no_memory_behind():
         on = ft.LoRA(r=2).attach(model)
         Learner(
             model,
-            Batches(rows, task.collate, 32),
+            DataLoader(rows, task.collate, 32),
             lambda l, b: task.loss(task.forward(l.model, b), b),
             on.method,
             steps=2,
@@ -266,17 +269,17 @@ def test_jobs_that_are_compared_are_computed_in_one_way_and_none_pays_for_the_qu
     import time
 
     from ftkit import api
-    from ftkit.probe import Way
+    from ftkit.probe import ExecutionConfig
 
     asked, clock, pause = [], time.perf_counter, 1e6
     monkeypatch.setattr(time, "perf_counter", lambda: clock() + pause * len(asked))
 
     def slow(model, task, batch, precision, device, steps):
         asked.append(steps)  # which the clock takes for a million seconds
-        return Way("bf16" if len(asked) > 1 else "fp32", torch.get_num_threads())
+        return ExecutionConfig("bf16" if len(asked) > 1 else "fp32", torch.get_num_threads())
 
     monkeypatch.setattr(api, "probed", slow)
-    found = ft.compare("bert-mini", "reviews", ["bitfit", "head", "lora"], steps=2)
+    found = ft.compare("bert-mini", "reviews", ["bitfit", "linear_probe", "lora"], steps=2)
     assert asked == [1, 2], "the first run, which is thrown away, and the first that counts"
     assert [r["precision"] for r in found.runs] == ["bf16"] * 3
     alone = ft.finetune("bert-mini", "reviews", "bitfit", steps=2, valid=None)

@@ -14,8 +14,8 @@ from torch import nn
 
 import ftkit as ft
 from ftkit.core import METHODS, FtError
-from ftkit.structure import rows
-from ftkit.testing import reread, tiny
+from ftkit.structure import summary_rows
+from ftkit.testing import reload_quantized, tiny_model
 
 OPTIONS = {
     "boft": (("boft_block_size", 8),),
@@ -64,13 +64,13 @@ def one_step(method, model, batch):
 
 
 def test_adaloras_count_of_ranks_does_not_train():
-    model, batch = tiny()
+    model, batch = tiny_model()
     method = ft.AdaLoRA()
     on = method.attach(model, steps=10)
     counts = [p for n, p in model.named_parameters() if "ranknum" in n]
     assert len(counts) == len(on.handles[0].ranks()) and not any(p.requires_grad for p in counts)
     assert {n for n, p in model.named_parameters() if p.requires_grad} == set(on.parameters())
-    for r in rows(on.anatomy):
+    for r in summary_rows(on.anatomy):
         if r["kind"] == "block":
             assert 0 < r["trains"] <= r["added"], "no weight of the base is drawn as trained"
     assert one_step(method, model, batch) <= set(on.parameters())
@@ -78,22 +78,26 @@ def test_adaloras_count_of_ranks_does_not_train():
 
 @pytest.mark.parametrize("name", TUNERS)
 def test_a_tuner_leaves_nothing_trainable_that_the_method_does_not_train(name):
-    model, batch = tiny()
+    model, batch = tiny_model()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            on = ft.Peft(name, OPTIONS.get(name, ()), on="norm" if name == "ln_tuning" else "query,value").attach(model)
+            on = ft.Peft(
+                name, OPTIONS.get(name, ()), target_modules="norm" if name == "ln_tuning" else "query,value"
+            ).attach(model)
         except FtError as e:
             pytest.skip(f"this version of peft has no such tuner: {e}")
     assert {id(p) for p in model.parameters() if p.requires_grad} == {
         id(p) for p in on.parameters().values()
     }  # some are shared by layers
-    assert on.added() and sum(r["added"] for r in rows(on.anatomy)) >= sum(p.numel() for p in set(on.added().values()))
+    assert on.added() and sum(r["added"] for r in summary_rows(on.anatomy)) >= sum(
+        p.numel() for p in set(on.added().values())
+    )
     assert one_step(on.method, model, batch) <= set(on.parameters())
 
 
 def test_what_trained_before_trains_again_after_a_method_was_taken_off():
-    model, _ = tiny()
+    model, _ = tiny_model()
     flags = {n: p.requires_grad for n, p in model.named_parameters()}
     ft.AdaLoRA().attach(model, steps=10, keep="cpu")
     ft.AdaLoRA().detach(model)
@@ -118,7 +122,8 @@ CNNS = (
 ON_CNNS = [
     n
     for n in METHODS
-    if n not in ("qlora", "prompt", "prefix", "ptuning", "ptuning_v2", "mam", "unipelt", "hard_prompt", "peft")
+    if n
+    not in ("qlora", "prompt_tuning", "prefix_tuning", "ptuning", "ptuning_v2", "mam", "unipelt", "hard_prompt", "peft")
 ]
 
 
@@ -142,7 +147,7 @@ def test_after_a_plain_loop_a_delta_holds_all_that_moved(method, name, tmp_path)
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=3)
     fresh, x, y = copy.deepcopy(model), torch.randn(4, 3, 64, 64), torch.tensor([0, 1, 2, 0])
-    options = dict(look=1) if method == "sparse" else {}
+    options = dict(look=1) if method == "fish_mask" else {}
     try:
         on = ft.method(method, **options).attach(model, steps=8)
     except FtError as e:
@@ -188,20 +193,20 @@ def test_frozen_statistics_stay_still_and_move_again_after_detaching(kind):
         return {n: b.clone() for n, b in model.named_buffers()}
 
     before, hooks = still(), {n: len(m._forward_pre_hooks) for n, m in model.named_modules()}
-    ft.Head().attach(model)
+    ft.LinearProbe().attach(model)
     model.train()(x)
     assert before and all(torch.equal(b, before[n]) for n, b in still().items())
     assert list(model.state_dict()) == list(Small(KEEPING[kind]).state_dict()) and hooks == {
         n: len(m._forward_pre_hooks) for n, m in model.named_modules()
     }
-    ft.Head().detach(model)
+    ft.LinearProbe().detach(model)
     model.train()(x)
     assert any(not torch.equal(b, before[n]) for n, b in still().items()), "they have to move again"
 
 
 def test_a_model_with_still_statistics_can_be_copied_and_pickled():
     model, x = Small(KEEPING["batch norm"]), torch.randn(5, 4, 6, 6)
-    on = ft.NormTuning().attach(model)
+    on = ft.LNTuning().attach(model)
     file = io.BytesIO()
     torch.save(model, file)
     file.seek(0)
@@ -209,7 +214,7 @@ def test_a_model_with_still_statistics_can_be_copied_and_pickled():
         twin.train()(x)
         assert twin.layers[0][1].train() is twin.layers[0][1] and not twin.layers[0][1].training
         assert torch.equal(twin.layers[0][1].running_mean, torch.zeros(4))
-    assert ft.Full().attach(copy.deepcopy(tiny("resnet")[0]))
+    assert ft.Full().attach(copy.deepcopy(tiny_model("resnet")[0]))
     on.method.merge(model)
     assert model.train().layers[0][1].training, "what is merged is a plain model"
 
@@ -217,9 +222,9 @@ def test_a_model_with_still_statistics_can_be_copied_and_pickled():
 def test_statistics_move_with_a_method_that_trains_them():
     for method, moves in (
         (ft.Full(), True),
-        (ft.NormTuning(train_bn=True), True),
-        (ft.NormTuning(), False),
-        (ft.Freeze(top=1), False),
+        (ft.LNTuning(train_bn=True), True),
+        (ft.LNTuning(), False),
+        (ft.Freeze(num_trainable_blocks=1), False),
     ):
         model = Small(KEEPING["batch norm"])
         method.attach(model)
@@ -269,7 +274,7 @@ def test_a_head_is_not_kept_in_four_bits(name, way, tmp_path):
     model = kind(kind.config_class(**options))
     method = ft.QLoRA(r=2)
     if way == "as the kit reads":
-        again = reread(model, method.loading())
+        again = reload_quantized(model, method.loading())
     else:
         model.save_pretrained(tmp_path)
         again = kind.from_pretrained(tmp_path, dtype=torch.float32, **method.loading())
@@ -282,10 +287,10 @@ def test_a_head_is_not_kept_in_four_bits(name, way, tmp_path):
 
 def test_a_head_in_four_bits_is_refused(tmp_path):
     pytest.importorskip("bitsandbytes")
-    tiny()[0].save_pretrained(tmp_path)
+    tiny_model()[0].save_pretrained(tmp_path)
     options = ft.QLoRA().loading()
     options["quantization_config"].llm_int8_skip_modules = ["nothing"]
     model = transformers.BertForSequenceClassification.from_pretrained(tmp_path, dtype=torch.float32, **options)
-    for method in (ft.QLoRA(r=2), ft.LoRA(r=2), ft.Full(), ft.Head()):
+    for method in (ft.QLoRA(r=2), ft.LoRA(r=2), ft.Full(), ft.LinearProbe()):
         with pytest.raises(FtError, match="4 bits"):
             method.attach(model)

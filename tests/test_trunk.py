@@ -12,27 +12,27 @@ import transformers as hf
 from torch.nn import functional as F
 
 import ftkit as ft
-from ftkit.data.batching import Batches, Rows
-from ftkit.kernels import faster
+from ftkit.data.batching import DataLoader, TokenDataset
+from ftkit.kernels import cpu_kernels
 from ftkit.methods.core import set_modes
 from ftkit.store import cache
 from ftkit.train import Learner
 from ftkit.trunk import (
-    CANONICAL,
-    Cached,
-    NoTrunk,
-    answers,
+    FILL_BATCH_SIZE,
+    CachedTask,
+    NotCacheable,
+    cache_key,
     cached,
     call_order,
     canonical_order,
-    find_trunk,
+    code_key,
+    find_frozen_prefix,
     find_units,
-    first_trained,
+    first_trainable,
     frozen_tensors,
-    key_of,
-    prove,
+    outputs_and_grads,
     replaced,
-    source,
+    verify_equivalence,
 )
 
 
@@ -83,7 +83,7 @@ class PictureRows:
 def text_rows(n=40, seed=0, last=None):
     rng = np.random.default_rng(seed)
     rows = [rng.integers(3, 60, k).tolist() + ([last] if last else []) for k in rng.integers(3, 12, n)]
-    return Rows(rows, {"label": rng.integers(0, 3, n)})
+    return TokenDataset(rows, {"label": rng.integers(0, 3, n)})
 
 
 small = dict(
@@ -182,7 +182,7 @@ def trained(name, method, cache_it, shuffle=True, batch_size=8, epochs=2):
     if cache_it:
         task = cached(task, model, [(rows, torch.no_grad, "fp32")], insist=True)
     torch.manual_seed(1)
-    batches = Batches(rows, task.collate, batch_size, shuffle=shuffle)
+    batches = DataLoader(rows, task.collate, batch_size, shuffle=shuffle)
 
     def step(learner, batch):
         return task.loss(task.forward(learner.model, batch), batch)
@@ -192,14 +192,16 @@ def trained(name, method, cache_it, shuffle=True, batch_size=8, epochs=2):
 
 
 @pytest.mark.sweep("name", "method")
-@pytest.mark.parametrize("method", [ft.Head(), ft.Freeze(top=1), ft.Freeze(top=2)], ids=repr)
+@pytest.mark.parametrize(
+    "method", [ft.LinearProbe(), ft.Freeze(num_trainable_blocks=1), ft.Freeze(num_trainable_blocks=2)], ids=repr
+)
 @pytest.mark.parametrize("name", ALL)
 def test_cached_training_ends_where_training_does(name, method):
     cache().clear()
     whole, _ = trained(name, method, False)
     fresh, task = trained(name, method, True)
     reused, _ = trained(name, method, True)
-    assert isinstance(task, Cached) and len(cache().table) == 1
+    assert isinstance(task, CachedTask) and len(cache().table) == 1
     for n, w in whole.items():
         assert torch.equal(fresh[n], reused[n]), n
         if not NOISE.search(n):
@@ -209,16 +211,16 @@ def test_cached_training_ends_where_training_does(name, method):
 @pytest.mark.sweep(least=4)
 @pytest.mark.parametrize("name", ALL)
 def test_on_canonical_batches_the_weights_are_equal_bit_for_bit(name):
-    ends = [trained(name, ft.Freeze(top=1), c, shuffle=False, batch_size=64)[0] for c in (False, True)]
+    ends = [trained(name, ft.Freeze(num_trainable_blocks=1), c, shuffle=False, batch_size=64)[0] for c in (False, True)]
     assert all(torch.equal(w, ends[1][n]) for n, w in ends[0].items())
 
 
 def test_lora_in_the_upper_blocks():
-    whole, cache_it = (trained("bert", ft.LoRA(r=2, blocks=(3,)), c)[0] for c in (False, True))
+    whole, cache_it = (trained("bert", ft.LoRA(r=2, layers=(3,)), c)[0] for c in (False, True))
     assert all(torch.allclose(w, cache_it[n], rtol=1e-5, atol=1e-6) for n, w in whole.items())
 
 
-def attached_setting(method=ft.Freeze(top=1), name="bert"):
+def attached_setting(method=ft.Freeze(num_trainable_blocks=1), name="bert"):
     "A tiny BERT with a method on it, a task, rows, what trains, and one forward pass."
     model, task, rows = setting(name)
     params = list(method.attach(model).parameters().values())
@@ -227,7 +229,7 @@ def attached_setting(method=ft.Freeze(top=1), name="bert"):
 
 
 def test_the_proof_refuses_what_is_a_little_off():
-    class Lying(Cached):
+    class Lying(CachedTask):
         def collate(self, rows, index):
             batch = super().collate(rows, index)
             return batch | ({"trunk": {k: v + 0.01 for k, v in batch["trunk"].items()}} if "trunk" in batch else {})
@@ -236,20 +238,22 @@ def test_the_proof_refuses_what_is_a_little_off():
     batch = task.collate(rows, [0, 1, 2])
     assert all(
         torch.equal(a, b)
-        for a, b in zip(answers(task, model, params, batch), answers(task, model, params, batch), strict=True)
+        for a, b in zip(
+            outputs_and_grads(task, model, params, batch), outputs_and_grads(task, model, params, batch), strict=True
+        )
     )
     set_modes(model)
-    trunk = find_trunk(model, task, rows)
-    prove(Cached(task, trunk), rows)
-    with pytest.raises(NoTrunk, match="differ"):
-        prove(Lying(task, trunk), rows)
+    trunk = find_frozen_prefix(model, task, rows)
+    verify_equivalence(CachedTask(task, trunk), rows)
+    with pytest.raises(NotCacheable, match="differ"):
+        verify_equivalence(Lying(task, trunk), rows)
 
 
 def test_units_are_done_where_training_begins():
     model, _, _, params, run = attached_setting()
     units, stop = find_units(model, params, run)
     log = call_order(model, run)
-    at = first_trained(log, model, {id(p) for p in params})
+    at = first_trainable(log, model, {id(p) for p in params})
     assert (
         log[at] == (stop, True)
         and {(u, False) for u in units} <= set(log[:at])
@@ -270,9 +274,9 @@ def test_a_replaced_forward_is_put_back_after_an_error():
 
 def test_the_key_covers_what_lies_below_and_no_more():
     model, task, rows, _, _ = attached_setting()
-    names = [n for n, _ in frozen_tensors(find_trunk(model, task, rows))]
+    names = [n for n, _ in frozen_tensors(find_frozen_prefix(model, task, rows))]
     assert any("layer.2." in n for n in names) and not any("layer.3." in n or "classifier" in n for n in names)
-    assert source(Texts.forward).lstrip().startswith("def forward") and len(source(type(model))) == 64
+    assert code_key(Texts.forward).lstrip().startswith("def forward") and len(code_key(type(model))) == 64
 
 
 def test_where_everything_trains_the_task_stays_as_it_is():
@@ -288,9 +292,9 @@ def test_with_dropout_on_t5_keeps_its_encoder():
         T5Texts(),
         text_rows(last=1),
     )
-    ft.Freeze(top=1).attach(model)
+    ft.Freeze(num_trainable_blocks=1).attach(model)
     set_modes(model)
-    trunk = find_trunk(model, task, rows)
+    trunk = find_frozen_prefix(model, task, rows)
     assert trunk.blocks() == 3 and all("encoder" in u for u in trunk.units if ".block." in u)
     assert cached(task, model, [(rows, nullcontext, "fp32")], insist=True).stores
 
@@ -298,15 +302,15 @@ def test_with_dropout_on_t5_keeps_its_encoder():
 @pytest.mark.parametrize("name", ["bert", "timm resnet", "gpt2"])
 def test_what_is_kept_in_16_bits_is_what_autocast_computes(name):
     def outputs(way):
-        model, task, rows, _, _ = attached_setting(ft.Freeze(top=1), name)
+        model, task, rows, _, _ = attached_setting(ft.Freeze(num_trainable_blocks=1), name)
 
         def context():
             return torch.autocast("cpu", torch.bfloat16)
 
         if way:
             task = cached(task, model, [(rows, context, "bf16")], insist=True)
-        index = canonical_order(rows)[:CANONICAL]
-        with faster("cpu"), context(), torch.no_grad():
+        index = canonical_order(rows)[:FILL_BATCH_SIZE]
+        with cpu_kernels("cpu"), context(), torch.no_grad():
             return task.forward(model.eval(), task.collate(rows, index))
 
     plain, kept = outputs(False), outputs(True)
@@ -315,16 +319,19 @@ def test_what_is_kept_in_16_bits_is_what_autocast_computes(name):
 
 def test_t5s_position_bias_crosses():
     model, task, rows = setting("t5")
-    ft.Freeze(top=2).attach(model)
+    ft.Freeze(num_trainable_blocks=2).attach(model)
     set_modes(model)
-    shapes = [s[0] for s in (find_trunk(model, task, rows).shapes[k] for k in find_trunk(model, task, rows).across)]
+    shapes = [
+        s[0]
+        for s in (find_frozen_prefix(model, task, rows).shapes[k] for k in find_frozen_prefix(model, task, rows).across)
+    ]
     assert (-1, -2, 32) in shapes and any(s.count(-2) == 2 for s in shapes)
 
 
 # ---------------------------------------------------------------- never stale: a change of any kind is another entry
 
 
-def entry(name="bert", method=ft.Freeze(top=1), change=None, precision="fp32"):
+def entry(name="bert", method=ft.Freeze(num_trainable_blocks=1), change=None, precision="fp32"):
     "The key of an entry, after a change to the model, the task or the rows."
     model, task, rows = setting(name)
     if change:
@@ -334,7 +341,7 @@ def entry(name="bert", method=ft.Freeze(top=1), change=None, precision="fp32"):
         )
     method.attach(model)
     set_modes(model)
-    return key_of(find_trunk(model, task, rows), task, rows, precision)
+    return cache_key(find_frozen_prefix(model, task, rows), task, rows, precision)
 
 
 def weight(name, move):
@@ -367,7 +374,7 @@ def edited(move):
 
     def change(model, task, rows):
         move(rows)
-        return None, None, Rows(flat=rows.flat, offsets=rows.offsets, columns=rows.columns, pad=rows.pad)
+        return None, None, TokenDataset(flat=rows.flat, offsets=rows.offsets, columns=rows.columns, pad=rows.pad)
 
     return change
 
@@ -418,7 +425,7 @@ CHANGES = {
     "the task's collate": lambda model, task, rows: (None, OtherCollate(), None),
 }
 OTHERWISE = {
-    "blocks trained": dict(method=ft.Freeze(top=2)),
+    "blocks trained": dict(method=ft.Freeze(num_trainable_blocks=2)),
     "precision": dict(precision="bf16"),
     "dtype": dict(change=lambda model, task, rows: (model.double(), None, None)),
 }
@@ -447,13 +454,13 @@ def test_pictures_that_nobody_reads_again_are_not_made_into_decimals_again(monke
 
     torch.manual_seed(0)
     model, r = timm.create_model("resnet18", num_classes=3), np.random.default_rng(0)
-    rows = pictures.PictureRows(
+    rows = pictures.ImageDataset(
         torch.from_numpy(r.integers(0, 255, (20, 3, 64, 64), dtype=np.uint8)), {"label": r.integers(0, 3, 20)}
     )
-    ft.Head().attach(model)
+    ft.LinearProbe().attach(model)
     set_modes(model)
     task = Decimals()
     found = cached(task, model, [(rows, nullcontext, "fp32")], insist=True)
     whole = task.forward(model.eval(), task.collate(rows, [3, 1, 7]))
-    monkeypatch.setattr(pictures.PictureRows, "pixels", lambda *a: pytest.fail("made again"))
+    monkeypatch.setattr(pictures.ImageDataset, "pixels", lambda *a: pytest.fail("made again"))
     assert torch.allclose(found.forward(model, found.collate(rows, [3, 1, 7])), whole, rtol=1e-4, atol=1e-5)

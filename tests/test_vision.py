@@ -13,7 +13,7 @@ from PIL import Image
 
 import ftkit as ft
 from ftkit.core import FtError
-from ftkit.data.scenes import SHAPES, paint, shapes
+from ftkit.data.scenes import SHAPES, render_scene, shapes
 
 pytestmark = pytest.mark.usefixtures("one_way")
 ASK = dict(task="image-classification", progress=False)
@@ -111,17 +111,19 @@ def test_broken_files_end_no_epoch(folder, capsys):
     (folder / "star" / "cut.png").write_bytes(whole[: len(whole) // 2])
     (folder / "star" / "text.jpg").write_text("not a picture at all")
     Image.new("RGB", (1, 1)).save(folder / "ring" / "dot.png")
-    Image.fromarray(paint(32, ["ring"], np.random.default_rng(1))[0][..., 0].astype(np.uint16) * 257).save(
+    Image.fromarray(render_scene(32, ["ring"], np.random.default_rng(1))[0][..., 0].astype(np.uint16) * 257).save(
         folder / "ring" / "deep.png"
     )
-    Image.fromarray(paint(32, ["ring"], np.random.default_rng(2))[0]).convert("CMYK").save(
+    Image.fromarray(render_scene(32, ["ring"], np.random.default_rng(2))[0]).convert("CMYK").save(
         folder / "ring" / "print.jpg"
     )
-    Image.fromarray(paint(32, ["ring"], np.random.default_rng(3))[0]).convert("P").save(folder / "ring" / "palette.gif")
+    Image.fromarray(render_scene(32, ["ring"], np.random.default_rng(3))[0]).convert("P").save(
+        folder / "ring" / "palette.gif"
+    )
     (folder / "ring" / "really_png.jpg").write_bytes(whole)
     with pytest.raises(FtError, match="3 of 55 images cannot be read"):
-        ft.finetune("resnet-mini", folder, "head", pretrained=False, steps=1, **ASK)
-    run = ft.finetune("resnet-mini", folder, "head", pretrained=False, epochs=1, clean=True, **ASK)
+        ft.finetune("resnet-mini", folder, "linear_probe", pretrained=False, steps=1, **ASK)
+    run = ft.finetune("resnet-mini", folder, "linear_probe", pretrained=False, epochs=1, clean=True, **ASK)
     said = capsys.readouterr().out
     assert all(
         n in said for n in ("cut.png", "text.jpg", "dot.png", "scaled to eight bits", "CMYK", "palette")
@@ -132,11 +134,12 @@ def test_several_labels_in_lists_and_in_texts():
     r, rows = np.random.default_rng(0), []
     for i in range(24):
         kinds = r.permutation(3)[: r.integers(0, 3)]
-        rows.append((paint(32, [SHAPES[k] for k in kinds], r)[0], [SHAPES[k] for k in kinds]))
+        rows.append((render_scene(32, [SHAPES[k] for k in kinds], r)[0], [SHAPES[k] for k in kinds]))
     lists = {"image": [p for p, _ in rows], "labels": [k for _, k in rows]}
     texts = lists | {"labels": ["|".join(k) for _, k in rows]}
     runs = [
-        ft.finetune("resnet-mini", d, "head", pretrained=False, problem="multi", steps=2, **ASK) for d in (lists, texts)
+        ft.finetune("resnet-mini", d, "linear_probe", pretrained=False, problem="multi", steps=2, **ASK)
+        for d in (lists, texts)
     ]
     assert runs[0].task.classes == runs[1].task.classes == sorted(SHAPES[:3]) and runs[0].metrics == runs[1].metrics
     said = runs[0].predict([rows[0][0]])
@@ -157,14 +160,16 @@ def test_probabilities_at_a_threshold():
 
 def test_augmentation_changes_training_only(folder, capsys):
     plain, changed = (
-        ft.finetune("resnet-mini", folder, "head", pretrained=False, steps=3, batch_size=8, lr=0.0, **ASK, **o)
+        ft.finetune("resnet-mini", folder, "linear_probe", pretrained=False, steps=3, batch_size=8, lr=0.0, **ASK, **o)
         for o in ({}, {"augment": "standard+mixup"})
     )
     assert plain.metrics == changed.metrics  # nothing learned at a rate of zero, and validation is not augmented
     said = capsys.readouterr().out
     assert said.count("cached features") <= 1
     with pytest.raises(FtError, match="cannot be cached"):
-        ft.finetune("resnet-mini", folder, "head", pretrained=False, steps=2, augment="light", cache=True, **ASK)
+        ft.finetune(
+            "resnet-mini", folder, "linear_probe", pretrained=False, steps=2, augment="light", cache=True, **ASK
+        )
 
 
 def test_phases_start_at_their_boundary(folder):
@@ -325,7 +330,7 @@ def test_boxes_of_rows():
     rows = scenes(6, seed=2).to_list()
     rows[3]["labels"] = rows[3]["labels"] + [0]
     with pytest.raises(FtError, match="Row 3 has .* boxes and"):
-        ft.finetune("resnet-mini", rows, "head", task="object-detection", valid=None, steps=1, progress=False)
+        ft.finetune("resnet-mini", rows, "linear_probe", task="object-detection", valid=None, steps=1, progress=False)
     with pytest.raises(FtError, match="one scale only"):
         ft.load("vit-mini", task="object-detection", num_labels=2)
 
@@ -348,13 +353,15 @@ def test_contrast_tunes_what_its_method_says(kind):
 
 def refused(said, **o):
     with pytest.raises(FtError, match=said):
-        ft.finetune("vit-mini", **{**dict(data=shapes(32, 32), method="head", steps=2, batch_size=8), **ASK, **o})
+        ft.finetune(
+            "vit-mini", **{**dict(data=shapes(32, 32), method="linear_probe", steps=2, batch_size=8), **ASK, **o}
+        )
 
 
 def test_pictures_in_memory_are_read_as_files_are(tmp_path):
     import io
 
-    from ftkit.data.pictures import opened, stored
+    from ftkit.data.pictures import open_image, to_image_record
 
     exif, into = Image.Exif(), io.BytesIO()
     exif[0x0112] = 6
@@ -371,10 +378,10 @@ def test_pictures_in_memory_are_read_as_files_are(tmp_path):
         Image.new("RGBX", (9, 9)),
         Image.new("I", (9, 9)),
     ):
-        assert np.array_equal(opened(stored(value))[0], opened(value)[0])
+        assert np.array_equal(open_image(to_image_record(value))[0], open_image(value)[0])
     assert (
-        opened(stored(Image.open(io.BytesIO(into.getvalue()))))[0].size == (20, 40)
-        and np.asarray(opened(whole)[0]).max() == whole.max()
+        open_image(to_image_record(Image.open(io.BytesIO(into.getvalue()))))[0].size == (20, 40)
+        and np.asarray(open_image(whole)[0]).max() == whole.max()
     )
     for wrong in (
         Image.open(io.BytesIO(into.getvalue()[:-9])),
@@ -384,8 +391,8 @@ def test_pictures_in_memory_are_read_as_files_are(tmp_path):
         Image.new("RGB", (1, 1)),
     ):
         with pytest.raises(FtError):
-            stored(wrong)
-    assert "nearly black" in opened(Image.fromarray((whole * 40).astype(np.uint16)))[1][0]
+            to_image_record(wrong)
+    assert "nearly black" in open_image(Image.fromarray((whole * 40).astype(np.uint16)))[1][0]
 
 
 def test_paths_in_tables(folder):
@@ -399,7 +406,7 @@ def test_paths_in_tables(folder):
         pd.DataFrame({"image": files, "label": names}),
         Dataset.from_dict({"image": list(map(str, files)), "label": names}),
     )
-    scores = [ft.finetune("vit-mini", t, "head", steps=2, batch_size=8, **ASK).metrics for t in tables]
+    scores = [ft.finetune("vit-mini", t, "linear_probe", steps=2, batch_size=8, **ASK).metrics for t in tables]
     assert scores[0] == scores[1] == scores[2]
     gap = Dataset.from_list(
         [
@@ -408,14 +415,16 @@ def test_paths_in_tables(folder):
         ]
     )
     refused("row 0 is missing", data=gap)
-    assert ft.finetune("vit-mini", gap, "head", steps=1, batch_size=8, clean=True, **ASK).spec["rows"] < len(files)
+    assert ft.finetune("vit-mini", gap, "linear_probe", steps=1, batch_size=8, clean=True, **ASK).spec["rows"] < len(
+        files
+    )
 
 
 def test_what_is_random_is_never_kept(tmp_path, monkeypatch):
     from torchvision.transforms import v2
 
     monkeypatch.setenv("FTKIT_HOME", str(tmp_path))
-    data, ask = shapes(64, 32), dict(method="head", epochs=3, batch_size=8, seed=0, **ASK)
+    data, ask = shapes(64, 32), dict(method="linear_probe", epochs=3, batch_size=8, seed=0, **ASK)
     plain = ft.finetune("vit-mini", data, cache=False, **ask).metrics["loss"]
     for seed in range(4):
         ft.finetune("vit-mini", data, augment=v2.RandomHorizontalFlip(p=0.02), **{**ask, "seed": seed})
@@ -429,7 +438,15 @@ def test_transforms_of_torchvision(tmp_path):
     floats = v2.Compose([v2.ToDtype(torch.float32, scale=True)])
     told = [
         ft.finetune(
-            "vit-mini", shapes(32, 32), "head", augment=a, cache=False, steps=2, batch_size=8, precision="fp32", **ASK
+            "vit-mini",
+            shapes(32, 32),
+            "linear_probe",
+            augment=a,
+            cache=False,
+            steps=2,
+            batch_size=8,
+            precision="fp32",
+            **ASK,
         ).metrics["loss"]
         for a in (floats, None)
     ]
@@ -452,26 +469,26 @@ def test_options_that_mean_nothing_are_refused_before_training():
     refused("ones and zeros", data=rows, problem="multi")
     for wrong in (dict(seeds=0), dict(valid=None), dict(out="x")):
         with pytest.raises(FtError):
-            ft.compare("vit-mini", shapes(32, 32), **{**dict(methods=["head"]), **ASK, **wrong})
+            ft.compare("vit-mini", shapes(32, 32), **{**dict(methods=["linear_probe"]), **ASK, **wrong})
     for wrong in (dict(lr=1e-3), dict(optimizer="adafactor"), dict(labell="x")):
         with pytest.raises(FtError):
-            ft.estimate("vit-mini", shapes(32, 32), "head", task="image-classification", **wrong)
+            ft.estimate("vit-mini", shapes(32, 32), "linear_probe", task="image-classification", **wrong)
 
 
 def test_answers_and_predictions_agree_at_a_threshold():
-    from ftkit.data.chests import chests
-    from ftkit.evaluation import answers, confusion
+    from ftkit.data.chests import chest_xray
+    from ftkit.evaluation import confusion, predictions
 
-    test = chests(100, seed=5)
-    run = ft.finetune("vit-mini", chests(200), "head", threshold=0.7, epochs=2, valid=test, **ASK)
-    found = answers(run, test)
+    test = chest_xray(100, seed=5)
+    run = ft.finetune("vit-mini", chest_xray(200), "linear_probe", threshold=0.7, epochs=2, valid=test, **ASK)
+    found = predictions(run, test)
     assert [found.classes[i] for i in found.said] == list(run.predict(test).label) and abs(
         found.right.mean() - run.metrics["accuracy"]
     ) < 1e-6
     counts = confusion(found)[0]
     assert abs(counts[1, 1] / counts[1].sum() - run.metrics["sensitivity"]) < 1e-6
     with pytest.raises(FtError, match="parts train, test"):
-        answers(run, {"train": test[:4], "test": test[:4]})
+        predictions(run, {"train": test[:4], "test": test[:4]})
 
 
 def test_a_pipeline_of_several_labels_gives_what_predict_gives(folder):
@@ -479,7 +496,7 @@ def test_a_pipeline_of_several_labels_gives_what_predict_gives(folder):
     run = ft.finetune(
         "vit-mini",
         {"image": files, "labels": [["a", "b"] if i % 2 else ["a"] if i % 3 else ["b"] for i in range(len(files))]},
-        "head",
+        "linear_probe",
         problem="multi",
         steps=2,
         batch_size=8,
@@ -490,24 +507,24 @@ def test_a_pipeline_of_several_labels_gives_what_predict_gives(folder):
 
 
 def test_maps_lie_where_the_patches_lie():
-    from ftkit.saliency import as_maps, grad_cam, rollout
+    from ftkit.saliency import grad_cam, rollout, to_feature_maps
 
     picture = shapes(1, 32)[0]["image"]
-    run = ft.finetune("vit-mini", shapes(32, 32), "visual_prompt", steps=2, batch_size=8, **ASK)
+    run = ft.finetune("vit-mini", shapes(32, 32), "vpt", steps=2, batch_size=8, **ASK)
     assert grad_cam(run, picture).max() == rollout(run, picture).max() == 1
     with pytest.raises(FtError, match="earlier block"):
         grad_cam(run, picture, block=-1)
     windows = ft.finetune(
         "swin_tiny_patch4_window7_224",
         shapes(8, 32),
-        "head",
+        "linear_probe",
         pretrained=False,
         steps=1,
         batch_size=4,
         valid=None,
         **ASK,
     )
-    assert as_maps(torch.zeros(1, 7, 7, 768), windows.model).shape == (1, 768, 7, 7) and grad_cam(
+    assert to_feature_maps(torch.zeros(1, 7, 7, 768), windows.model).shape == (1, 768, 7, 7) and grad_cam(
         windows, picture
     ).shape == (224, 224)
     with pytest.raises(FtError, match="attends to all"):

@@ -9,14 +9,14 @@ from tools import pages, warm
 
 FIT = """
 import torch, ftkit as ft
-from ftkit.testing import tiny, two_steps
+from ftkit.testing import tiny_model, train_steps
 torch.set_num_threads(2)
 wide = torch.randn(800, 800, requires_grad=True)
 (wide @ wide).square().sum().backward()
-model, batch = tiny()
+model, batch = tiny_model()
 method = ft.LoRA()
 method.attach(model)
-two_steps(method, model, batch)
+train_steps(method, model, batch)
 print(torch.get_num_threads(), bool(wide.grad.isfinite().all()))
 """
 

@@ -44,9 +44,9 @@ def warm_up():
     Nothing is computed here: a fork of a process with running compute threads would hang.
     """
     sys.path.insert(0, str(ROOT))
-    from ftkit.core import library
+    from ftkit.core import import_library
 
-    library("peft")  # as ftkit imports it: without bitsandbytes
+    import_library("peft")  # as ftkit imports it: without bitsandbytes
     for name in HEAVY.split():
         try:
             import_module(name)

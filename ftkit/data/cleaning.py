@@ -4,25 +4,25 @@
 
 # %% auto #0
 __all__ = [
-    "tidy",
-    "normal",
+    "normalize_text",
+    "comparison_key",
     "label_name",
     "label_names",
-    "some",
-    "pairs",
+    "format_rows",
+    "format_pairs",
     "label_ids",
     "as_texts",
     "empty_rows",
     "validate",
     "clean",
-    "contents",
+    "content_keys",
     "deduplicate",
     "check_classes",
     "warn_of_few",
-    "divider",
+    "find_divider",
     "label_lists",
     "label_sets",
-    "check_sets",
+    "check_multilabel",
     "unknown_rate",
     "check_unknown",
 ]
@@ -37,24 +37,24 @@ from collections import Counter
 
 from datasets import ClassLabel, Dataset
 
-from ..core import FtError, say
-from .pictures import KEY
-from .sources import ROW, as_text, check_lengths
+from ..core import FtError, log_info
+from .pictures import HASH_COLUMN
+from .sources import ROW_NUMBER_COLUMN, as_text, check_lengths
 
 
 # %% ../../nbs/data/20_cleaning.ipynb #96e7e014
-def tidy(
+def normalize_text(
     text: str,
 ) -> str:
     "Normalise a text: composed characters (NFC), single spaces, no invisible characters."
     return " ".join(unicodedata.normalize("NFC", text.translate({0: None, 0x200B: None, 0xFEFF: None})).split())
 
 
-def normal(
+def comparison_key(
     text: str,
 ) -> str:
     "The form in which two texts are compared: tidy and case-folded."
-    return tidy(text).casefold()
+    return normalize_text(text).casefold()
 
 
 # %% ../../nbs/data/20_cleaning.ipynb #a7d9b539
@@ -71,7 +71,7 @@ def label_name(
         return feature.names[value] if 0 <= value < feature.num_classes else ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return tidy(str(value))
+    return normalize_text(str(value))
 
 
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
@@ -103,7 +103,7 @@ def label_names(
 
 
 # %% ../../nbs/data/20_cleaning.ipynb #75dc8fce
-def some(
+def format_rows(
     rows,  # row numbers
     most: int = 5,  # how many to list
 ) -> str:
@@ -114,7 +114,7 @@ def some(
     )
 
 
-def pairs(
+def format_pairs(
     rows,  # pairs of row numbers
     most: int = 5,  # how many to list
 ) -> str:
@@ -131,10 +131,10 @@ def label_ids(
 ) -> list[int]:
     "The class index of each row. Raises `FtError` with the rows whose label is not among the classes."
     at, names = {c: i for i, c in enumerate(classes)}, _labels(ds, label)
-    if strange := [(n, r) for n, r in zip(names, ds[ROW][:]) if n not in at]:
+    if strange := [(n, r) for n, r in zip(names, ds[ROW_NUMBER_COLUMN][:]) if n not in at]:
         kinds = ", ".join(repr(n) for n in dict(strange))
         raise FtError(
-            f"The label {kinds} ({some(r for _, r in strange)}) does not occur in training, which has"
+            f"The label {kinds} ({format_rows(r for _, r in strange)}) does not occur in training, which has"
             f" {', '.join(map(repr, classes[:20]))}; correct or remove these rows."
         )
     return [at[n] for n in names]
@@ -157,7 +157,7 @@ def as_texts(
         gaps = any(v is None or v != v for v in values)  # missing values turn integers into floats
         texts = [as_text(v) if gaps or not isinstance(v, float) else str(v) for v in values]
         ds = ds.remove_columns(column).add_column(column, texts)
-        say(f"{name}: column {column!r} contains {re.sub('[0-9].*', '', kind)} values, which are read as text")
+        log_info(f"{name}: column {column!r} contains {re.sub('[0-9].*', '', kind)} values, which are read as text")
     return ds
 
 
@@ -167,7 +167,7 @@ def empty_rows(
     columns: dict,  # role -> column
 ) -> dict:  # role -> row numbers
     "Rows whose text, target or label is empty. Raises `FtError` if a text is not a string."
-    empty, numbers = {}, ds[ROW][:]
+    empty, numbers = {}, ds[ROW_NUMBER_COLUMN][:]
     for role, column in columns.items():
         if role in ("image", "labels", "boxes"):
             continue  # images are checked by `pictures.checked`, and a list of labels may be empty
@@ -180,7 +180,7 @@ def empty_rows(
                 f"Column {column!r} contains {type(odd[0]).__name__} values, not text (row {odd[1]}:"
                 f" {str(odd[0])[:30]}); set the {role} column with {role}=…."
             )
-        empty[role] = [r for t, r in zip(values, numbers) if not isinstance(t, str) or not tidy(t)]
+        empty[role] = [r for t, r in zip(values, numbers) if not isinstance(t, str) or not normalize_text(t)]
     return empty
 
 
@@ -193,7 +193,9 @@ def validate(
     "Check for empty rows. Raises `FtError` with their count and rows unless `clean`."
     empty = empty_rows(ds, columns)
     if any(empty.values()) and not clean:
-        found = " and ".join(f"{len(rows)} with empty {role} ({some(rows)})" for role, rows in empty.items() if rows)
+        found = " and ".join(
+            f"{len(rows)} with empty {role} ({format_rows(rows)})" for role, rows in empty.items() if rows
+        )
         raise FtError(f"{name}: of {len(ds)} rows, {found}; fill them in, or drop them with clean=True.")
     return empty
 
@@ -207,29 +209,29 @@ def clean(
     "Normalise every text and drop rows with an empty column. Raises `FtError` if no row is left."
     empty, text = validate(ds, columns, clean=True), columns.get("text")
     gone = {r for rows in empty.values() for r in rows}
-    dropped = [r for r in ds[ROW] if r in gone]
-    kept = ds.select([i for i, r in enumerate(ds[ROW]) if r not in gone]) if gone else ds
+    dropped = [r for r in ds[ROW_NUMBER_COLUMN] if r in gone]
+    kept = ds.select([i for i, r in enumerate(ds[ROW_NUMBER_COLUMN]) if r not in gone]) if gone else ds
     if not len(kept):
         raise FtError(f"Every one of the {len(ds)} rows in {name} has an empty {' or '.join(columns)}.")
     before = list(kept[text]) if text else []
-    after = [tidy(t) for t in before]
+    after = [normalize_text(t) for t in before]
     changed = sum(a != b for a, b in zip(after, before))
     if changed:
         kept = Dataset.from_dict(
             {c: after if c == text else kept[c] for c in kept.column_names}, features=kept.features
         )
     if dropped:
-        say(f"{name}: {len(dropped)} with empty {' or '.join(columns)} dropped ({some(dropped)})")
+        log_info(f"{name}: {len(dropped)} with empty {' or '.join(columns)} dropped ({format_rows(dropped)})")
     return kept, dict(dropped=dropped, changed=changed)
 
 
 # %% ../../nbs/data/20_cleaning.ipynb #7ed9ad29
-def contents(
+def content_keys(
     ds: Dataset,
     column: str,  # text column; images are compared by their key
 ) -> list:
     "The values by which rows are compared: a text without case and spacing, or the hash of an image."
-    return ds[KEY][:] if KEY in ds.column_names else [normal(t) for t in ds[column][:]]
+    return ds[HASH_COLUMN][:] if HASH_COLUMN in ds.column_names else [comparison_key(t) for t in ds[column][:]]
 
 
 def deduplicate(
@@ -243,7 +245,7 @@ def deduplicate(
     "Report rows that are equal in all columns used, and rows with another label for the same text or image."
     first, repeated, keep, duplicates, conflicts = {}, {}, [], [], []
     what, told = next(iter(columns)), _answers(ds, columns)
-    for i, (content, answer, row) in enumerate(zip(contents(ds, columns[what]), told, ds[ROW][:])):
+    for i, (content, answer, row) in enumerate(zip(content_keys(ds, columns[what]), told, ds[ROW_NUMBER_COLUMN][:])):
         known_answer, known = first.setdefault(content, (answer, row))
         before = repeated.setdefault((content, answer), row)
         if before != row:
@@ -254,15 +256,15 @@ def deduplicate(
             conflicts.append((row, known))
     done = "all but the first dropped" if drop else "kept; drop_duplicates=True removes them"
     if duplicates:
-        say(
-            f"{name}: {len(duplicates)} of {len(ds)} rows repeat an earlier one ({some(r for r, _ in duplicates)}),"
-            f" {done}"
+        log_info(
+            f"{name}: {len(duplicates)} of {len(ds)} rows repeat an earlier one"
+            f" ({format_rows(r for r, _ in duplicates)}), {done}"
         )
     other = next((r for r in columns if r not in ("text", "image")), None)
     if conflicts:
-        say(
+        log_info(
             f"{name}: {len(conflicts)} with a different {other} than an earlier row of the same {what}, kept"
-            f" ({pairs(conflicts)})"
+            f" ({format_pairs(conflicts)})"
         )
     return (ds.select(keep) if drop and duplicates else ds), dict(duplicates=duplicates, conflicts=conflicts)
 
@@ -300,7 +302,7 @@ def check_classes(
         )
     alike = Counter(c.casefold() for c in counts)
     if double := [c for c in classes if alike[c.casefold()] > 1]:
-        say(f"labels {', '.join(map(repr, double))} differ only in case; they are treated as different classes")
+        log_info(f"labels {', '.join(map(repr, double))} differ only in case; they are treated as different classes")
     if valid is not None:
         label_ids(valid, label, [c for c in classes if c in counts])
     return classes
@@ -319,7 +321,7 @@ def warn_of_few(
             stacklevel=2,
         )
     if single := [c for c, n in counts.items() if n == 1]:
-        say(
+        log_info(
             f"{len(single)} of {len(counts)} classes have a single row, which stays in training:"
             f" {', '.join(single[:5])}{' …' if len(single) > 5 else ''}"
         )
@@ -344,7 +346,7 @@ def _listed(text: str):
     return [a or b for a, b in quoted] or [p for p in re.split(r"[,;\s]+", text.strip(" []({})")) if p]
 
 
-def divider(values) -> str:
+def find_divider(values) -> str:
     "The separator of the labels in a column of texts: the first of | ; , that occurs."
     texts = [v for v in values if isinstance(v, str) and _listed(v) is None]
     return next((d for d in "|;," if any(d in t for t in texts)), "|")
@@ -356,7 +358,7 @@ def label_lists(
 ) -> list[list[str]]:
     "The label names of each row, in their order."
     feature, values = getattr(ds.features[column], "feature", ds.features[column]), ds[column][:]
-    by = divider(values)
+    by = find_divider(values)
 
     def parts(v):
         if isinstance(v, str):
@@ -374,7 +376,7 @@ def label_sets(ds: Dataset, column: str) -> list[list[str]]:
 
 
 # %% ../../nbs/data/20_cleaning.ipynb #719aa78b
-def check_sets(
+def check_multilabel(
     train: Dataset,
     column: str,
     valid: Dataset | None = None,  # its labels must occur in training
@@ -402,7 +404,7 @@ def check_sets(
             f"No training row has a label in column {column!r}; labels are lists, or texts separated by |, ; or ,."
         )
     classes = named or sorted(seen)
-    for names, row in zip(label_sets(valid, column), valid[ROW]) if valid is not None else ():
+    for names, row in zip(label_sets(valid, column), valid[ROW_NUMBER_COLUMN]) if valid is not None else ():
         if strange := [n for n in names if n not in classes]:
             raise FtError(
                 f"The label {strange[0]!r} (row {row}) does not occur in training, which has"

@@ -10,7 +10,7 @@ import numpy as np
 from datasets import Dataset
 
 from ..core import FtError
-from .pictures import of_values
+from .pictures import image_dataset
 
 
 # %% ../../nbs/data/66_digits.ipynb #40ecbd09
@@ -35,7 +35,7 @@ def digits(
         at = r.permutation(np.flatnonzero(found.target[mine] == k))
         turn[at] = np.arange(len(at))
     chosen = r.permutation(mine[np.argsort(turn + r.random(len(mine)) * 0.5, kind="stable")[:rows]])
-    return of_values(
+    return image_dataset(
         [(x * 255 / 16).round().astype(np.uint8) for x in found.images[chosen]],
         found.target[chosen],
         list("0123456789"),

@@ -6,43 +6,43 @@
 __all__ = [
     "HEIC",
     "SUFFIXES",
-    "PARTS",
-    "JUNK",
+    "SPLIT_ALIASES",
+    "IGNORED_NAMES",
     "IMAGE",
-    "KEY",
-    "opened",
-    "strange",
-    "of_array",
-    "tidy_folder",
-    "pictures_in",
-    "any_in",
-    "say_left_out",
-    "of_classes",
-    "beside",
+    "HASH_COLUMN",
+    "open_image",
+    "describe_non_image",
+    "image_from_array",
+    "list_dir",
+    "list_images",
+    "contains_images",
+    "log_ignored_files",
+    "load_class_folders",
+    "resolve_image_columns",
     "is_named",
     "is_path",
-    "from_paths",
-    "of_folder",
-    "unpacked",
-    "stored",
+    "paths_to_images",
+    "load_image_folder",
+    "extract_zip",
+    "to_image_record",
     "is_image",
-    "of_values",
-    "pictured",
-    "kept",
-    "of_torch",
-    "looked_at",
-    "in_threads",
-    "checked",
-    "decoded",
-    "PictureRows",
-    "Hollow",
-    "of_each",
-    "prepared",
-    "shaped",
-    "picture_rows",
-    "loose",
-    "called",
-    "portable",
+    "image_dataset",
+    "is_image_column",
+    "cast_image_columns",
+    "from_torch_dataset",
+    "inspect_image",
+    "thread_map",
+    "validate_images",
+    "decode_image",
+    "ImageDataset",
+    "PlaceholderImages",
+    "map_images",
+    "preprocess_images",
+    "resize_images",
+    "encode_images",
+    "as_image_list",
+    "image_name",
+    "embed_files",
     "file_of",
 ]
 
@@ -64,16 +64,16 @@ import torch
 from datasets import ClassLabel, Dataset, Features
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..core import FtError, home, say, sha256
-from .preprocessing import Geometry, bytes_of, plain
-from .tables import USUAL
+from ..core import FtError, cache_dir, log_info, sha256
+from .preprocessing import ImagePreprocessing, bytes_of, normalize_mode
+from .tables import MISSING_VALUES
 
 # %% ../../nbs/data/60_pictures.ipynb #19c9eb89
 Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
 HEIC = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
 
 
-def opened(
+def open_image(
     value,  # a path, bytes, {"path", "bytes"}, an array (height, width) or (height, width, 1, 3 or 4), or a PIL image
     quick: int = None,  # sufficient pixels per side
 ) -> tuple:  # as returned by `plain`
@@ -81,7 +81,7 @@ def opened(
     if isinstance(value, dict):
         value = value["bytes"] if value.get("bytes") is not None else value["path"]
     if isinstance(value, (np.ndarray, torch.Tensor)):
-        value = of_array(np.asarray(value))
+        value = image_from_array(np.asarray(value))
     held = isinstance(value, Image.Image)
     if not held and not isinstance(value, (str, os.PathLike, bytes)):
         raise FtError(f"is a {type(value).__name__}, not an image")
@@ -98,9 +98,9 @@ def opened(
             if quick and not held:
                 picture.draft("RGB", (quick, quick))
             picture.load()
-            return plain(picture)
+            return normalize_mode(picture)
     except UnidentifiedImageError:
-        raise FtError(strange(data)) from None
+        raise FtError(describe_non_image(data)) from None
     except Image.DecompressionBombError:
         raise FtError("has far more pixels than a photograph; is it one image?") from None
     except FtError:
@@ -109,7 +109,7 @@ def opened(
         raise FtError(f"is damaged ({str(e).splitlines()[0] if str(e) else type(e).__name__})") from None
 
 
-def strange(data: bytes) -> str:
+def describe_non_image(data: bytes) -> str:
     "The reason why a file is not an image."
     if not data:
         return "is empty"
@@ -122,7 +122,7 @@ def strange(data: bytes) -> str:
 
 
 # %% ../../nbs/data/60_pictures.ipynb #edb8ae64
-def of_array(
+def image_from_array(
     x: np.ndarray,  # (height, width) or (height, width, 1, 3 or 4); integers, or floats from 0 to 1
 ) -> Image.Image:
     "Convert an array to an image. Raises `FtError` for invalid shapes and values."
@@ -159,7 +159,7 @@ SUFFIXES = tuple(
     ".jpg .jpeg .jpe .jfif .png .apng .gif .bmp .dib .webp .tif .tiff .ppm .pgm .pbm .pnm .jp2 .tga .ico .heic .heif"
     " .avif".split()
 )
-PARTS = {
+SPLIT_ALIASES = {
     "train": "train",
     "training": "train",
     "valid": "valid",
@@ -169,55 +169,55 @@ PARTS = {
     "test": "test",
     "testing": "test",
 }
-JUNK = {"__MACOSX", "__pycache__", "Thumbs.db", "desktop.ini"}
+IGNORED_NAMES = {"__MACOSX", "__pycache__", "Thumbs.db", "desktop.ini"}
 IMAGE = datasets.Image(decode=False)
 
 
-def tidy_folder(path: Path, folders: bool) -> list:
+def list_dir(path: Path, folders: bool) -> list:
     "The relevant folders, or files, of a folder."
     return sorted(
         p
         for p in path.iterdir()
-        if not p.name.startswith(".") and p.name not in JUNK and (p.is_dir() if folders else p.is_file())
+        if not p.name.startswith(".") and p.name not in IGNORED_NAMES and (p.is_dir() if folders else p.is_file())
     )
 
 
-def pictures_in(path: Path) -> list:
+def list_images(path: Path) -> list:
     "All image files below a folder, in order."
-    return [p for p in tidy_folder(path, False) if p.suffix.lower() in SUFFIXES] + [
-        p for d in tidy_folder(path, True) for p in pictures_in(d)
+    return [p for p in list_dir(path, False) if p.suffix.lower() in SUFFIXES] + [
+        p for d in list_dir(path, True) for p in list_images(d)
     ]
 
 
-def any_in(path: Path) -> bool:
+def contains_images(path: Path) -> bool:
     "Whether a folder, or one in it, contains an image."
     return any(p.suffix.lower() in SUFFIXES for p in path.rglob("*"))
 
 
-def say_left_out(path: Path):
+def log_ignored_files(path: Path):
     "Report which files of a folder of classes are not images, or are in no class."
     below = sorted(
         p
         for p in path.rglob("*")
-        if p.is_file() and not any(n.startswith(".") or n in JUNK for n in p.relative_to(path).parts)
+        if p.is_file() and not any(n.startswith(".") or n in IGNORED_NAMES for n in p.relative_to(path).parts)
     )
     out = [p.relative_to(path).as_posix() for p in below if p.suffix.lower() not in SUFFIXES or p.parent == path]
     if out:
-        say(
+        log_info(
             f"{path}: {len(out)} file{'s' * (len(out) > 1)} left out, not an image by extension or in no class:"
             f" {', '.join(out[:5])}{' …' if len(out) > 5 else ''}"
         )
 
 
-def of_classes(path: Path) -> Dataset:
+def load_class_folders(path: Path) -> Dataset:
     "Read class folders as rows. Raises `FtError` for fewer than two classes, and for a class without images."
-    named = tidy_folder(path, True)
-    found = {d.name: pictures_in(d) for d in named}
+    named = list_dir(path, True)
+    found = {d.name: list_images(d) for d in named}
     if len(found) < 2:
         raise FtError(f"{path} should contain a folder for each class; it contains {', '.join(found) or 'no folder'}.")
     if empty := [n for n, files in found.items() if not files]:
         raise FtError(f"The class {empty[0]!r} in {path} contains no image ({', '.join(SUFFIXES[:6])} …).")
-    say_left_out(path)
+    log_ignored_files(path)
     files = [str(p) for ps in found.values() for p in ps]
     labels = [i for i, ps in enumerate(found.values()) for _ in ps]
     return Dataset.from_dict(
@@ -227,7 +227,7 @@ def of_classes(path: Path) -> Dataset:
 
 
 # %% ../../nbs/data/60_pictures.ipynb #ef19e901
-def beside(
+def resolve_image_columns(
     ds: Dataset,  # as read from a table
     folder: Path,  # folder of the table
 ) -> Dataset:
@@ -237,13 +237,13 @@ def beside(
             continue
         some = [v for v in ds[column][:50] if v and v.strip()][:5]
         if 2 * sum(map(is_path, some)) > len(some) and (is_named(column) or any((folder / v).is_file() for v in some)):
-            ds = from_paths(ds, column, folder)
+            ds = paths_to_images(ds, column, folder)
     return ds
 
 
 def is_named(column: str) -> bool:
     "Whether a column has one of the usual names of image columns."
-    return column.lower() in USUAL["image"]
+    return column.lower() in MISSING_VALUES["image"]
 
 
 def is_path(value: str) -> bool:
@@ -251,42 +251,42 @@ def is_path(value: str) -> bool:
     return value.lower().endswith(SUFFIXES) and "://" not in value and "\n" not in value and len(value) < 500
 
 
-def from_paths(ds: Dataset, column: str, folder: Path = Path()) -> Dataset:
+def paths_to_images(ds: Dataset, column: str, folder: Path = Path()) -> Dataset:
     "Convert one column of paths to images."
     values = [{"path": (v if "://" in v else str(folder / v)) if v else "", "bytes": None} for v in ds[column][:]]
     return ds.remove_columns(column).add_column(column, values, feature=IMAGE)
 
 
-def of_folder(path: Path, read_file) -> dict | Dataset:
+def load_image_folder(path: Path, read_file) -> dict | Dataset:
     "Read a folder of images: splits, a table with image files, or class folders."
-    named = [d for d in tidy_folder(path, True) if d.name.lower() in PARTS]
-    parts = {PARTS[d.name.lower()]: d for d in named}
+    named = [d for d in list_dir(path, True) if d.name.lower() in SPLIT_ALIASES]
+    parts = {SPLIT_ALIASES[d.name.lower()]: d for d in named}
     if len(parts) < len(named):
         raise FtError(
             f"{path} has two folders for one split: {', '.join(d.name for d in named)}; merge or rename them."
         )
     if "train" in parts:
-        return {part: of_folder(d, read_file) for part, d in parts.items()}
-    tables = [p for p in tidy_folder(path, False) if p.suffix.lower() in (".csv", ".tsv", ".jsonl")]
+        return {part: load_image_folder(d, read_file) for part, d in parts.items()}
+    tables = [p for p in list_dir(path, False) if p.suffix.lower() in (".csv", ".tsv", ".jsonl")]
     if len(tables) == 1:
-        return beside(read_file(tables[0]), path)
-    inner = tidy_folder(path, True)
-    if len(inner) == 1 and not any(p.suffix.lower() in SUFFIXES for p in tidy_folder(inner[0], False)):
-        return of_folder(inner[0], read_file)
-    return of_classes(path)
+        return resolve_image_columns(read_file(tables[0]), path)
+    inner = list_dir(path, True)
+    if len(inner) == 1 and not any(p.suffix.lower() in SUFFIXES for p in list_dir(inner[0], False)):
+        return load_image_folder(inner[0], read_file)
+    return load_class_folders(path)
 
 
 # %% ../../nbs/data/60_pictures.ipynb #0e532567
-def unpacked(path: Path) -> Path:
+def extract_zip(path: Path) -> Path:
     "Unpack a zip archive into the cache directory. Raises `FtError` for an invalid archive or lack of space."
-    to = home() / "unpacked" / sha256(path)[:16]
+    to = cache_dir() / "unpacked" / sha256(path)[:16]
     if to.exists():
         return to
     to.parent.mkdir(parents=True, exist_ok=True)
     part = to.with_name(f"{to.name}.{os.getpid()}")
     try:
         with zipfile.ZipFile(path) as z:
-            size, free = sum(i.file_size for i in z.infolist()), shutil.disk_usage(home()).free
+            size, free = sum(i.file_size for i in z.infolist()), shutil.disk_usage(cache_dir()).free
             if size > free / 2:
                 raise FtError(f"{path} unpacks to {size / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free.")
             z.extractall(part)
@@ -302,7 +302,7 @@ def unpacked(path: Path) -> Path:
 
 
 # %% ../../nbs/data/60_pictures.ipynb #f2846ae3
-def stored(
+def to_image_record(
     value,  # an image in any form
 ) -> dict:  # {"path", "bytes"}
     "The stored form of an image."
@@ -316,7 +316,9 @@ def stored(
         return {"path": "", "bytes": None}
     path, into = getattr(value, "filename", None) or None, io.BytesIO()
     try:
-        opened(value if isinstance(value, Image.Image) else np.asarray(value))[0].save(into, "PNG", compress_level=1)
+        open_image(value if isinstance(value, Image.Image) else np.asarray(value))[0].save(
+            into, "PNG", compress_level=1
+        )
     except FtError as e:
         if path and Path(path).is_file():
             return {"path": str(path), "bytes": None}  # reported later with the other unreadable files
@@ -336,13 +338,13 @@ def is_image(value) -> bool:
         return False
 
 
-def of_values(
+def image_dataset(
     values,  # images in any form
     labels=None,
     classes: list = None,  # class names of the labels
 ) -> Dataset:
     "Images and labels as rows."
-    columns, features = {"image": [stored(v) for v in values]}, {"image": IMAGE}
+    columns, features = {"image": [to_image_record(v) for v in values]}, {"image": IMAGE}
     if labels is not None:
         columns["label"] = labels = list(labels)
     if classes:
@@ -352,7 +354,7 @@ def of_values(
     return Dataset.from_dict(columns, features=Features(features))
 
 
-def pictured(values) -> bool:
+def is_image_column(values) -> bool:
     "Whether the values of a column are images in memory."
     first = next((v for v in values if v is not None), None)
     return (
@@ -363,7 +365,7 @@ def pictured(values) -> bool:
     )
 
 
-def kept(ds: Dataset, columns: list) -> Dataset:
+def cast_image_columns(ds: Dataset, columns: list) -> Dataset:
     "Cast columns to images that are not decoded."
     for c in columns:
         ds = ds if ds.features[c] == IMAGE else ds.cast_column(c, IMAGE)
@@ -371,48 +373,48 @@ def kept(ds: Dataset, columns: list) -> Dataset:
 
 
 # %% ../../nbs/data/60_pictures.ipynb #7de34ad8
-def of_torch(data) -> Dataset:
+def from_torch_dataset(data) -> Dataset:
     "Convert a data set of (image, label) pairs, as in torchvision, to rows."
     pairs = [data[i] for i in range(len(data))]
-    return of_values([p[0] for p in pairs], [int(p[1]) for p in pairs], getattr(data, "classes", None))
+    return image_dataset([p[0] for p in pairs], [int(p[1]) for p in pairs], getattr(data, "classes", None))
 
 
 # %% ../../nbs/data/60_pictures.ipynb #695acfef
-KEY = "_key"  # column with the hash of each image
+HASH_COLUMN = "_key"  # column with the hash of each image
 
 
-def looked_at(value) -> tuple:
+def inspect_image(value) -> tuple:
     "(hash, error or '', conversions) of one image."
     if not value or not value.get("path") and value.get("bytes") is None:
         return "", "is missing", []
     try:
         if value["bytes"] is None and "://" in value["path"][:12]:
-            opened(value["path"])
+            open_image(value["path"])
         data = value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
-        return hashlib.sha256(data).hexdigest(), "", opened(data, quick=64)[1]
+        return hashlib.sha256(data).hexdigest(), "", open_image(data, quick=64)[1]
     except OSError as e:
         return "", f"cannot be read ({e.strerror})", []
     except FtError as e:
         return "", str(e), []
 
 
-def in_threads(function, values) -> list:
+def thread_map(function, values) -> list:
     "Apply a function to every value in parallel threads; the results keep the order."
     with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
         return list(pool.map(function, values))
 
 
-def checked(
+def validate_images(
     ds: Dataset,
     column: str,  # image column
     clean: bool = False,  # drop unreadable images
     name: str = "the data",  # for messages
 ) -> tuple:  # the readable rows, with their keys; the dropped row numbers
     "Check every image. Raises `FtError` with the unreadable ones, unless `clean`."
-    from ftkit.data.sources import ROW
+    from ftkit.data.sources import ROW_NUMBER_COLUMN
 
-    found = in_threads(looked_at, ds[column][:])
-    rows = ds[ROW][:] if ROW in ds.column_names else list(range(len(ds)))
+    found = thread_map(inspect_image, ds[column][:])
+    rows = ds[ROW_NUMBER_COLUMN][:] if ROW_NUMBER_COLUMN in ds.column_names else list(range(len(ds)))
     bad = [i for i, (_, fault, _) in enumerate(found) if fault]
 
     def called(i):
@@ -429,40 +431,40 @@ def checked(
                 f"{name}: {len(bad)} of {len(ds)} images cannot be read: {listed}. Fix or remove them, or drop them"
                 " with clean=True."
             )
-        say(f"{name}: {len(bad)} of {len(ds)} images cannot be read and are dropped: {listed}")
+        log_info(f"{name}: {len(bad)} of {len(ds)} images cannot be read and are dropped: {listed}")
     done = Counter(d for _, _, ds_ in found for d in ds_)
     if done:
-        say(f"{name}: " + ", ".join(f"{n} {d}" for d, n in done.most_common()))
+        log_info(f"{name}: " + ", ".join(f"{n} {d}" for d, n in done.most_common()))
     keep = [i for i, (key, _, _) in enumerate(found) if key]
     kept = Dataset(ds.select(keep).with_format("arrow")[:]) if bad else ds
-    return kept.remove_columns([c for c in (KEY,) if c in kept.column_names]).add_column(
-        KEY, [found[i][0] for i in keep]
+    return kept.remove_columns([c for c in (HASH_COLUMN,) if c in kept.column_names]).add_column(
+        HASH_COLUMN, [found[i][0] for i in keep]
     ), [rows[i] for i in bad]
 
 
 # %% ../../nbs/data/60_pictures.ipynb #64ba04c1
-def decoded(
+def decode_image(
     value,  # an image in any form
     stored: int,  # pixels per side
     filter=Image.Resampling.BILINEAR,
 ) -> np.ndarray:  # (stored, stored) or (stored, stored, 3), uint8
     "The centre square of an image, resized to one size."
-    picture = opened(value, quick=stored)[0]
+    picture = open_image(value, quick=stored)[0]
     return np.array(picture if picture.size == (stored, stored) else ImageOps.fit(picture, (stored, stored), filter))
 
 
 # %% ../../nbs/data/60_pictures.ipynb #c12ed738
-class PictureRows:
+class ImageDataset:
     "Images of one size as bytes, with additional columns."
 
     def __init__(
         self,
         pictures: torch.Tensor,  # (images, 1 or 3, height, width), uint8; or floats if `geometry.whole`
         columns: dict = None,  # name -> array with one entry per image
-        geometry: Geometry = None,  # preprocessing of the checkpoint
+        geometry: ImagePreprocessing = None,  # preprocessing of the checkpoint
     ):
         self.pictures, self.columns, self.lengths = pictures, dict(columns or {}), np.ones(len(pictures), np.int64)
-        self.geometry = geometry or Geometry(pictures.shape[-1])
+        self.geometry = geometry or ImagePreprocessing(pictures.shape[-1])
 
     def __len__(self):
         return len(self.pictures)
@@ -476,7 +478,9 @@ class PictureRows:
 
     def hollow(self):
         "The same rows with blank images, for a model of which only the upper layers are computed."
-        return Hollow(torch.zeros((), dtype=torch.uint8).expand(self.pictures.shape), self.columns, self.geometry)
+        return PlaceholderImages(
+            torch.zeros((), dtype=torch.uint8).expand(self.pictures.shape), self.columns, self.geometry
+        )
 
     def drawn(self, pixels: torch.Tensor) -> torch.Tensor:
         "Convert the output of `pixels` back to floats from 0 to 1."
@@ -491,41 +495,41 @@ class PictureRows:
 
 
 # %% ../../nbs/data/60_pictures.ipynb #b3717946
-class Hollow(PictureRows):
+class PlaceholderImages(ImageDataset):
     "Rows whose images are not used; their floats take no time and no memory."
 
     def pixels(self, pictures):
         return torch.zeros(()).expand(len(pictures), len(self.geometry.mean), self.geometry.side, self.geometry.wide)
 
 
-def of_each(function, values) -> list:
+def map_images(function, values) -> list:
     "Apply a function to every image in parallel. Raises `FtError` naming an unreadable image."
 
     def one(pair):
         try:
             return function(pair[1])
         except FtError as e:
-            raise FtError(f"{called(pair[1], pair[0])} {e}") from None
+            raise FtError(f"{image_name(pair[1], pair[0])} {e}") from None
 
-    return in_threads(one, enumerate(values))
+    return thread_map(one, enumerate(values))
 
 
-def prepared(values, geometry: Geometry) -> list:
+def preprocess_images(values, geometry: ImagePreprocessing) -> list:
     """Convert images as the geometry requires, each (1 or 3, height, width).
 
     Raises `FtError` naming an unreadable image.
     """
     if geometry.shape is None:
-        return of_each(lambda v: bytes_of(decoded(v, geometry.stored, geometry.filter)), values)
+        return map_images(lambda v: bytes_of(decode_image(v, geometry.stored, geometry.filter)), values)
     grey = len(geometry.mean) == 1
 
     def several(chunk):
         found, waiting = {}, []
         for i, value in chunk:
             try:
-                picture = opened(value)[0]
+                picture = open_image(value)[0]
             except FtError as e:
-                raise FtError(f"{called(value, i)} {e}") from None
+                raise FtError(f"{image_name(value, i)} {e}") from None
             size = (geometry.wide if geometry.stored == geometry.side else geometry.stored, geometry.stored)
             one = picture.mode == "L" and not geometry.whole
             if geometry.same and picture.size == size:
@@ -533,16 +537,16 @@ def prepared(values, geometry: Geometry) -> list:
             else:
                 waiting.append((i, picture.convert("L" if grey else "RGB"), one))
             if sum(p.width * p.height for _, p, _ in waiting) > 500_000:
-                found |= shaped(waiting, geometry)
+                found |= resize_images(waiting, geometry)
                 waiting = []
-        return found | shaped(waiting, geometry)
+        return found | resize_images(waiting, geometry)
 
     values = list(enumerate(values))
-    parts = in_threads(several, [values[i : i + 16] for i in range(0, len(values), 16)])
+    parts = thread_map(several, [values[i : i + 16] for i in range(0, len(values), 16)])
     return [x for part in parts for _, x in sorted(part.items())]
 
 
-def shaped(pictures: list, geometry: Geometry) -> dict:
+def resize_images(pictures: list, geometry: ImagePreprocessing) -> dict:
     "Convert images, each (index, image, whether one channel suffices), to a dict by index."
     if not pictures:
         return {}
@@ -551,19 +555,19 @@ def shaped(pictures: list, geometry: Geometry) -> dict:
 
 
 # %% ../../nbs/data/60_pictures.ipynb #307227d9
-def picture_rows(
+def encode_images(
     values,  # images in any form
-    geometry: Geometry,
+    geometry: ImagePreprocessing,
     columns: dict = None,
-) -> PictureRows:
+) -> ImageDataset:
     "Decode images in parallel."
-    found = prepared(values, geometry)
+    found = preprocess_images(values, geometry)
     channels = max((len(x) for x in found), default=1)
-    return PictureRows(torch.stack([x.expand(channels, -1, -1) for x in found]), columns, geometry)
+    return ImageDataset(torch.stack([x.expand(channels, -1, -1) for x in found]), columns, geometry)
 
 
 # %% ../../nbs/data/60_pictures.ipynb #d1261772
-def loose(
+def as_image_list(
     values,
 ) -> list:
     "Images without a table, as a list: one image, an array of several, a file or a folder; None for anything else."
@@ -572,7 +576,7 @@ def loose(
     if isinstance(values, (np.ndarray, torch.Tensor)):
         one = values.ndim == 2 or values.ndim == 3 and (values.shape[-1] in (1, 3, 4) or values.shape[0] in (1, 3, 4))
         if one and values.ndim == 3 and values.shape[-1] not in (1, 3, 4):
-            say(
+            log_info(
                 f"An array {tuple(values.shape)} is read as one image of {values.shape[0]} channels; give a list"
                 " for several images."
             )
@@ -581,11 +585,11 @@ def loose(
         return None
     path = Path(values).expanduser()
     if path.is_dir():
-        return [str(p) for p in pictures_in(path)]
+        return [str(p) for p in list_images(path)]
     return [str(path)] if path.suffix.lower() in SUFFIXES else None
 
 
-def called(value, i: int) -> str:
+def image_name(value, i: int) -> str:
     "The name of an image: its path, or its index."
     path = (
         value.get("path")
@@ -598,16 +602,16 @@ def called(value, i: int) -> str:
 
 
 # %% ../../nbs/data/60_pictures.ipynb #963e4d24
-def portable(
+def embed_files(
     ds: Dataset,
     most: int = 256_000_000,  # maximum bytes of stored files
     columns=None,  # columns to keep; None keeps all
 ) -> Dataset:
     "The rows with the contents of their image files, or with absolute paths if these are too large."
-    from ftkit.data.sources import ROW
+    from ftkit.data.sources import ROW_NUMBER_COLUMN
 
     if columns is not None:
-        ds = ds.select_columns([c for c in ds.column_names if c in (*columns, ROW, KEY)])
+        ds = ds.select_columns([c for c in ds.column_names if c in (*columns, ROW_NUMBER_COLUMN, HASH_COLUMN)])
     for column in [c for c, f in ds.features.items() if f == IMAGE]:
         values = ds[column][:]
         loose = [file_of(v) for v in values]

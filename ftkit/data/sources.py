@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = [
-    "ROW",
-    "HUGE",
-    "whole_text",
+    "ROW_NUMBER_COLUMN",
+    "MAX_FIELD_CHARS",
+    "as_whole_text",
     "as_text",
     "check_lengths",
     "supported",
     "read_file",
     "read",
-    "Head",
+    "ColumnHints",
     "infer_columns",
 ]
 
@@ -36,16 +36,16 @@ import pyarrow.parquet as pq
 import torch
 from datasets import Dataset, DatasetDict
 
-from ..core import DATASETS, FtError, resolve, say
+from ..core import DATASETS, FtError, log_info, resolve
 from . import pictures, tables
-from .tables import USUAL, check_delimiter, decode
+from .tables import MISSING_VALUES, check_delimiter, decode
 
 # %% ../../nbs/data/10_sources.ipynb #bbbc6ce0
-ROW = "_row"  # column with the line or position of each row
-HUGE = tables.HUGE
+ROW_NUMBER_COLUMN = "_row"  # column with the line or position of each row
+MAX_FIELD_CHARS = tables.MAX_FIELD_CHARS
 
 
-def whole_text(text: str) -> str:
+def as_whole_text(text: str) -> str:
     "Join surrogate pairs, and replace lone surrogates (as a cut emoji leaves them) by U+FFFD."
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -65,7 +65,7 @@ def as_text(value) -> str | None:
             value = json.dumps(value, ensure_ascii=False, default=str)
         except (ValueError, TypeError, RecursionError):
             pass
-    return whole_text(str(value))
+    return as_whole_text(str(value))
 
 
 def _array(values, name, key, rows):
@@ -76,9 +76,9 @@ def _array(values, name, key, rows):
         pass
     except (pa.ArrowException, OverflowError, TypeError, ValueError):
         return pa.array([as_text(v) for v in values], pa.string())
-    cut = [r for v, r in zip(values, rows) if isinstance(v, str) and whole_text(v) != v]
+    cut = [r for v, r in zip(values, rows) if isinstance(v, str) and as_whole_text(v) != v]
     if cut:
-        say(
+        log_info(
             f"{name}: {len(cut)} value{'s' * (len(cut) > 1)} of {key!r} with a lone surrogate, as a cut emoji leaves"
             f" it; replaced by U+FFFD (row {cut[0]}{' …' * (len(cut) > 1)})"
         )
@@ -91,14 +91,14 @@ def _pictures(values, key):
 
     Raises `FtError` for an invalid image in a column with a usual image name.
     """
-    if not pictures.pictured(values):
+    if not pictures.is_image_column(values):
         return None
-    usual = str(key).lower() in USUAL["image"]
+    usual = str(key).lower() in MISSING_VALUES["image"]
     first = [v for v in values if v is not None][:3]
     if isinstance(first[0], bytes) and not usual and not any(map(pictures.is_image, first)):
         return None
     try:
-        return [pictures.stored(v) for v in values]
+        return [pictures.to_image_record(v) for v in values]
     except (FtError, ValueError, TypeError, KeyError):
         if usual:
             raise
@@ -107,7 +107,7 @@ def _pictures(values, key):
 
 def _table(columns, name, rows=None) -> Dataset:
     "Build a dataset with row numbers from columns."
-    named = {whole_text(str(k)): list(v) for k, v in columns.items()}
+    named = {as_whole_text(str(k)): list(v) for k, v in columns.items()}
     if len(named) < len(columns):
         raise FtError(f"{name} has two columns of the same name ({', '.join(map(str, columns))[:200]}); rename one.")
     columns = named
@@ -117,7 +117,7 @@ def _table(columns, name, rows=None) -> Dataset:
     rows = list(rows) if rows is not None else list(range(size))
     arrays, shown = {}, []
     for key, values in columns.items():
-        if key.lower() in (*USUAL["text"], *USUAL["target"]):
+        if key.lower() in (*MISSING_VALUES["text"], *MISSING_VALUES["target"]):
             check_lengths(values, rows, key, name)
         values = [os.fspath(v) if isinstance(v, os.PathLike) else v for v in values]
         found = _pictures(values, key)
@@ -128,18 +128,19 @@ def _table(columns, name, rows=None) -> Dataset:
             if found
             else _array([v.tolist() if getattr(v, "ndim", 0) else v for v in values], name, key, rows)
         )
-    arrays.setdefault(ROW, pa.array(rows, pa.int64()))
-    return pictures.kept(Dataset(supported(pa.table(arrays))), shown)
+    arrays.setdefault(ROW_NUMBER_COLUMN, pa.array(rows, pa.int64()))
+    return pictures.cast_image_columns(Dataset(supported(pa.table(arrays))), shown)
 
 
 def check_lengths(values, rows, column: str, name: str):
     "Raise `FtError` for a text longer than the maximum."
-    if max((len(v) for v in values if isinstance(v, str)), default=0) <= HUGE:
+    if max((len(v) for v in values if isinstance(v, str)), default=0) <= MAX_FIELD_CHARS:
         return
     for value, row in zip(values, rows):
-        if isinstance(value, str) and len(value) > HUGE:
+        if isinstance(value, str) and len(value) > MAX_FIELD_CHARS:
             raise FtError(
-                f"{name}, row {row}: {column!r} has {len(value):,} characters, more than {HUGE:,}; is it one text?"
+                f"{name}, row {row}: {column!r} has {len(value):,} characters, more than {MAX_FIELD_CHARS:,}; is it one"
+                " text?"
             )
 
 
@@ -176,12 +177,12 @@ def _numbered(ds: Dataset, name) -> Dataset:
     "Add positions as row numbers if there are none, or if they repeat (joined tables)."
     if not len(ds):
         raise FtError(f"{name} has no rows.")
-    ds = pictures.kept(ds, [c for c, f in ds.features.items() if _shows(ds, c, f)])
-    if ROW in ds.column_names:
-        if len(set(ds[ROW])) == len(ds):
+    ds = pictures.cast_image_columns(ds, [c for c, f in ds.features.items() if _shows(ds, c, f)])
+    if ROW_NUMBER_COLUMN in ds.column_names:
+        if len(set(ds[ROW_NUMBER_COLUMN])) == len(ds):
             return ds
-        ds = ds.remove_columns(ROW)
-    return ds.add_column(ROW, list(range(len(ds))))
+        ds = ds.remove_columns(ROW_NUMBER_COLUMN)
+    return ds.add_column(ROW_NUMBER_COLUMN, list(range(len(ds))))
 
 
 # %% ../../nbs/data/10_sources.ipynb #646185b6
@@ -239,7 +240,7 @@ def read_file(
     except (pa.ArrowException, OSError, EOFError, zlib.error) as e:
         raise FtError(f"{path} cannot be read ({e}); it may be truncated, or in another format.") from None
     columns, rows = _columns(path, kind, data, encoding, delimiter)
-    return pictures.beside(_table(columns, str(path), rows), path.parent)
+    return pictures.resolve_image_columns(_table(columns, str(path), rows), path.parent)
 
 
 def _columns(path, kind, data, encoding, delimiter) -> tuple:
@@ -285,7 +286,7 @@ def _from_hub(name, bundled):
             f"{name!r} is neither a file nor a bundled dataset, and loading it from the hub failed ({type(e).__name__}:"
             f" {str(e).splitlines()[0][:160]}): {hint}."
         ) from None
-    say(f"{name}: from the Hugging Face hub")
+    log_info(f"{name}: from the Hugging Face hub")
     return found
 
 
@@ -301,8 +302,8 @@ def _from_folder(path: Path, **options):
         for p in sorted(path.iterdir())
         if p.name.split(".")[0] in _PARTS and p.name.removesuffix(".gz").endswith(_EXTENSIONS)
     }
-    if not files and pictures.any_in(path):
-        return pictures.of_folder(path, lambda p: read_file(p, **options))
+    if not files and pictures.contains_images(path):
+        return pictures.load_image_folder(path, lambda p: read_file(p, **options))
     if not files:
         raise FtError(
             f"The folder {path} contains neither images nor a train, valid or test file ({', '.join(_EXTENSIONS)});"
@@ -342,11 +343,11 @@ def _open(source, **options):
         )
     if isinstance(source, Mapping) and source:
         if all(map(_is_column, source.values())):
-            return _table(tables.even(source, "the dict"), "the dict"), "the dict"
+            return _table(tables.check_equal_lengths(source, "the dict"), "the dict"), "the dict"
         return {part: _open(v, **options)[0] for part, v in source.items()}, "the dict of splits"
     sized = hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, (str, Mapping))
     if sized and len(source) and isinstance(source[0], tuple):
-        return pictures.of_torch(source), type(source).__name__
+        return pictures.from_torch_dataset(source), type(source).__name__
     return _open_name(source, **options)
 
 
@@ -359,10 +360,12 @@ def _open_name(source, **options):
         )
     name, path = str(source), Path(source).expanduser()
     if name in DATASETS and isinstance(source, str):
-        say(f"{name}: bundled data" + (f"; for the local path of that name, use './{name}'" if path.exists() else ""))
+        log_info(
+            f"{name}: bundled data" + (f"; for the local path of that name, use './{name}'" if path.exists() else "")
+        )
         return resolve("dataset", name)(), name
     if path.is_file() and path.suffix.lower() == ".zip":
-        path = pictures.unpacked(path)
+        path = pictures.extract_zip(path)
     if path.is_dir():
         return _from_folder(path, **options), name
     named = (
@@ -400,21 +403,23 @@ def read(
 # %% ../../nbs/data/10_sources.ipynb #0819d99b
 def _pick_column(ds, role, fits, taken):
     "The column for a role, by its name, otherwise by its values."
-    columns = [c for c in ds.column_names if c != ROW and c not in taken]
+    columns = [c for c in ds.column_names if c != ROW_NUMBER_COLUMN and c not in taken]
     lower = {c.lower(): c for c in reversed(columns)}
-    if named := [lower[n] for n in USUAL[role] if n in lower]:
+    if named := [lower[n] for n in MISSING_VALUES[role] if n in lower]:
         return named[0]
     fitting = [c for c in columns if fits(c)]
     if len(fitting) == 1:
         return fitting[0]
-    listed = ", ".join(c for c in ds.column_names if c != ROW)
+    listed = ", ".join(c for c in ds.column_names if c != ROW_NUMBER_COLUMN)
     what = (
         f"{len(fitting)} columns could be the {role}: {', '.join(fitting)}"
         if fitting
         else f"No column looks like the {role}"
     )
     pictures_ = (
-        ' For images, set task="image-classification".' if role == "text" and set(lower) & set(USUAL["image"]) else ""
+        ' For images, set task="image-classification".'
+        if role == "text" and set(lower) & set(MISSING_VALUES["image"])
+        else ""
     )
     raise FtError(
         f"{what}; choose one with {role}=…, e.g. {role}={(fitting or columns or ['…'])[0]!r}. The columns are"
@@ -424,7 +429,7 @@ def _pick_column(ds, role, fits, taken):
 
 def _require(ds, role, column):
     "Check that a named column exists."
-    listed = [c for c in ds.column_names if c != ROW]
+    listed = [c for c in ds.column_names if c != ROW_NUMBER_COLUMN]
     if column in listed:
         return column
     near = get_close_matches(str(column), listed, n=1, cutoff=0.6)
@@ -449,7 +454,7 @@ def _whole(value) -> bool:
         return False
 
 
-class Head:
+class ColumnHints:
     "The first values of each column, read when first needed."
 
     def __init__(self, dataset: Dataset):
@@ -503,10 +508,10 @@ def infer_columns(
     for role, column in found.items():
         _require(dataset, role, column)
     if missing := [r for r in roles if r not in found]:
-        head = Head(dataset)
+        head = ColumnHints(dataset)
         for role in missing:
             found[role] = _pick_column(dataset, role, head.fits(role), set(found.values()))
-        say(
+        log_info(
             "columns: "
             + ", ".join(f"{r} is {found[r]!r}" for r in roles)
             + (" (one of them given)" if len(missing) < len(roles) else "")

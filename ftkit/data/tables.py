@@ -4,20 +4,21 @@
 
 # %% auto #0
 __all__ = [
-    "HUGE",
-    "USUAL",
+    "COMMON_CHINESE_CHARACTERS",
+    "MAX_FIELD_CHARS",
+    "MISSING_VALUES",
     "decode",
-    "unix",
+    "unix_newlines",
     "records",
     "check_delimiter",
     "divided",
-    "headless",
-    "typed",
+    "has_no_header",
+    "infer_type",
     "in_columns",
     "read_delimited",
     "objects",
     "read_jsonl",
-    "even",
+    "check_equal_lengths",
     "read_json",
     "read_excel",
 ]
@@ -31,10 +32,10 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..core import FtError, say
+from ..core import FtError, log_info
 
 # %% ../../nbs/data/05_tables.ipynb #9b246d09
-_COMMON = set(
+COMMON_CHINESE_CHARACTERS = set(
     "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过发后作里用道行所然家种事成方多经么去"
     "法学如都同现当没动面起看定天分还进好小部其些主样理心她本前开但因只从想实很太非常喜欢差棒再买东西店质量服务味房电影书"
 )
@@ -47,7 +48,11 @@ def _is_chinese(
     wide = [c for c in text[:200_000] if ord(c) > 127]
     han = [c for c in wide if "\u4e00" <= c <= "\u9fff"]
     usual = sum(c in "，。！？、；：“”‘’（）《》—…　" or "\uff00" <= c <= "\uffef" for c in wide)
-    return bool(han) and (len(han) + usual) / len(wide) > 0.9 and sum(c in _COMMON for c in han) / len(han) > 0.12
+    return (
+        bool(han)
+        and (len(han) + usual) / len(wide) > 0.9
+        and sum(c in COMMON_CHINESE_CHARACTERS for c in han) / len(han) > 0.12
+    )
 
 
 # %% ../../nbs/data/05_tables.ipynb #3fdfb2ee
@@ -68,13 +73,13 @@ def decode(
         if b"\0" in data[:4096]:
             raise FtError(f"{name} contains binary data, not text; check its extension.")
         if data.startswith(b"\xef\xbb\xbf"):
-            say(f"{name}: UTF-8 with a byte order mark, which was dropped")
+            log_info(f"{name}: UTF-8 with a byte order mark, which was dropped")
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
         line, byte = 1 + data[: e.start].count(b"\n"), e.start + 1
     try:
         if _is_chinese(text := data.decode("gb18030")):
-            say(f"{name}: not UTF-8, read as GB18030 (Chinese)")
+            log_info(f"{name}: not UTF-8, read as GB18030 (Chinese)")
             return text
     except UnicodeDecodeError:
         pass
@@ -85,7 +90,7 @@ def decode(
 
 
 # %% ../../nbs/data/05_tables.ipynb #17bcdfd7
-HUGE = 1_000_000  # maximum characters in one field; more indicates a broken file
+MAX_FIELD_CHARS = 1_000_000  # maximum characters in one field; more indicates a broken file
 _csv_lock = threading.Lock()
 
 
@@ -94,7 +99,7 @@ def _bare(field: str) -> str:
     return field[1:-1].replace('""', '"') if re.fullmatch(r'"(?:[^"]|"")*"', field) else field
 
 
-def unix(text: str) -> str:
+def unix_newlines(text: str) -> str:
     "Normalise line endings to line feeds, including the carriage returns of old Macs."
     text = text.replace("\r\n", "\n")
     return text if "\n" in text else text.replace("\r", "\n")
@@ -106,12 +111,12 @@ def records(
     delimiter: str,
 ):
     "Yield (line, fields) of delimited text. Raises `FtError` with the line of an unclosed quote."
-    lines = unix(text).split("\n") if delimiter == "\t" else []
+    lines = unix_newlines(text).split("\n") if delimiter == "\t" else []
     if lines and all(l.count("\t") == lines[0].count("\t") for l in lines if l.strip()):
         yield from ((i, [_bare(f) for f in l.split("\t")]) for i, l in enumerate(lines, 1) if l.strip())
         return
     with _csv_lock:
-        before, line = csv.field_size_limit(HUGE), 1
+        before, line = csv.field_size_limit(MAX_FIELD_CHARS), 1
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         try:
             for fields in reader:
@@ -121,7 +126,8 @@ def records(
         except csv.Error as e:
             if "field limit" in str(e):
                 raise FtError(
-                    f"{name}, line {line}: a field has more than {HUGE:,} characters; check for an unclosed quote."
+                    f"{name}, line {line}: a field has more than {MAX_FIELD_CHARS:,} characters; check for an unclosed"
+                    " quote."
                 ) from None
             what = "a quote opened here is never closed" if "end of data" in str(e) else str(e)
             raise FtError(
@@ -150,9 +156,9 @@ def divided(text: str, name: str, usual: str) -> tuple:  # (delimiter, [(line, f
     "Split text by the delimiter that its first line declares or uses, if that is not the usual one."
     named = _SEP.match(text)
     if named:
-        say(f"{name}: the first line declares the delimiter {named[1]!r}")
+        log_info(f"{name}: the first line declares the delimiter {named[1]!r}")
         return named[1], [(line + 1, fields) for line, fields in records(text[named.end() :], name, named[1])]
-    first = next((l for l in unix(text[:HUGE]).split("\n") if l.strip()), "")
+    first = next((l for l in unix_newlines(text[:MAX_FIELD_CHARS]).split("\n") if l.strip()), "")
     for other in _DIVIDERS if usual not in first else ():
         if other not in first:
             continue
@@ -161,13 +167,13 @@ def divided(text: str, name: str, usual: str) -> tuple:  # (delimiter, [(line, f
         except FtError:
             continue
         if len({len(fields) for _, fields in found}) == 1 and len(found[0][1]) > 1:
-            say(f"{name}: detected the delimiter {other!r}")
+            log_info(f"{name}: detected the delimiter {other!r}")
             return other, found
     return usual, list(records(text, name, usual))
 
 
 # %% ../../nbs/data/05_tables.ipynb #b1f2e640
-USUAL = {
+MISSING_VALUES = {
     "image": "image img picture photo file path filename file_name".split(),
     "text": "text sentence review body content comment message document title tweet question utterance".split(),
     "labels": "labels label tags findings classes categories".split(),
@@ -194,11 +200,11 @@ def _sign(cell: str, values: list) -> int:
     return int(long)
 
 
-def headless(first: list, rows: list) -> bool:
+def has_no_header(first: list, rows: list) -> bool:
     "Whether the first line of a table is a data row and not a header."
     if len(rows) < 3 or any(len(r) != len(first) for r in rows):
         return False
-    usual = {n for names in USUAL.values() for n in names}
+    usual = {n for names in MISSING_VALUES.values() for n in names}
     cells = [c.strip() for c in first]
     own = any(c.lower() in usual and c not in {r[i].strip() for r in rows} for i, c in enumerate(cells))
     if own or first in rows and usual & {c.lower() for c in cells}:
@@ -208,7 +214,7 @@ def headless(first: list, rows: list) -> bool:
 
 
 # %% ../../nbs/data/05_tables.ipynb #6922b1e4
-def typed(values: list) -> list:
+def infer_type(values: list) -> list:
     """Convert texts to numbers if the whole column is numeric and no information is lost; empty cells become missing
     values.
     """
@@ -236,9 +242,9 @@ def in_columns(
     while width > 1 and not header[width - 1] and not any("".join(f[width - 1 :]).strip() for _, f in found):
         width -= 1
     rows = [(line, f if "".join(f[width:]).strip() else f[:width]) for line, f in found]
-    if headless(rows[0][1], [f for _, f in rows[1:]]):
+    if has_no_header(rows[0][1], [f for _, f in rows[1:]]):
         header = [f"column_{i}" for i in range(1, width + 1)]
-        say(f"{name}: no header line; the columns are named {', '.join(header[:4])}{' …' if width > 4 else ''}")
+        log_info(f"{name}: no header line; the columns are named {', '.join(header[:4])}{' …' if width > 4 else ''}")
     else:
         rows = rows[1:]
         header = [h or f"column_{i}" for i, h in enumerate(header[:width], 1)]
@@ -257,7 +263,7 @@ def in_columns(
             )
     if not rows:
         raise FtError(f"{name} has a header but no rows.")
-    return {h: typed([fields[i] for _, fields in rows]) for i, h in enumerate(header)}, [line for line, _ in rows]
+    return {h: infer_type([fields[i] for _, fields in rows]) for i, h in enumerate(header)}, [line for line, _ in rows]
 
 
 def read_delimited(text: str, name: str, usual: str, delimiter: str | None = None) -> tuple:
@@ -281,7 +287,7 @@ def objects(rows: list, name: str, at: list) -> dict:
 def read_jsonl(text: str, name: str) -> tuple:
     "Read one JSON object per line, as columns and line numbers."
     rows, at = [], []
-    for i, line in enumerate(unix(text).split("\n"), 1):
+    for i, line in enumerate(unix_newlines(text).split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -294,7 +300,7 @@ def read_jsonl(text: str, name: str) -> tuple:
     return objects(rows, name, [f"line {i}" for i in at]), at
 
 
-def even(columns: dict, name: str) -> dict:
+def check_equal_lengths(columns: dict, name: str) -> dict:
     "Check that all columns have the same length. Raises `FtError` if they differ."
     sizes = {k: len(v) for k, v in columns.items()}
     if len(set(sizes.values())) > 1:
@@ -335,7 +341,7 @@ def read_json(text: str, name: str) -> tuple:
         raise FtError(f"{name} is not valid JSON ({e}).") from None
     data = _of_pandas(data)
     if isinstance(data, dict) and data and all(isinstance(v, list) for v in data.values()):
-        return even(data, name), None
+        return check_equal_lengths(data, name), None
     if not isinstance(data, list) or not data:
         raise FtError(f"{name} contains no rows; a list of objects or a dict of lists of equal length is needed.")
     return objects(data, name, [f"row {i}" for i in range(len(data))]), None
@@ -366,7 +372,7 @@ def read_excel(path: Path) -> tuple:
     if not filled:
         raise FtError(f"{path} has no rows.")
     if len(filled) > 1:
-        say(f"{path}: reading the sheet {filled[0]!r}, ignoring {', '.join(map(repr, filled[1:5]))}")
+        log_info(f"{path}: reading the sheet {filled[0]!r}, ignoring {', '.join(map(repr, filled[1:5]))}")
     sheet = whole[filled[0]]
     cells = [["" if v is None or v != v else str(v) for v in row] for row in sheet.values.tolist()]
     return in_columns([(int(i) + 1, row) for i, row in zip(sheet.index, cells)], str(path), "sheet")

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = [
-    "FORMS",
+    "PLACEMENTS",
     "Bottleneck",
-    "Serial",
-    "channels_of",
-    "width_of",
-    "checked",
-    "Parallel",
+    "SequentialAdapter",
+    "output_channels",
+    "in_out_features",
+    "attach_verified",
+    "ParallelAdapter",
     "Adapter",
     "feed_forward",
     "sides",
@@ -24,9 +24,9 @@ import torch
 from torch import nn
 
 from ..core import FtError
-from .core import Method, Plan, head_plan, scaled
-from .inserts import Insert, block_width, proved, tried
-from ..structure import linear
+from .core import Method, Plan, head_plan, scale_lr_to_width
+from .inserts import HookInjection, block_width, try_small_input, verify_injection
+from ..structure import is_linear
 
 
 # %% ../../nbs/methods/50_adapter.ipynb #f93aa961
@@ -53,7 +53,7 @@ class Bottleneck(nn.Module):
 
 # %% ../../nbs/methods/50_adapter.ipynb #3091be17
 @dataclass(frozen=True)
-class Serial(Insert):
+class SequentialAdapter(HookInjection):
     "A bottleneck after modules, applied to their output."
 
     size: int = 16
@@ -65,20 +65,22 @@ class Serial(Insert):
     kind: ClassVar[str] = "adapter"
 
     def add(self, model, name, steps=None):
-        measured = replace(self, channels=channels_of(model, self.targets))
-        return checked(measured, super(Serial, measured).add, model, name, steps)
+        measured = replace(self, channels=output_channels(model, self.targets))
+        return attach_verified(measured, super(SequentialAdapter, measured).add, model, name, steps)
 
     def make(self, host, path):
-        if self.width and not linear(host):
+        if self.width and not is_linear(host):
             return Bottleneck(self.width, self.size)
         channels = self.channels[self.targets.index(path)]
-        return Bottleneck(channels, self.size, conv=True) if channels else Bottleneck(width_of(host)[1], self.size)
+        return (
+            Bottleneck(channels, self.size, conv=True) if channels else Bottleneck(in_out_features(host)[1], self.size)
+        )
 
     def after(self, added, host, args, kwargs, output):
         return output + self.scale * added(output)
 
 
-def channels_of(model: nn.Module, targets: tuple) -> tuple:
+def output_channels(model: nn.Module, targets: tuple) -> tuple:
     """Output channels of convolutional modules, measured in one pass of a small input (a block may concatenate
     several outputs); 0 for other modules.
     """
@@ -98,14 +100,14 @@ def channels_of(model: nn.Module, targets: tuple) -> tuple:
         for path in targets
     ]
     try:
-        tried(model)
+        try_small_input(model)
     finally:
         for hook in hooks:
             hook.remove()
     return tuple(found.values())
 
 
-def width_of(host: nn.Module) -> tuple:
+def in_out_features(host: nn.Module) -> tuple:
     "Input and output features of a linear layer; for other modules, the length of the first norm or weight."
     if hasattr(host, "nf"):
         return host.weight.shape[0], host.nf
@@ -115,17 +117,17 @@ def width_of(host: nn.Module) -> tuple:
     return w.shape[-1], w.shape[-1]
 
 
-def checked(insert: Insert, add, model, name: str, steps: int):
+def attach_verified(insert: HookInjection, add, model, name: str, steps: int):
     "Add an insert; at experts, and with separate sources, test it in a forward pass. Raises `FtError`."
     if not insert.width and not getattr(insert, "sources", ()):
         return add(model, name, steps)
-    given, before = tried(model)
-    return proved(add(model, name, steps), given, before, heard=False)
+    given, before = try_small_input(model)
+    return verify_injection(add(model, name, steps), given, before, heard=False)
 
 
 # %% ../../nbs/methods/50_adapter.ipynb #afaea0b4
 @dataclass(frozen=True)
-class Parallel(Insert):
+class ParallelAdapter(HookInjection):
     "A bottleneck in parallel to a part of the model: it takes the input and adds to the output."
 
     size: int = 16
@@ -138,14 +140,14 @@ class Parallel(Insert):
         return [model.get_submodule(s) for s in self.sources]
 
     def add(self, model, name, steps=None):
-        return checked(self, super().add, model, name, steps)
+        return attach_verified(self, super().add, model, name, steps)
 
     def make(self, host, path):
-        if self.width and not linear(host):
+        if self.width and not is_linear(host):
             return Bottleneck(self.width, self.size)
         if isinstance(host, nn.Conv2d):
             return Bottleneck(host.in_channels, self.size, conv=True, stride=host.stride, out=host.out_channels)
-        return Bottleneck(width_of(host)[1], self.size)
+        return Bottleneck(in_out_features(host)[1], self.size)
 
     def after(self, added, host, args, kwargs, output):
         if self.sources and "heard" not in added.__dict__:
@@ -161,28 +163,28 @@ class Adapter(Method):
     Source: Houlsby et al. 2019; Pfeiffer et al. 2021; He et al. 2022; Rebuffi et al. 2018.
     """
 
-    size: int = 16  # features of the bottleneck
+    bottleneck_dim: int = 16  # features of the bottleneck
     # "houlsby": after attention and feed-forward, "pfeiffer": after feed-forward only, "parallel": parallel to it
-    form: str = "houlsby"
+    placement: str = "houlsby"
     scale: float = 1.0  # factor on the output of a bottleneck
-    blocks: tuple = None  # block indices, or None for all
+    layers: tuple = None  # block indices, or None for all
     lr: float = None  # learning rate; None: 1e-3 at width 768, scaled to the model's width
     merges = False
 
     def __post_init__(self):
-        if self.size < 1:
-            raise FtError(f"An adapter needs a size of at least 1, not {self.size}.")
-        if self.form not in FORMS:
-            raise FtError(f"Unknown adapter form {self.form!r}; choose one of: {', '.join(FORMS)}.")
+        if self.bottleneck_dim < 1:
+            raise FtError(f"An adapter needs a size of at least 1, not {self.bottleneck_dim}.")
+        if self.placement not in PLACEMENTS:
+            raise FtError(f"Unknown adapter form {self.placement!r}; choose one of: {', '.join(PLACEMENTS)}.")
 
     def plan(self, anatomy):
         "Train the new head; add bottlenecks at the positions of the form."
-        lr = self.lr or scaled(1e-3, anatomy)
+        lr = self.lr or scale_lr_to_width(1e-3, anatomy)
         return Plan(lr, head_plan(anatomy, lr), [self.insert(anatomy, lr)])
 
     def insert(self, anatomy, lr):
         "The insert, with its target modules in this model."
-        chosen = [i for i in range(len(anatomy.blocks)) if self.blocks is None or i in self.blocks]
+        chosen = [i for i in range(len(anatomy.blocks)) if self.layers is None or i in self.layers]
 
         def of(role):
             return [[p for p in anatomy.roles.get(role, []) if anatomy.block_of(p) == i] for i in chosen]
@@ -192,15 +194,15 @@ class Adapter(Method):
             first, last = tuple(f for f, _ in inner), tuple(p for _, p in inner)
             width = (
                 block_width(anatomy.module(anatomy.blocks[chosen[0]]))
-                if any(not linear(anatomy.module(p)) for p in last)
+                if any(not is_linear(anatomy.module(p)) for p in last)
                 else None
             )
-            if self.form == "parallel":
-                return Parallel(last, lr, self.size, self.scale, first, width)
-            return Serial(
-                (*last, *(p for ps in of("output") for p in ps)) if self.form == "houlsby" else last,
+            if self.placement == "parallel":
+                return ParallelAdapter(last, lr, self.bottleneck_dim, self.scale, first, width)
+            return SequentialAdapter(
+                (*last, *(p for ps in of("output") for p in ps)) if self.placement == "houlsby" else last,
                 lr,
-                self.size,
+                self.bottleneck_dim,
                 self.scale,
                 width,
             )
@@ -209,12 +211,12 @@ class Adapter(Method):
         if not filters:
             raise FtError(
                 f"The blocks of {type(anatomy.model).__name__} have neither feed-forward layers nor convolutions, so"
-                " no adapter can be added; use LoRA(on=...) instead."
+                " no adapter can be added; use LoRA(target_modules=...) instead."
             )
         return (
-            Parallel(filters, lr, self.size, self.scale)
-            if self.form == "parallel"
-            else Serial(tuple(anatomy.blocks[i] for i in chosen), lr, self.size, self.scale)
+            ParallelAdapter(filters, lr, self.bottleneck_dim, self.scale)
+            if self.placement == "parallel"
+            else SequentialAdapter(tuple(anatomy.blocks[i] for i in chosen), lr, self.bottleneck_dim, self.scale)
         )
 
 
@@ -230,7 +232,7 @@ def feed_forward(anatomy, block: int, matrices: list, experts: list) -> tuple:
         return width is None or sides(anatomy.module(path))[side] in (None, width)
 
     last = [p for p in matrices if fits(p, 1)]
-    stacked = [p for p in experts if not linear(anatomy.module(p))]
+    stacked = [p for p in experts if not is_linear(anatomy.module(p))]
     if last:
         return next((p for p in matrices if fits(p, 0)), last[-1]), last[-1]
     if ends := [p for p in stacked if fits(p, 1)]:
@@ -243,10 +245,10 @@ def sides(host: nn.Module) -> tuple:
     """Input and output features of a linear layer, or of a stack of weights (experts, out, in); None where a module
     has several.
     """
-    if linear(host):
-        return width_of(host)
+    if is_linear(host):
+        return in_out_features(host)
     stacks = [p for p in host.parameters(recurse=False) if p.ndim == 3]
     return (stacks[0].shape[2], stacks[0].shape[1]) if len(stacks) == 1 else (None, None)
 
 
-FORMS = ("houlsby", "pfeiffer", "parallel")
+PLACEMENTS = ("houlsby", "pfeiffer", "parallel")

@@ -9,7 +9,7 @@ __all__ = ["BitFit"]
 from dataclasses import dataclass
 
 from ..core import FtError
-from .core import Method, Plan, head_plan, scaled
+from .core import Method, Plan, head_plan, scale_lr_to_width
 
 
 # %% ../../nbs/methods/26_bitfit.ipynb #0514a04b
@@ -21,7 +21,7 @@ class BitFit(Method):
 
     def plan(self, anatomy):
         "All biases outside the head, and the new head. Raises `FtError` for a model without biases."
-        lr = self.lr or scaled(1e-3, anatomy)
+        lr = self.lr or scale_lr_to_width(1e-3, anatomy)
         biases = {n: lr for n, _ in anatomy.model.named_parameters() if n.endswith("bias") and not anatomy.in_head(n)}
         if not biases:
             raise FtError(

@@ -5,31 +5,32 @@
 # %% auto #0
 __all__ = [
     "Plan",
-    "scaled",
+    "scale_lr_to_width",
     "head_plan",
-    "Attached",
+    "Attachment",
     "canonical",
     "Handle",
     "apply",
     "check_trainable",
-    "base_print",
+    "base_fingerprint",
     "attached",
     "param_groups",
     "set_modes",
-    "below",
-    "host_of",
-    "off",
-    "need_copy",
-    "put",
+    "modules_below_first_trainable",
+    "owner_path",
+    "disabled",
+    "require_backup",
+    "copy_into",
     "detach",
-    "follow",
+    "attach_to_optimizer",
+    "MethodType",
     "Method",
-    "parts",
-    "Sum",
+    "components",
+    "Composite",
     "method",
-    "sum_of",
-    "describe",
-    "from_description",
+    "compose",
+    "to_dict",
+    "from_dict",
 ]
 
 # %% ../../nbs/methods/10_core.ipynb #298ac23e
@@ -39,6 +40,7 @@ import inspect
 import itertools
 import operator
 import re
+import warnings
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -46,9 +48,9 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from ..core import METHODS, FtError, resolve, unknown
-from .statistics import hold_statistics
-from ..structure import Anatomy, anatomy, picture, size
+from ..core import METHODS, FtError, current_options, resolve, unknown_name_error
+from .statistics import freeze_statistics
+from ..structure import Anatomy, anatomy, plot_anatomy, size
 
 
 # %% ../../nbs/methods/10_core.ipynb #e9cb81cc
@@ -66,7 +68,7 @@ class Plan:
 
 
 # %% ../../nbs/methods/10_core.ipynb #f22e20c9
-def scaled(
+def scale_lr_to_width(
     lr: float,  # learning rate for width 768
     anatomy: Anatomy,
 ) -> float:
@@ -96,7 +98,7 @@ def head_plan(
 
 # %% ../../nbs/methods/10_core.ipynb #a9d9cd23
 @dataclass
-class Attached:
+class Attachment:
     "A method attached to a model: what it trains, what it added, and what is needed to undo it."
 
     method: object
@@ -134,7 +136,7 @@ class Attached:
         return size(self.anatomy.model) + sum(counts[n] - p.numel() for n, p in self.added().items())
 
     def _repr_html_(self):
-        return picture(self.anatomy)._repr_html_()
+        return plot_anatomy(self.anatomy)._repr_html_()
 
     def __repr__(self):
         total, n = self.total(), self.size()
@@ -231,7 +233,7 @@ def apply(
     name: str = "default",  # name of this delta on the model
     steps: int = None,  # total number of optimiser steps, for methods with a schedule
     keep: str = None,  # "cpu" keeps a copy of the base weights that change, so that `detach` can restore them
-) -> Attached:
+) -> Attachment:
     "Apply a plan to a model, in place. Raises `FtError` if the name is already in use."
     taken = model.__dict__.setdefault("_ft", {})
     if name in taken:
@@ -242,7 +244,7 @@ def apply(
     params = dict(model.named_parameters())
     check_trainable(method, plan, params)
     cut = anatomy(model)
-    base = base_print(model)
+    base = base_fingerprint(model)
     flags = {canonical(n): p.requires_grad for n, p in params.items()}
     modes = {n: m.training for n, m in model.named_modules()}
     copies = keep == "cpu" or all(cut.in_head(n) for n in (*plan.train, *plan.moves))
@@ -265,8 +267,8 @@ def apply(
         raise
     for p in [*trained.values(), *(p for h in handles for p in h.parameters().values())]:
         p.requires_grad_(True)
-    taken[name] = Attached(method, plan, cut, trained, handles, flags, modes, kept, buffers, moved, base)
-    hold_statistics(model)
+    taken[name] = Attachment(method, plan, cut, trained, handles, flags, modes, kept, buffers, moved, base)
+    freeze_statistics(model)
     for h in handles:
         h.at(0)
     return taken[name]
@@ -290,7 +292,7 @@ def check_trainable(method, plan: Plan, parameters: dict):
 
 
 # %% ../../nbs/methods/10_core.ipynb #40527ab6
-def base_print(model: nn.Module) -> str:
+def base_fingerprint(model: nn.Module) -> str:
     "The fingerprint of the base, taken before the first method changes anything."
     from ftkit.checkpoints import fingerprint
 
@@ -303,7 +305,7 @@ def base_print(model: nn.Module) -> str:
 def attached(
     model: nn.Module,
     name: str = "default",
-) -> Attached:
+) -> Attachment:
     "The method attached to a model under a name. Raises `FtError` if there is none."
     on = model.__dict__.get("_ft", {})
     if name not in on:
@@ -345,18 +347,18 @@ def set_modes(
     model.train()
     if frozen_dropout:
         return
-    for m in below(model, on):
+    for m in modules_below_first_trainable(model, on):
         m.eval()
 
 
 # %% ../../nbs/methods/10_core.ipynb #f387e77e
-def below(model: nn.Module, on: Attached) -> list:
+def modules_below_first_trainable(model: nn.Module, on: Attachment) -> list:
     "The modules before the first block with trainable parameters, in definition order, without their submodules."
     ids = {id(p) for p in on.parameters().values() if p.requires_grad}
     names = list(dict(model.named_modules()))
     first = min(
         (
-            names.index(host_of(n))
+            names.index(owner_path(n))
             for n, m in model.named_modules()
             if any(id(p) in ids for p in m.parameters(recurse=False))
         ),
@@ -369,14 +371,14 @@ def below(model: nn.Module, on: Attached) -> list:
     return [model.get_submodule(n) for n in early if n.rpartition(".")[0] not in early]
 
 
-def host_of(path: str) -> str:
+def owner_path(path: str) -> str:
     "The module on which an added module is registered; any other module itself."
     return re.split(r"(?:^|\.)ft_", path, maxsplit=1)[0]
 
 
 # %% ../../nbs/methods/10_core.ipynb #9f5e35b2
 @contextmanager
-def off(
+def disabled(
     model: nn.Module,
     name: str = "default",
 ):
@@ -385,21 +387,21 @@ def off(
     Raises `FtError` if base weights were changed and no copy was kept.
     """
     on = attached(model, name)
-    need_copy(on, "temporarily disabled")
+    require_backup(on, "temporarily disabled")
     own = {**on.trained, **on.moved}
     now = {n: p.detach().clone() for n, p in own.items()}
     with ExitStack() as stack:
         for h in on.handles:
             stack.enter_context(h.off())
-        put(own, on.kept)
+        copy_into(own, on.kept)
         try:
             yield model
         finally:
-            put(own, now)
+            copy_into(own, now)
 
 
 # %% ../../nbs/methods/10_core.ipynb #da6d7aa2
-def need_copy(on: Attached, verb: str):
+def require_backup(on: Attachment, verb: str):
     "Raises `FtError` if the method was merged, or if base weights were changed and no copy was kept."
     if on.merged:
         raise FtError(f"{on.method!r} was merged into the base and cannot be {verb}; load the base again.")
@@ -411,7 +413,7 @@ def need_copy(on: Attached, verb: str):
 
 
 # %% ../../nbs/methods/10_core.ipynb #bcbe0847
-def put(params: dict, values: dict):
+def copy_into(params: dict, values: dict):
     "Copy values into parameters of the same names."
     with torch.no_grad():
         for n, v in (values or {}).items():
@@ -425,7 +427,7 @@ def detach(
 ) -> nn.Module:
     "Detach a method: structure, values, gradients and modes are restored, bit for bit."
     on = attached(model, name)
-    need_copy(on, "detached")
+    require_backup(on, "detached")
     last = list(model._ft)[-1]
     if last != name:
         raise FtError(
@@ -433,19 +435,19 @@ def detach(
         )
     for h in reversed(on.handles):
         h.remove()
-    put({**on.trained, **on.moved}, on.kept)
-    put(dict(model.named_buffers()), on.buffers)
+    copy_into({**on.trained, **on.moved}, on.kept)
+    copy_into(dict(model.named_buffers()), on.buffers)
     for n, p in model.named_parameters():
         p.requires_grad_(on.flags.get(canonical(n), p.requires_grad)).grad = None
     del model._ft[name]
-    hold_statistics(model)
+    freeze_statistics(model)
     for n, m in model.named_modules():
         m.training = on.modes.get(n, m.training)
     return model
 
 
 # %% ../../nbs/methods/10_core.ipynb #e683e067
-def follow(
+def attach_to_optimizer(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     name: str = "default",
@@ -470,7 +472,19 @@ def follow(
 
 
 # %% ../../nbs/methods/10_core.ipynb #ec37e6a6
-class Method:
+class MethodType(type):
+    "The type of methods: options are accepted under the names of the previous version too."
+
+    def __call__(cls, *values, **options):
+        return super().__call__(*values, **current_options(cls.__name__, options))
+
+    @property
+    def __signature__(cls):
+        signature = inspect.signature(cls.__init__)
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
+class Method(metaclass=MethodType):
     "A fine-tuning method: a frozen dataclass with a `plan(anatomy)`."
 
     starts_at_base = True  # before the first step the outputs equal the base's
@@ -483,11 +497,11 @@ class Method:
     def plan(self, anatomy: Anatomy) -> Plan:
         raise NotImplementedError
 
-    def apply(self, model, plan, name="default", steps=None, keep=None) -> Attached:
+    def apply(self, model, plan, name="default", steps=None, keep=None) -> Attachment:
         "Apply a plan to a model."
         return apply(self, model, plan, name, steps, keep)
 
-    def attach(self, model, name="default", keep=None, steps=None) -> Attached:
+    def attach(self, model, name="default", keep=None, steps=None) -> Attachment:
         "Make the plan and apply it, in place; returns a report of what was changed."
         return self.apply(model, self.plan(anatomy(model)), name, steps, keep)
 
@@ -507,7 +521,7 @@ class Method:
         """Register `extra_loss` and `after_step` as hooks of an optimiser, for custom training loops; returns a handle
         whose `remove` removes them.
         """
-        return follow(model, optimizer, name)
+        return attach_to_optimizer(model, optimizer, name)
 
     def extra_loss(self, model, name="default"):
         "The term the method adds to the loss, or None; most methods add none."
@@ -515,7 +529,7 @@ class Method:
         return sum(found) if found else None
 
     def off(self, model, name="default"):
-        return off(model, name)
+        return disabled(model, name)
 
     def merge(self, model, name="default"):
         from ftkit.methods.merging import merge
@@ -526,7 +540,7 @@ class Method:
         return detach(model, name)
 
     def __add__(self, other):
-        return Sum((*parts(self), *parts(other)))
+        return Composite((*components(self), *components(other)))
 
     def __repr__(self):
         given = [f"{f.name}={v!r}" for f in dataclasses.fields(self) if (v := getattr(self, f.name)) != f.default]
@@ -534,14 +548,14 @@ class Method:
 
 
 # %% ../../nbs/methods/10_core.ipynb #153b46f3
-def parts(method) -> tuple:
+def components(method) -> tuple:
     "The methods in a composition; for a single method, that method alone."
-    return method.parts if isinstance(method, Sum) else (method,)
+    return method.parts if isinstance(method, Composite) else (method,)
 
 
 # %% ../../nbs/methods/10_core.ipynb #9fe6f51c
 @dataclass(frozen=True, repr=False)
-class Sum(Method):
+class Composite(Method):
     "A composition of methods: the union of what they train, independent of order."
 
     parts: tuple
@@ -582,30 +596,35 @@ def method(
     if isinstance(name, Method):
         return dataclasses.replace(name, **options) if options else name
     if "+" in str(name):
-        return sum_of([method(n.strip()) for n in str(name).split("+")])
+        return compose([method(n.strip()) for n in str(name).split("+")])
     kind = resolve("method", name)
+    options = current_options(kind.__name__, options)
     known = set(inspect.signature(kind).parameters)
     for o in [o for o in options if o not in known]:
-        raise unknown(f"option of {kind.__name__}", o, known)
+        raise unknown_name_error(f"option of {kind.__name__}", o, known)
     return kind(**options)
 
 
 # %% ../../nbs/methods/10_core.ipynb #51aba52e
-def sum_of(methods: list) -> Method:
+def compose(methods: list) -> Method:
     "The composition of a list of methods."
     return functools.reduce(operator.add, methods)
 
 
 # %% ../../nbs/methods/10_core.ipynb #edbbaf6b
-def describe(m) -> dict:
+def to_dict(m) -> dict:
     "A method as JSON: its name and options; for a composition, those of each method."
-    if isinstance(m, Sum):
-        return {"parts": [describe(p) for p in m.parts]}
+    if isinstance(m, Composite):
+        return {"parts": [to_dict(p) for p in m.parts]}
     name = next((k for k, e in METHODS.items() if e.target.endswith(":" + type(m).__name__)), type(m).__name__)
     return {"name": name, "options": {f.name: getattr(m, f.name) for f in dataclasses.fields(m)}}
 
 
 # %% ../../nbs/methods/10_core.ipynb #5e4827f3
-def from_description(d: dict) -> Method:
-    "The method that `describe` turned into JSON."
-    return sum_of([from_description(p) for p in d["parts"]]) if "parts" in d else method(d["name"], **d["options"])
+def from_dict(d: dict) -> Method:
+    "The method that `to_dict` turned into JSON, in this version or the previous one."
+    if "parts" in d:
+        return compose([from_dict(p) for p in d["parts"]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return method(d["name"], **d["options"])

@@ -7,13 +7,13 @@ __all__ = [
     "BETA",
     "GAMMA",
     "ZETA",
-    "Gates",
-    "Gated",
-    "choose",
-    "settled",
-    "sparse",
-    "fill",
-    "GatedUpdate",
+    "HardConcreteGates",
+    "GateInjection",
+    "keep_top",
+    "deterministic_gate",
+    "to_sparse",
+    "from_sparse",
+    "GateHandle",
     "DiffPruning",
 ]
 
@@ -26,15 +26,15 @@ import torch
 from torch import nn
 
 from ..core import FtError
-from .core import Method, Plan, head_plan, scaled
-from .inserts import Insert, Inserted
+from .core import Method, Plan, head_plan, scale_lr_to_width
+from .inserts import HookHandle, HookInjection
 from ..structure import select
 
 # %% ../../nbs/methods/72_diff_pruning.ipynb #1188c1bd
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1  # as in Louizos et al. 2017
 
 
-class Gates(nn.Module):
+class HardConcreteGates(nn.Module):
     "An update of a weight matrix and a gate for each of its entries. Source: Guo et al. 2020."
 
     def __init__(self, weight: torch.Tensor):
@@ -62,7 +62,7 @@ class Gates(nn.Module):
 
 # %% ../../nbs/methods/72_diff_pruning.ipynb #bfb0a1dd
 @dataclass(frozen=True)
-class Gated(Insert):
+class GateInjection(HookInjection):
     "Gated updates of weight matrices."
 
     share: float = 0.005  # fraction of all entries that stay open
@@ -73,7 +73,7 @@ class Gated(Insert):
     def make(self, host, path):
         if "ft_diff" in host._modules and len(host._modules["ft_diff"]):
             raise FtError(f"{path} has a gated update already, and a second one would ignore it; detach that first.")
-        return Gates(host._parameters["weight"].detach())
+        return HardConcreteGates(host._parameters["weight"].detach())
 
     def before(self, added, host, args, kwargs):
         host.__dict__["weight"] = host._parameters["weight"] + added()
@@ -88,14 +88,14 @@ class Gated(Insert):
                 " steps=...), and follow(model, optimizer), or after_step(model, step) after every optimiser step."
             )
         handle = super().add(model, name, steps)
-        return GatedUpdate(self, model, name, handle.hosts, round(self.cut * steps) if steps else None)
+        return GateHandle(self, model, name, handle.hosts, round(self.cut * steps) if steps else None)
 
 
 # %% ../../nbs/methods/72_diff_pruning.ipynb #9a699cb4
 @torch.no_grad()
-def choose(gates: list, share: float):
+def keep_top(gates: list, share: float):
     "Open the gates of the largest updates, within the budget, and close the rest."
-    updates = [settled(g) for g in gates]
+    updates = [deterministic_gate(g) for g in gates]
     sizes = torch.cat([u.abs().flatten() for u in updates])
     stay = torch.zeros_like(sizes, dtype=torch.bool).index_fill_(
         0, sizes.topk(max(1, round(share * sizes.numel()))).indices, True
@@ -106,21 +106,21 @@ def choose(gates: list, share: float):
 
 
 @torch.no_grad()
-def settled(gate: Gates) -> torch.Tensor:
+def deterministic_gate(gate: HardConcreteGates) -> torch.Tensor:
     "The gated update, without sampling."
     was, update = gate.training, gate.eval()()
     gate.train(was)
     return update
 
 
-def sparse(update: torch.Tensor) -> tuple:
+def to_sparse(update: torch.Tensor) -> tuple:
     "Flat indices of the nonzero entries, and their values."
     places = update.flatten().nonzero()[:, 0]
     return places.int(), update.flatten()[places]
 
 
 @torch.no_grad()
-def fill(gate: Gates, places: torch.Tensor, values: torch.Tensor):
+def from_sparse(gate: HardConcreteGates, places: torch.Tensor, values: torch.Tensor):
     "Set the values at their indices, open these gates, and close the rest."
     at = places.long().to(gate.delta.device)
     gate.log_alpha.fill_(-10.0).view(-1)[at] = 10.0
@@ -129,7 +129,7 @@ def fill(gate: Gates, places: torch.Tensor, values: torch.Tensor):
 
 
 # %% ../../nbs/methods/72_diff_pruning.ipynb #a31412f2
-class GatedUpdate(Inserted):
+class GateHandle(HookHandle):
     "Gated updates on a model: their schedule, their penalty, and what is stored."
 
     def __init__(self, injection, model, name, hosts, last):
@@ -159,7 +159,7 @@ class GatedUpdate(Inserted):
         "Keep the largest entries open, within the budget, and close the rest permanently."
         settled = all(bool((g.log_alpha.abs() == 10).all()) for g in self.added())  # in a resumed run
         if not settled:
-            choose(self.added(), self.injection.share)
+            keep_top(self.added(), self.injection.share)
         for g in self.added():
             g.train().log_alpha.requires_grad_(False)
 
@@ -172,21 +172,21 @@ class GatedUpdate(Inserted):
 
     def updates(self) -> dict:
         "The update of each matrix, by path."
-        return {path: settled(g) for path, g in zip(self.injection.targets, self.added())}
+        return {path: deterministic_gate(g) for path, g in zip(self.injection.targets, self.added())}
 
     def stored(self):
         "Indices and values of the open entries."
         return {
             f"{kind}:{path}": t
             for path, u in self.updates().items()
-            for kind, t in zip(("places", "values"), sparse(u))
+            for kind, t in zip(("places", "values"), to_sparse(u))
         }
 
     def unpacked(self, values):
         "Gates and updates, from indices and values."
         for path, g in zip(self.injection.targets, self.added()):
             if f"places:{path}" in values:
-                fill(g, values[f"places:{path}"], values[f"values:{path}"])
+                from_sparse(g, values[f"places:{path}"], values[f"values:{path}"])
         return {n: v for n, v in values.items() if not n.startswith(("places:", "values:"))}
 
     def check_merge(self):
@@ -208,23 +208,28 @@ class DiffPruning(Method):
     Source: Guo et al. 2020, diff pruning; Louizos et al. 2017, L0 gates.
     """
 
-    share: float = 0.005  # fraction of the entries that stay open
-    price: float = 5e-7  # penalty coefficient of each open gate, in the loss
-    cut: float = 0.6  # fraction of the steps after which the largest are kept and the rest closed
-    on: str = None  # selector: roles or path patterns; None: all linear layers in the blocks, or all convolutions
+    density: float = 0.005  # fraction of the entries that stay open
+    l0_lambda: float = 5e-7  # penalty coefficient of each open gate, in the loss
+    anneal_fraction: float = 0.6  # fraction of the steps after which the largest are kept and the rest closed
+    target_modules: str = (
+        None  # selector: roles or path patterns; None: all linear layers in the blocks, or all convolutions
+    )
     lr: float = None  # learning rate; None: 5e-4 at width 768, scaled to the model's width
 
     def __post_init__(self):
-        if not 0 < self.share <= 1:
-            raise FtError(f"The fraction of entries that stay open, share, must be in (0, 1], not {self.share}.")
+        if not 0 < self.density <= 1:
+            raise FtError(f"The fraction of entries that stay open, share, must be in (0, 1], not {self.density}.")
 
     def plan(self, anatomy):
         "The selected matrices, with gates, and the new head."
-        lr = self.lr or scaled(5e-4, anatomy)
-        paths = select(anatomy, self.on or ("linear" if "ffn" in anatomy.roles else "conv"))
+        lr = self.lr or scale_lr_to_width(5e-4, anatomy)
+        paths = select(anatomy, self.target_modules or ("linear" if "ffn" in anatomy.roles else "conv"))
         paths = tuple(p for p in paths if "weight" in anatomy.module(p)._parameters)
         if not paths:
             raise FtError(
-                f"{self!r} finds no weight matrix in {type(anatomy.model).__name__}; select modules with on=..."
+                f"{self!r} finds no weight matrix in {type(anatomy.model).__name__}; select modules with"
+                " target_modules=..."
             )
-        return Plan(lr, head_plan(anatomy, lr), [Gated(paths, lr, self.share, self.price, self.cut)])
+        return Plan(
+            lr, head_plan(anatomy, lr), [GateInjection(paths, lr, self.density, self.l0_lambda, self.anneal_fraction)]
+        )

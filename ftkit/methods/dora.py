@@ -8,8 +8,8 @@ __all__ = ["DoRA"]
 # %% ../../nbs/methods/34_dora.ipynb #021fc101
 from dataclasses import dataclass
 
-from .core import Method, Plan, head_plan, scaled
-from .tuners import Tuner, matrices
+from .core import Method, Plan, head_plan, scale_lr_to_width
+from .tuners import PeftInjection, target_matrices
 
 
 # %% ../../nbs/methods/34_dora.ipynb #7a9fda68
@@ -20,14 +20,16 @@ class DoRA(Method):
     r: int = 8  # rank of the update
     alpha: float = 16  # the update is scaled by alpha / r
     dropout: float = 0.0  # dropout on the input of the update
-    on: str = None  # selector: roles or path patterns; None: all linear layers in the blocks, or all convolutions
-    blocks: tuple = None  # block indices, or None for all
+    target_modules: str = (
+        None  # selector: roles or path patterns; None: all linear layers in the blocks, or all convolutions
+    )
+    layers: tuple = None  # block indices, or None for all
     lr: float = None  # learning rate; None: 4e-4 at width 768, scaled to the model's width
 
     def plan(self, anatomy):
         "Train the new head; add A, B and the magnitudes to every selected module."
-        lr = self.lr or scaled(4e-4, anatomy)
-        targets, options = matrices(anatomy, self.on, self.blocks, self.r)
+        lr = self.lr or scale_lr_to_width(4e-4, anatomy)
+        targets, options = target_matrices(anatomy, self.target_modules, self.layers, self.r)
         options = (
             *options,
             ("r", self.r),
@@ -35,4 +37,4 @@ class DoRA(Method):
             ("lora_dropout", self.dropout),
             ("use_dora", True),
         )
-        return Plan(lr, head_plan(anatomy, lr), [Tuner("LoraConfig", options, targets, lr)])
+        return Plan(lr, head_plan(anatomy, lr), [PeftInjection("LoraConfig", options, targets, lr)])

@@ -8,9 +8,9 @@ __all__ = ["Freeze"]
 # %% ../../nbs/methods/24_freeze.ipynb #6696c19c
 from dataclasses import dataclass
 
-from ..core import FtError, say
-from .core import Method, Plan, head_plan, scaled
-from ..structure import in_words
+from ..core import FtError, log_info
+from .core import Method, Plan, head_plan, scale_lr_to_width
+from ..structure import describe_blocks
 
 
 # %% ../../nbs/methods/24_freeze.ipynb #76e13a09
@@ -18,7 +18,7 @@ from ..structure import in_words
 class Freeze(Method):
     "The top blocks and the modules above them train; the stem and the lower blocks are frozen."
 
-    top: int = 2  # how many blocks train, counted from the head
+    num_trainable_blocks: int = 2  # how many blocks train, counted from the head
     lr: float = None  # None means 5e-5 at width 768, scaled to the model's width
     head_lr: float = None  # learning rate of a new head; None means ten times `lr`
     train_bn: bool = False  # update BatchNorm statistics
@@ -26,16 +26,16 @@ class Freeze(Method):
     def plan(self, anatomy):
         "The last `top` blocks, the modules after them, and the head. Raises `FtError` if there are fewer blocks."
         blocks, name = anatomy.blocks, type(anatomy.model).__name__
-        if not 0 < self.top <= len(blocks):
+        if not 0 < self.num_trainable_blocks <= len(blocks):
             choices = "top=1" if len(blocks) == 1 else f"top=1 to {len(blocks)}"
             raise FtError(
-                f"{self!r} requests {self.top} blocks, but {name} has {in_words(anatomy)}; use {choices}, or Head()"
-                " for none."
+                f"{self!r} requests {self.num_trainable_blocks} blocks, but {name} has {describe_blocks(anatomy)}; use"
+                f" {choices}, or Head() for none."
             )
         if anatomy.repeats:
-            say(f"{name} has {in_words(anatomy)}: a trainable block trains in every layer that uses it")
-        lr = self.lr or scaled(5e-5, anatomy)
+            log_info(f"{name} has {describe_blocks(anatomy)}: a trainable block trains in every layer that uses it")
+        lr = self.lr or scale_lr_to_width(5e-5, anatomy)
         names = [n for n, _ in anatomy.model.named_parameters()]
-        first = next(i for i, n in enumerate(names) if anatomy.block_of(n) == len(blocks) - self.top)
+        first = next(i for i, n in enumerate(names) if anatomy.block_of(n) == len(blocks) - self.num_trainable_blocks)
         train = {n: lr for n in names[first:]}
         return Plan(lr, {**train, **head_plan(anatomy, self.head_lr or 10 * lr)}, buffers=self.train_bn)

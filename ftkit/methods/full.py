@@ -8,7 +8,7 @@ __all__ = ["Full"]
 # %% ../../nbs/methods/20_full.ipynb #1ba33d29
 from dataclasses import dataclass
 
-from .core import Method, Plan, head_plan, scaled
+from .core import Method, Plan, head_plan, scale_lr_to_width
 
 
 # %% ../../nbs/methods/20_full.ipynb #f8a2f6bf
@@ -21,6 +21,6 @@ class Full(Method):
 
     def plan(self, anatomy):
         "All parameters; a randomly initialised head gets a larger learning rate than the pretrained weights."
-        lr = self.lr or scaled(5e-5, anatomy)
+        lr = self.lr or scale_lr_to_width(5e-5, anatomy)
         train = {n: lr for n, _ in anatomy.model.named_parameters()}
         return Plan(lr, {**train, **head_plan(anatomy, self.head_lr or 10 * lr)}, buffers=True)

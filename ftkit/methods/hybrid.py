@@ -7,20 +7,22 @@ __all__ = ["MAM", "UniPELT"]
 
 # %% ../../nbs/methods/74_hybrid.ipynb #d13d18c8
 from .adapter import Adapter
-from .core import Sum
+from .core import Composite
 from .lora import LoRA
-from .prefix import Prefix
+from .prefix import PrefixTuning
 
 
 # %% ../../nbs/methods/74_hybrid.ipynb #c9a6842e
 def MAM(
-    prefix: int = 8,  # virtual tokens of the prefix
-    adapter: int = 32,  # features of the parallel adapters
+    num_virtual_tokens: int = 8,  # virtual tokens of the prefix
+    bottleneck_dim: int = 32,  # features of the parallel adapters
     scale: float = 4.0,  # factor on the output of the adapters
     lr: float = None,  # learning rate of both; None: the default of each
-) -> Sum:
+) -> Composite:
     "A short prefix and parallel adapters. Source: He et al. 2021."
-    return Prefix(size=prefix, lr=lr) + Adapter(size=adapter, form="parallel", scale=scale, lr=lr)
+    return PrefixTuning(num_virtual_tokens=num_virtual_tokens, lr=lr) + Adapter(
+        bottleneck_dim=bottleneck_dim, placement="parallel", scale=scale, lr=lr
+    )
 
 
 def UniPELT(
@@ -28,8 +30,10 @@ def UniPELT(
     prefix: int = 8,  # virtual tokens of the prefix
     adapter: int = 16,  # features of the adapters
     lr: float = None,  # learning rate of all three; None: the default of each
-) -> Sum:
+) -> Composite:
     "LoRA, a prefix and adapters, without gates. Source: Mao et al. 2021, UniPELT."
     return (
-        LoRA(r=r, on="query,value", lr=lr) + Prefix(size=prefix, lr=lr) + Adapter(size=adapter, form="pfeiffer", lr=lr)
+        LoRA(r=r, target_modules="query,value", lr=lr)
+        + PrefixTuning(num_virtual_tokens=prefix, lr=lr)
+        + Adapter(bottleneck_dim=adapter, placement="pfeiffer", lr=lr)
     )

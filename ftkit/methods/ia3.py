@@ -9,8 +9,8 @@ __all__ = ["IA3"]
 from dataclasses import dataclass
 
 from ..core import FtError
-from .core import Method, Plan, head_plan, scaled
-from .tuners import Tuner
+from .core import Method, Plan, head_plan, scale_lr_to_width
+from .tuners import PeftInjection
 
 
 # %% ../../nbs/methods/42_ia3.ipynb #19f9c932
@@ -18,13 +18,13 @@ from .tuners import Tuner
 class IA3(Method):
     "Keys, values and feed-forward activations, scaled by learned vectors. Source: Liu et al. 2022; layers by peft."
 
-    blocks: tuple = None  # block indices, or None for all
+    layers: tuple = None  # block indices, or None for all
     lr: float = None  # learning rate; None: 3e-3 at width 768, scaled to the model's width
 
     def plan(self, anatomy):
         "Train the new head; add a vector at every key, value and feed-forward layer, or at every convolution."
-        lr = self.lr or scaled(3e-3, anatomy)
-        chosen = [i for i in range(len(anatomy.blocks)) if self.blocks is None or i in self.blocks]
+        lr = self.lr or scale_lr_to_width(3e-3, anatomy)
+        chosen = [i for i in range(len(anatomy.blocks)) if self.layers is None or i in self.layers]
 
         def of(role):
             return [p for p in anatomy.roles.get(role, []) if anatomy.block_of(p) in chosen]
@@ -37,14 +37,14 @@ class IA3(Method):
         if not targets:
             raise FtError(
                 f"{type(anatomy.model).__name__} has neither keys and values nor convolutions in the selected blocks,"
-                " so IA3 has nothing to scale; use LoRA(on=...) or NormTuning() instead."
+                " so IA3 has nothing to scale; use LoRA(target_modules=...) or NormTuning() instead."
             )
         turned = any(type(anatomy.module(t)).__name__ == "Conv1D" for t in targets)
         return Plan(
             lr,
             head_plan(anatomy, lr),
             [
-                Tuner(
+                PeftInjection(
                     "IA3Config", (("feedforward_modules", tuple(last)), ("fan_in_fan_out", turned)), tuple(targets), lr
                 )
             ],

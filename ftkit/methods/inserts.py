@@ -5,27 +5,27 @@
 # %% auto #0
 __all__ = [
     "FLOATS",
-    "Insert",
-    "Shelf",
-    "shelf_of",
-    "Before",
-    "After",
-    "Listen",
-    "for_rows",
-    "silent",
-    "Inserted",
-    "examples",
+    "HookInjection",
+    "InjectedModules",
+    "injected_modules",
+    "PreHook",
+    "PostHook",
+    "InputCapture",
+    "apply_to_rows",
+    "is_disabled",
+    "HookHandle",
+    "small_inputs",
     "plain_images",
     "token_ids",
     "image_of",
     "spectrogram",
-    "looking",
-    "answer",
-    "tried",
-    "proved",
-    "with_others",
-    "moves",
-    "shortened",
+    "eval_without_grad",
+    "first_output",
+    "try_small_input",
+    "verify_injection",
+    "perturbed_output",
+    "responds_to_input",
+    "shorten_error",
     "block_width",
 ]
 
@@ -44,7 +44,7 @@ from .core import Handle
 
 # %% ../../nbs/methods/32_inserts.ipynb #41dd2718
 @dataclass(frozen=True)
-class Insert:
+class HookInjection:
     "Something added at modules of a model. Subclasses implement `make`, and `before` or `after`."
 
     targets: tuple  # module paths
@@ -72,7 +72,7 @@ class Insert:
         "Register it on its targets, in place. Raises `FtError` if one already has it."
         hosts = self.hosts(model)
         for path, host in zip(self.targets, hosts):
-            if name in shelf_of(host, self.kind):
+            if name in injected_modules(host, self.kind):
                 raise FtError(
                     f"{path or type(model).__name__} already has a {self.kind} with the name {name!r}; two of one kind"
                     " cannot share a module, so select other modules, or attach one under another name."
@@ -81,31 +81,33 @@ class Insert:
             for path, host in zip(self.targets, hosts):
                 self.hang(host, path, name)
         except Exception:
-            Inserted(self, model, name, [h for h in hosts if name in shelf_of(h, self.kind)]).remove()
+            HookHandle(self, model, name, [h for h in hosts if name in injected_modules(h, self.kind)]).remove()
             raise
         heard = self.listens(model)
         for source, host in zip(heard, hosts):
-            source.register_forward_pre_hook(Listen(self, name, shelf_of(host, self.kind)[name]), with_kwargs=True)
-        return Inserted(self, model, name, hosts, heard)
+            source.register_forward_pre_hook(
+                InputCapture(self, name, injected_modules(host, self.kind)[name]), with_kwargs=True
+            )
+        return HookHandle(self, model, name, hosts, heard)
 
     def hang(self, host: nn.Module, path: str, name: str):
         "Register the added module, and the hooks that use it, on one host module."
         like = next((p for p in host.parameters() if p.is_floating_point()), torch.zeros(()))
         added = self.make(host, path).to(like.device, like.dtype if like.dtype in FLOATS else torch.float32)
         if f"ft_{self.kind}" not in host._modules:
-            host.add_module(f"ft_{self.kind}", Shelf())
-        shelf_of(host, self.kind)[name] = added
+            host.add_module(f"ft_{self.kind}", InjectedModules())
+        injected_modules(host, self.kind)[name] = added
         if hasattr(self, "before"):
-            host.register_forward_pre_hook(Before(self, name), with_kwargs=True)
+            host.register_forward_pre_hook(PreHook(self, name), with_kwargs=True)
         if hasattr(self, "after"):
-            host.register_forward_hook(After(self, name), with_kwargs=True)
+            host.register_forward_hook(PostHook(self, name), with_kwargs=True)
 
 
 # %% ../../nbs/methods/32_inserts.ipynb #5c1d20a8
 FLOATS = (torch.float32, torch.float64)  # trainable parameters are kept in these dtypes
 
 
-class Shelf(nn.ModuleDict):
+class InjectedModules(nn.ModuleDict):
     """The inserts of one kind that are registered on a module, by name.
 
     If the module is an `nn.Sequential`, this is called as one of its layers, and returns its input unchanged.
@@ -118,57 +120,57 @@ class Shelf(nn.ModuleDict):
         return x
 
 
-def shelf_of(host: nn.Module, kind: str) -> nn.ModuleDict:
+def injected_modules(host: nn.Module, kind: str) -> nn.ModuleDict:
     "The inserts of one kind that are registered on a module, by name; empty if there are none."
     return host._modules.get(f"ft_{kind}", {})
 
 
 # %% ../../nbs/methods/32_inserts.ipynb #6bc17c2b
 @dataclass(frozen=True)
-class Before:
+class PreHook:
     "Calls an insert before a module's forward pass."
 
-    insert: Insert
+    insert: HookInjection
     name: str
 
     def __call__(self, host, args, kwargs):
-        added = shelf_of(host, self.insert.kind)[self.name]
-        return None if silent(added) else self.insert.before(added, host, args, kwargs)
+        added = injected_modules(host, self.insert.kind)[self.name]
+        return None if is_disabled(added) else self.insert.before(added, host, args, kwargs)
 
 
 @dataclass(frozen=True)
-class After:
+class PostHook:
     "Calls an insert after a module's forward pass."
 
-    insert: Insert
+    insert: HookInjection
     name: str
 
     def __call__(self, host, args, kwargs, output):
-        added = shelf_of(host, self.insert.kind)[self.name]
-        if silent(added):
+        added = injected_modules(host, self.insert.kind)[self.name]
+        if is_disabled(added):
             return None
         rows = added.__dict__.get("only_rows")  # the examples of the batch that it applies to; None for all
 
         def after(*given):
             return self.insert.after(added, host, *given)
 
-        return after(args, kwargs, output) if rows is None else for_rows(after, added, rows, args, kwargs, output)
+        return after(args, kwargs, output) if rows is None else apply_to_rows(after, added, rows, args, kwargs, output)
 
 
 @dataclass(frozen=True)
-class Listen:
+class InputCapture:
     "Stores a module's input for an insert further on."
 
-    insert: Insert
+    insert: HookInjection
     name: str
     added: nn.Module
 
     def __call__(self, source, args, kwargs):
-        if not silent(self.added):
+        if not is_disabled(self.added):
             self.added.__dict__["heard"] = args[0]
 
 
-def for_rows(after, added: nn.Module, rows: torch.Tensor, args, kwargs, output):
+def apply_to_rows(after, added: nn.Module, rows: torch.Tensor, args, kwargs, output):
     "Apply an insert after a module to some examples of the batch; the others keep the module's output."
     n = len(output[0] if isinstance(output, tuple) else output)
 
@@ -187,13 +189,13 @@ def for_rows(after, added: nn.Module, rows: torch.Tensor, args, kwargs, output):
     )
 
 
-def silent(added: nn.Module) -> bool:
+def is_disabled(added: nn.Module) -> bool:
     "Whether an added module is disabled."
     return added.__dict__.get("silent", False)
 
 
 # %% ../../nbs/methods/32_inserts.ipynb #b1ed500e
-class Inserted(Handle):
+class HookHandle(Handle):
     "What an insert added to a model, and how to disable or remove it."
 
     def __init__(self, injection, model, name, hosts, heard=()):
@@ -201,7 +203,7 @@ class Inserted(Handle):
 
     def added(self) -> list:
         "The modules that were added."
-        return [shelf_of(h, self.injection.kind)[self.name] for h in self.hosts]
+        return [injected_modules(h, self.injection.kind)[self.name] for h in self.hosts]
 
     def parameters(self) -> dict:
         "The added parameters, by name."
@@ -235,7 +237,7 @@ class Inserted(Handle):
     def remove(self):
         "Remove children and hooks."
         for host in self.hosts:
-            shelf = shelf_of(host, self.injection.kind)
+            shelf = injected_modules(host, self.injection.kind)
             del shelf[self.name]
             if not shelf:
                 del host._modules[f"ft_{self.injection.kind}"]
@@ -248,14 +250,15 @@ class Inserted(Handle):
                 ours = [
                     k
                     for k, f in hooks.items()
-                    if isinstance(f, (Before, After, Listen)) and (f.insert, f.name) == (self.injection, self.name)
+                    if isinstance(f, (PreHook, PostHook, InputCapture))
+                    and (f.insert, f.name) == (self.injection, self.name)
                 ]
                 for key in ours:
                     del hooks[key], flags[key]
 
 
 # %% ../../nbs/methods/32_inserts.ipynb #5c1d20a2
-def examples(
+def small_inputs(
     model: nn.Module,
     length: int = 5,  # length of a text, in tokens
 ) -> list:
@@ -323,7 +326,7 @@ def spectrogram(config) -> torch.Tensor:
 
 # %% ../../nbs/methods/32_inserts.ipynb #5c1d20a3
 @contextmanager
-def looking(model: nn.Module):
+def eval_without_grad(model: nn.Module):
     "Evaluation mode and no gradients inside a `with` block, which leaves the run's random state unchanged."
     modes, device = [(m, m.training) for m in model.modules()], next(model.parameters()).device
     model.eval()
@@ -335,18 +338,18 @@ def looking(model: nn.Module):
             m.training = was
 
 
-def answer(model: nn.Module, given: dict) -> torch.Tensor:
+def first_output(model: nn.Module, given: dict) -> torch.Tensor:
     "The first floating-point tensor in a model's output."
-    with looking(model):
+    with eval_without_grad(model):
         output = model(*given.values()) if "x" in given else model(**given)
     return next(t for t in tree_leaves(output) if torch.is_tensor(t) and t.is_floating_point())
 
 
-def tried(model: nn.Module, length: int = 5) -> tuple:
+def try_small_input(model: nn.Module, length: int = 5) -> tuple:
     "The first small input that a model accepts, and its output; (None, None) if it accepts none."
-    for given in examples(model, length):
+    for given in small_inputs(model, length):
         try:
-            return given, answer(model, given)
+            return given, first_output(model, given)
         except torch.OutOfMemoryError:
             raise
         except Exception:
@@ -355,7 +358,7 @@ def tried(model: nn.Module, length: int = 5) -> tuple:
 
 
 # %% ../../nbs/methods/32_inserts.ipynb #5c1d20a7
-def proved(handle, given: dict, before: torch.Tensor, heard: bool = True):
+def verify_injection(handle, given: dict, before: torch.Tensor, heard: bool = True):
     """Check what was added on an input; returns the handle. Raises `FtError`, and removes it, if the model fails, gives
     an output of another shape, ignores it (checked if `heard`), or differs from the base while it is disabled."""
     if given is None:
@@ -363,9 +366,13 @@ def proved(handle, given: dict, before: torch.Tensor, heard: bool = True):
     model, parameters = handle.model, list(handle.parameters().values())
     try:
         with handle.off():
-            plain = answer(model, given)
-        one = answer(model, given)
-        deaf = heard and torch.equal(one, with_others(parameters, model, given)) and moves(model, given, one)
+            plain = first_output(model, given)
+        one = first_output(model, given)
+        deaf = (
+            heard
+            and torch.equal(one, perturbed_output(parameters, model, given))
+            and responds_to_input(model, given, one)
+        )
         if not torch.allclose(plain, before, rtol=1e-4, atol=1e-5, equal_nan=True):
             why = "the outputs differ from the base even while it is disabled"
         else:
@@ -376,7 +383,7 @@ def proved(handle, given: dict, before: torch.Tensor, heard: bool = True):
         handle.remove()
         raise
     except Exception as e:
-        why = shortened(e)
+        why = shorten_error(e)
     if not why:
         return handle
     handle.remove()
@@ -386,24 +393,24 @@ def proved(handle, given: dict, before: torch.Tensor, heard: bool = True):
     )
 
 
-def with_others(parameters: list, model: nn.Module, given: dict) -> torch.Tensor:
+def perturbed_output(parameters: list, model: nn.Module, given: dict) -> torch.Tensor:
     "The output of a model while the added parameters have other values."
     for p in parameters:
         p.data.mul_(-8.0)
     try:
-        return answer(model, given)
+        return first_output(model, given)
     finally:
         for p in parameters:
             p.data.mul_(-0.125)  # exact: powers of two
 
 
-def moves(model: nn.Module, given: dict, one: torch.Tensor) -> bool:
+def responds_to_input(model: nn.Module, given: dict, one: torch.Tensor) -> bool:
     "Whether another input gives another output; a head that is still zero gives the same output for all inputs."
     other = {k: v.flip(-1) if k in ("input_ids", "x") or v.is_floating_point() else v for k, v in given.items()}
-    return not torch.equal(answer(model, other), one)
+    return not torch.equal(first_output(model, other), one)
 
 
-def shortened(error: Exception, most: int = 160) -> str:
+def shorten_error(error: Exception, most: int = 160) -> str:
     "An error's message in one line of at most so many characters."
     said = " ".join(str(error).split()) or type(error).__name__
     return said if len(said) <= most else said[:most].rsplit(" ", 1)[0] + " …"

@@ -8,9 +8,9 @@ __all__ = ["LayerwiseLR"]
 # %% ../../nbs/methods/21_layerwise_lr.ipynb #313f38f4
 from dataclasses import dataclass
 
-from ..core import FtError, say
-from .core import Method, Plan, head_plan, scaled
-from ..structure import in_words
+from ..core import FtError, log_info
+from .core import Method, Plan, head_plan, scale_lr_to_width
+from ..structure import describe_blocks
 
 
 # %% ../../nbs/methods/21_layerwise_lr.ipynb #7ae0c011
@@ -21,22 +21,24 @@ class LayerwiseLR(Method):
     Source: Howard & Ruder 2018, ULMFiT; Clark et al. 2020, ELECTRA.
     """
 
-    decay: float = 0.8  # factor on the learning rate from one block to the next lower one
+    layer_decay: float = 0.8  # factor on the learning rate from one block to the next lower one
     lr: float = None  # above the blocks; None means 5e-5 at width 768, scaled to the model's width
     head_lr: float = None  # learning rate of a new head; None means ten times `lr`
     train_bn: bool = True  # update BatchNorm statistics
 
     def __post_init__(self):
-        if not 0 < self.decay <= 1:
-            raise FtError(f"The decay must lie in (0, 1], not {self.decay}: lower blocks get smaller learning rates.")
+        if not 0 < self.layer_decay <= 1:
+            raise FtError(
+                f"The decay must lie in (0, 1], not {self.layer_decay}: lower blocks get smaller learning rates."
+            )
 
     def plan(self, anatomy):
         "All parameters, with the learning rate of their depth."
-        lr, blocks = self.lr or scaled(5e-5, anatomy), len(anatomy.blocks)
+        lr, blocks = self.lr or scale_lr_to_width(5e-5, anatomy), len(anatomy.blocks)
         if anatomy.repeats:
-            say(
-                f"{type(anatomy.model).__name__} has {in_words(anatomy)}: a block has one learning rate for all layers"
-                " that use it"
+            log_info(
+                f"{type(anatomy.model).__name__} has {describe_blocks(anatomy)}: a block has one learning rate for all"
+                " layers that use it"
             )
         names = [n for n, _ in anatomy.model.named_parameters()]
         first = next(i for i, n in enumerate(names) if anatomy.block_of(n) is not None)
@@ -45,5 +47,5 @@ class LayerwiseLR(Method):
             block = anatomy.block_of(n)
             return blocks - block if block is not None else blocks + 1 if i < first else 0
 
-        rates = {n: lr * self.decay ** above(i, n) for i, n in enumerate(names)}
+        rates = {n: lr * self.layer_decay ** above(i, n) for i, n in enumerate(names)}
         return Plan(lr, {**rates, **head_plan(anatomy, self.head_lr or 10 * lr)}, buffers=self.train_bn)

@@ -8,8 +8,8 @@ __all__ = ["LoHa"]
 # %% ../../nbs/methods/38_loha.ipynb #7c2febf7
 from dataclasses import dataclass
 
-from .core import Method, Plan, head_plan, scaled
-from .tuners import Tuner, matrices
+from .core import Method, Plan, head_plan, scale_lr_to_width
+from .tuners import PeftInjection, target_matrices
 
 
 # %% ../../nbs/methods/38_loha.ipynb #a9322bd7
@@ -19,14 +19,18 @@ class LoHa(Method):
 
     r: int = 4  # rank of each factor; the update has rank up to r squared
     alpha: float = 8  # the update is scaled by alpha / r
-    on: str = None  # selector: roles or path patterns; None: all linear layers in the blocks, or all convolutions
-    blocks: tuple = None  # block indices, or None for all
+    target_modules: str = (
+        None  # selector: roles or path patterns; None: all linear layers in the blocks, or all convolutions
+    )
+    layers: tuple = None  # block indices, or None for all
     lr: float = None  # learning rate; None: 1e-3 at width 768, scaled to the model's width
 
     def plan(self, anatomy):
         "Train the new head; add four low-rank factors to every selected module."
-        lr = self.lr or scaled(1e-3, anatomy)
-        targets, _ = matrices(anatomy, self.on, self.blocks, self.r)
+        lr = self.lr or scale_lr_to_width(1e-3, anatomy)
+        targets, _ = target_matrices(anatomy, self.target_modules, self.layers, self.r)
         return Plan(
-            lr, head_plan(anatomy, lr), [Tuner("LoHaConfig", (("r", self.r), ("alpha", self.alpha)), targets, lr)]
+            lr,
+            head_plan(anatomy, lr),
+            [PeftInjection("LoHaConfig", (("r", self.r), ("alpha", self.alpha)), targets, lr)],
         )

@@ -8,8 +8,8 @@ __all__ = ["LoKr"]
 # %% ../../nbs/methods/40_lokr.ipynb #3fcb77fb
 from dataclasses import dataclass
 
-from .core import Method, Plan, head_plan, scaled
-from .tuners import Tuner, matrices
+from .core import Method, Plan, head_plan, scale_lr_to_width
+from .tuners import PeftInjection, target_matrices
 
 
 # %% ../../nbs/methods/40_lokr.ipynb #c19d49fb
@@ -18,22 +18,27 @@ class LoKr(Method):
     "Updates that are Kronecker products. Source: Edalati et al. 2022, KronA; Yeh et al. 2024, LyCORIS; layers by peft."
 
     r: int = 8  # rank of the second factor; from half its longer side on, it is a full matrix
-    factor: int = -1  # side of the first factor; -1: as square as the sizes allow
+    decompose_factor: int = -1  # side of the first factor; -1: as square as the sizes allow
     alpha: float = 16  # the update is scaled by alpha / r
-    on: str = None  # selector: roles or path patterns; None: all linear layers in the blocks, or all convolutions
-    blocks: tuple = None  # block indices, or None for all
+    target_modules: str = (
+        None  # selector: roles or path patterns; None: all linear layers in the blocks, or all convolutions
+    )
+    layers: tuple = None  # block indices, or None for all
     lr: float = None  # learning rate; None: 1e-3 at width 768, scaled to the model's width
 
     def plan(self, anatomy):
         "Train the new head; add the factors to every selected module."
-        lr = self.lr or scaled(1e-3, anatomy)
-        targets, _ = matrices(anatomy, self.on, self.blocks, self.r)
+        lr = self.lr or scale_lr_to_width(1e-3, anatomy)
+        targets, _ = target_matrices(anatomy, self.target_modules, self.layers, self.r)
         return Plan(
             lr,
             head_plan(anatomy, lr),
             [
-                Tuner(
-                    "LoKrConfig", (("r", self.r), ("alpha", self.alpha), ("decompose_factor", self.factor)), targets, lr
+                PeftInjection(
+                    "LoKrConfig",
+                    (("r", self.r), ("alpha", self.alpha), ("decompose_factor", self.decompose_factor)),
+                    targets,
+                    lr,
                 )
             ],
         )

@@ -4,26 +4,26 @@
 
 # %% auto #0
 __all__ = [
-    "CHOOSES",
-    "attend_with_prefix",
-    "ahead",
-    "function_of",
-    "widened",
-    "rows_of",
-    "opened",
+    "SELECTING_ATTENTION",
+    "prefix_attention",
+    "prepend_prefix",
+    "attention_function",
+    "pad_mask",
+    "batch_prefix",
+    "unmask_prefix",
     "register",
     "implementations",
-    "ours",
-    "exchanged",
+    "prefix_implementation",
+    "switch_implementation",
     "PrefixRows",
     "PrefixInsert",
     "PrefixAdded",
     "prefixes",
-    "give_back",
-    "note_widths",
+    "restore_implementation",
+    "record_key_widths",
     "key_width",
-    "Prefix",
-    "attentions",
+    "PrefixTuning",
+    "attention_modules",
 ]
 
 # %% ../../nbs/methods/62_prefix.ipynb #0a04a2b5
@@ -37,23 +37,32 @@ import torch
 from torch import nn
 
 from ..core import FtError
-from .core import Method, Plan, head_plan, scaled
-from .inserts import Insert, Inserted, answer, proved, shelf_of, shortened, silent, tried
+from .core import Method, Plan, head_plan, scale_lr_to_width
+from ftkit.methods.inserts import (
+    HookHandle,
+    HookInjection,
+    first_output,
+    injected_modules,
+    is_disabled,
+    shorten_error,
+    try_small_input,
+    verify_injection,
+)
 
 
 # %% ../../nbs/methods/62_prefix.ipynb #71ade5c7
-def attend_with_prefix(own: str, module, query, key, value, attention_mask, **options):
+def prefix_attention(own: str, module, query, key, value, attention_mask, **options):
     """Attention, by the function that the model had (`own`), with the prefixes that are registered on its module.
 
     Keys are (batch, heads, length, size).
     """
-    attend = function_of(module, own)
+    attend = attention_function(module, own)
     if "ft_widths" in module.__dict__:
         module.__dict__["ft_widths"] = [t.shape[1] * t.shape[3] for t in (key, value)]
-    found = [p for p in shelf_of(module, "prefix").values() if not silent(p)]
+    found = [p for p in injected_modules(module, "prefix").values() if not is_disabled(p)]
     if not found:
         return attend(module, query, key, value, attention_mask, **options)
-    if chosen := [k for k in CHOOSES if options.get(k) is not None]:
+    if chosen := [k for k in SELECTING_ATTENTION if options.get(k) is not None]:
         raise FtError(
             f"{type(module).__name__} selects keys by their position ({chosen[0]}), and a prefix has none;"
             " use Adapter() or LoRA() instead."
@@ -66,25 +75,27 @@ def attend_with_prefix(own: str, module, query, key, value, attention_mask, **op
             key.shape[2] - query.shape[2]
         )[None, None]
     rows = zip(*(p() for p in found))
-    keys, values = (torch.cat([ahead(parts, like), like], 2) for parts, like in zip(rows, (key, value)))
-    mask = widened(mask, size) if (open_ := rows_of(found, key)) is None else opened(mask, open_, keys, own)
+    keys, values = (torch.cat([prepend_prefix(parts, like), like], 2) for parts, like in zip(rows, (key, value)))
+    mask = (
+        pad_mask(mask, size) if (open_ := batch_prefix(found, key)) is None else unmask_prefix(mask, open_, keys, own)
+    )
     if own == "sdpa":
         options["is_causal"] = False
     if options.get("position_bias") is not None:
-        options["position_bias"] = widened(options["position_bias"], size)
+        options["position_bias"] = pad_mask(options["position_bias"], size)
     return attend(module, query, keys, values, mask, **options)
 
 
-CHOOSES = ("indices", "block_indices")  # options that select keys: sparse attention
+SELECTING_ATTENTION = ("indices", "block_indices")  # options that select keys: sparse attention
 
 
-def ahead(parts: list, like: torch.Tensor) -> torch.Tensor:
+def prepend_prefix(parts: list, like: torch.Tensor) -> torch.Tensor:
     "Trained keys or values, each (1, size, width), in the shape of attention, (batch, heads, sizes, head width)."
     joined = torch.cat(list(parts), 1).view(1, -1, like.shape[1], like.shape[3]).transpose(1, 2)
     return joined.expand(len(like), -1, -1, -1).to(like.dtype)
 
 
-def function_of(module, own: str):
+def attention_function(module, own: str):
     "The attention function of a model: PyTorch's, or the eager one in the module's own file."
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -98,14 +109,14 @@ def function_of(module, own: str):
 
 
 # %% ../../nbs/methods/62_prefix.ipynb #5c1d20c2
-def widened(mask, size: int):
+def pad_mask(mask, size: int):
     "A mask or a bias, (…, length), extended at the front by `size` unmasked positions."
     if mask is None:
         return None
     return nn.functional.pad(mask, (size, 0), value=True if mask.dtype == torch.bool else 0.0)
 
 
-def rows_of(found: list, key: torch.Tensor):
+def batch_prefix(found: list, key: torch.Tensor):
     "Which examples attend to which positions of the prefixes, (batch, 1, 1, sizes); None where all attend to all."
     if all(p.__dict__.get("only_rows") is None for p in found):
         return None
@@ -118,7 +129,7 @@ def rows_of(found: list, key: torch.Tensor):
     return torch.cat(parts, -1)
 
 
-def opened(mask, open_: torch.Tensor, keys: torch.Tensor, own: str) -> torch.Tensor:
+def unmask_prefix(mask, open_: torch.Tensor, keys: torch.Tensor, own: str) -> torch.Tensor:
     "A mask extended by prefixes for some examples; keys include the prefixes, (batch, heads, length, size)."
     if mask is None:
         mask = torch.ones(1, 1, 1, keys.shape[2] - open_.shape[-1], dtype=torch.bool, device=keys.device)
@@ -136,7 +147,7 @@ def register():
     from transformers.masking_utils import eager_mask, sdpa_mask
 
     for own, mask in (("sdpa", sdpa_mask), ("eager", eager_mask)):
-        AttentionInterface.register(f"ft_prefix_{own}", partial(attend_with_prefix, own))
+        AttentionInterface.register(f"ft_prefix_{own}", partial(prefix_attention, own))
         AttentionMaskInterface.register(f"ft_prefix_{own}", mask)
 
 
@@ -147,17 +158,17 @@ def implementations(config):
     return {"": config._attn_implementation, **inner} if inner else config._attn_implementation
 
 
-def ours(own, model):
+def prefix_implementation(own, model):
     "The names of ftkit's functions for these; others are replaced by PyTorch's where the model supports it."
     if isinstance(own, dict):
-        return {name: ours(part, model) for name, part in own.items()}
+        return {name: prefix_implementation(part, model) for name, part in own.items()}
     return f"ft_prefix_{own if own in ('eager', 'sdpa') else 'sdpa' if model._supports_sdpa else 'eager'}"
 
 
-def exchanged(own, config) -> bool:
+def switch_implementation(own, config) -> bool:
     "Whether a model uses an attention function that ftkit's cannot call."
     if isinstance(own, dict):
-        return any(exchanged(part, config) for part in own.values())
+        return any(switch_implementation(part, config) for part in own.values())
     return own not in ("eager", "sdpa") or getattr(config, "reorder_and_upcast_attn", False)
 
 
@@ -187,7 +198,7 @@ class PrefixRows(nn.Module):
 
 # %% ../../nbs/methods/62_prefix.ipynb #a4652a83
 @dataclass(frozen=True)
-class PrefixInsert(Insert):
+class PrefixInsert(HookInjection):
     "Prefixes on attention modules."
 
     size: int = 16
@@ -205,17 +216,17 @@ class PrefixInsert(Insert):
         register()
         own = model.__dict__.setdefault("_ft_attention", implementations(model.config))
         try:
-            given, before = tried(model)
-            model.set_attn_implementation(ours(own, model))
-            note_widths(self.hosts(model), model, given)
+            given, before = try_small_input(model)
+            model.set_attn_implementation(prefix_implementation(own, model))
+            record_key_widths(self.hosts(model), model, given)
             handle = super().add(model, name, steps)
         except BaseException:
-            give_back(model)
+            restore_implementation(model)
             raise
-        return proved(PrefixAdded(handle.injection, model, name, handle.hosts), given, before)
+        return verify_injection(PrefixAdded(handle.injection, model, name, handle.hosts), given, before)
 
 
-class PrefixAdded(Inserted):
+class PrefixAdded(HookHandle):
     "Prefixes attached to a model."
 
     @contextmanager
@@ -223,28 +234,28 @@ class PrefixAdded(Inserted):
         "Disable them; where none is active and ftkit's function cannot call the original one, restore that."
         with super().off():
             own = self.model.__dict__["_ft_attention"]
-            quiet = exchanged(own, self.model.config) and all(map(silent, prefixes(self.model)))
+            quiet = switch_implementation(own, self.model.config) and all(map(is_disabled, prefixes(self.model)))
             if quiet:
                 self.model.set_attn_implementation(own)
             try:
                 yield
             finally:
                 if quiet:
-                    self.model.set_attn_implementation(ours(own, self.model))
+                    self.model.set_attn_implementation(prefix_implementation(own, self.model))
 
     def remove(self):
         "Remove them; with the last one, the model's original attention is restored."
         super().remove()
-        give_back(self.model)
+        restore_implementation(self.model)
 
 
 # %% ../../nbs/methods/62_prefix.ipynb #5c1d20c5
 def prefixes(model) -> list:
     "All prefixes that are registered on a model."
-    return [p for m in model.modules() for p in shelf_of(m, "prefix").values()]
+    return [p for m in model.modules() for p in injected_modules(m, "prefix").values()]
 
 
-def give_back(model):
+def restore_implementation(model):
     "Restore the original attention of a model without prefixes."
     for m in model.modules():
         m.__dict__.pop("ft_widths", None)
@@ -252,7 +263,7 @@ def give_back(model):
         model.set_attn_implementation(model.__dict__.pop("_ft_attention"))
 
 
-def note_widths(hosts: list, model, given: dict):
+def record_key_widths(hosts: list, model, given: dict):
     """Record the widths of keys and values in every attention module, in one forward pass.
 
     Raises `FtError` where none is called by name.
@@ -262,12 +273,13 @@ def note_widths(hosts: list, model, given: dict):
     for host in hosts:
         host.__dict__["ft_widths"] = None
     try:
-        answer(model, given)
+        first_output(model, given)
     except torch.OutOfMemoryError:
         raise
     except Exception as e:
         raise FtError(
-            f"A prefix cannot be attached to {type(model).__name__}: {shortened(e)}. Use Adapter() or LoRA() instead."
+            f"A prefix cannot be attached to {type(model).__name__}: {shorten_error(e)}. Use Adapter() or LoRA()"
+            " instead."
         ) from e
     if all(host.__dict__["ft_widths"] is None for host in hosts):
         raise FtError(
@@ -294,32 +306,41 @@ def key_width(host: nn.Module) -> int:
 
 # %% ../../nbs/methods/62_prefix.ipynb #5310e0de
 @dataclass(frozen=True, repr=False)
-class Prefix(Method):
+class PrefixTuning(Method):
     "Trained keys and values in every attention layer. Source: Li & Liang 2021, Prefix-Tuning."
 
-    size: int = 16  # number of virtual tokens
-    reparam: bool = False  # produce the keys and values by a small network during training
-    blocks: tuple = None  # block indices, or None for all
+    num_virtual_tokens: int = 16  # number of virtual tokens
+    prefix_projection: bool = False  # produce the keys and values by a small network during training
+    layers: tuple = None  # block indices, or None for all
     lr: float = None  # learning rate; None: 5e-4 at width 768, scaled to the model's width
     starts_at_base = False
     merges = False
 
     def __post_init__(self):
-        if self.size < 1:
-            raise FtError(f"A prefix needs at least one virtual token, not size={self.size}.")
+        if self.num_virtual_tokens < 1:
+            raise FtError(
+                f"A prefix needs at least one virtual token, not num_virtual_tokens={self.num_virtual_tokens}."
+            )
 
     def plan(self, anatomy):
         "Train the new head; add a prefix to every attention. Raises `FtError` where attention cannot be replaced."
-        lr = self.lr or scaled(5e-4, anatomy)
-        hosts = attentions(anatomy, self.blocks)
+        lr = self.lr or scale_lr_to_width(5e-4, anatomy)
+        hosts = attention_modules(anatomy, self.layers)
         return Plan(
             lr,
             head_plan(anatomy, lr),
-            [PrefixInsert(hosts, lr, self.size, key_width(anatomy.module(hosts[0])) if self.reparam else None)],
+            [
+                PrefixInsert(
+                    hosts,
+                    lr,
+                    self.num_virtual_tokens,
+                    key_width(anatomy.module(hosts[0])) if self.prefix_projection else None,
+                )
+            ],
         )
 
 
-def attentions(anatomy, blocks: tuple = None) -> tuple:
+def attention_modules(anatomy, blocks: tuple = None) -> tuple:
     "Paths of the attention modules. Raises `FtError` where there are none whose function can be replaced."
     name = type(anatomy.model).__name__
     keys = [p for p in anatomy.roles.get("key", []) if blocks is None or anatomy.block_of(p) in blocks]

@@ -5,29 +5,29 @@
 # %% auto #0
 __all__ = [
     "PromptRows",
-    "Ahead",
-    "tried_with_room",
+    "InputPrompt",
+    "try_with_context",
     "positions_with",
-    "others",
-    "cut_back",
-    "named",
+    "other_prompts",
+    "strip_prompt_outputs",
+    "bind_arguments",
     "takes_embeddings",
-    "fits",
-    "context",
-    "offset",
-    "starts",
-    "put_in",
-    "taken_out",
-    "later",
-    "counts",
-    "Within",
-    "room",
-    "Prompt",
+    "check_context_length",
+    "context_length",
+    "position_offset",
+    "first_token_positions",
+    "insert_positions",
+    "remove_positions",
+    "shift_positions",
+    "counts_positions",
+    "BlockPrompt",
+    "extend_attention_mask",
+    "PromptTuning",
     "caches_keys",
     "prompts",
-    "reader",
+    "embedding_input_module",
     "causal",
-    "stacks",
+    "block_stacks",
 ]
 
 # %% ../../nbs/methods/60_prompt.ipynb #c4d5ec19
@@ -40,8 +40,15 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from ..core import FtError
-from .core import Method, Plan, head_plan, scaled
-from .inserts import Insert, answer, block_width, proved, shelf_of, tried
+from .core import Method, Plan, head_plan, scale_lr_to_width
+from ftkit.methods.inserts import (
+    HookInjection,
+    block_width,
+    first_output,
+    injected_modules,
+    try_small_input,
+    verify_injection,
+)
 
 
 # %% ../../nbs/methods/60_prompt.ipynb #abf5bda9
@@ -70,7 +77,7 @@ class PromptRows(nn.Module):
 
 # %% ../../nbs/methods/60_prompt.ipynb #18fdbb3b
 @dataclass(frozen=True)
-class Ahead(Insert):
+class InputPrompt(HookInjection):
     "Virtual tokens among the token embeddings of a model with token inputs."
 
     size: int = 16
@@ -88,19 +95,19 @@ class Ahead(Insert):
 
     def add(self, model, name, steps=None):
         "Register it, and test it on a few tokens. Raises `FtError` for models that do not work with it."
-        given, before = tried_with_room(self, model)
-        return proved(super().add(model, name, steps), given, before)
+        given, before = try_with_context(self, model)
+        return verify_injection(super().add(model, name, steps), given, before)
 
     def before(self, added, host, args, kwargs):
-        given = named(host, args, kwargs)
+        given = bind_arguments(host, args, kwargs)
         past, mask = given.get("past_key_values"), given.get("attention_mask")
         first = past is None or not past.get_seq_length()
         some = given["input_ids"] if given.get("input_ids") is not None else given["inputs_embeds"]
-        start = starts(mask, self.at)
+        start = first_token_positions(mask, self.at)
 
         def grown(key, value):
             if (x := given.get(key)) is not None and x.ndim == 2:
-                given[key] = put_in(x, x.new_full((len(x), self.size), value), start)
+                given[key] = insert_positions(x, x.new_full((len(x), self.size), value), start)
 
         grown("attention_mask", 1)
         given.pop("cache_position", None)
@@ -110,22 +117,22 @@ class Ahead(Insert):
         if not first:
             return (), given
         grown("token_type_ids", 0)
-        fits(host, some.shape[1] + self.size, self.size)
+        check_context_length(host, some.shape[1] + self.size, self.size)
         words = given["inputs_embeds"] if given.get("inputs_embeds") is not None else host.get_input_embeddings()(some)
         given["inputs_embeds"], given["input_ids"] = (
-            put_in(words, added().to(words.dtype).expand(len(words), -1, -1), start),
+            insert_positions(words, added().to(words.dtype).expand(len(words), -1, -1), start),
             None,
         )
-        added.__dict__["heard"] = start, some.shape[1] + self.size - others(host, added)
+        added.__dict__["heard"] = start, some.shape[1] + self.size - other_prompts(host, added)
         return (), given
 
     def after(self, added, host, args, kwargs, output):
         start, length = added.__dict__.pop("heard", (None, 0))
-        return None if start is None else cut_back(output, start, length, self.size)
+        return None if start is None else strip_prompt_outputs(output, start, length, self.size)
 
 
 # %% ../../nbs/methods/60_prompt.ipynb #5c1d20b4
-def tried_with_room(insert: Ahead, model: nn.Module) -> tuple:
+def try_with_context(insert: InputPrompt, model: nn.Module) -> tuple:
     """A few tokens that fit into the context together with a prompt, and a model's output.
 
     Raises `FtError` for models that pad their inputs internally, or need token ids.
@@ -138,8 +145,8 @@ def tried_with_room(insert: Ahead, model: nn.Module) -> tuple:
         raise FtError(
             f"{who}it pads its inputs internally and would count the prompt. Use Adapter() or LoRA() instead."
         )
-    limit = context(host)
-    given, before = tried(model, min(5, max(1, limit - insert.size)) if limit else 5)
+    limit = context_length(host)
+    given, before = try_small_input(model, min(5, max(1, limit - insert.size)) if limit else 5)
     if given is None or "input_ids" not in given or takes_embeddings(model, host, given, before):
         return given, before
     raise FtError(
@@ -151,24 +158,26 @@ def tried_with_room(insert: Ahead, model: nn.Module) -> tuple:
 def positions_with(size: int, start, host: nn.Module, given: dict, length: int, first: bool):
     "Position ids of a call whose mask includes the prompt; None where the model computes them correctly."
     if (x := given.get("position_ids")) is not None:
-        return later(x, start, size) if first else x + size
-    if not torch.is_tensor(start) or not counts(host):
+        return shift_positions(x, start, size) if first else x + size
+    if not torch.is_tensor(start) or not counts_positions(host):
         return None
     # Counted from the first token of each sequence that is not padding.
     return (given["attention_mask"].cumsum(1) - 1).clamp(min=0)[:, -length - size * first :]
 
 
-def others(host: nn.Module, added: nn.Module) -> int:
+def other_prompts(host: nn.Module, added: nn.Module) -> int:
     "Virtual tokens of the other prompts on a module: of two prompts, one may have been removed already."
-    return sum(len(m.rows) for kind in ("prompt", "words") for m in shelf_of(host, kind).values() if m is not added)
+    return sum(
+        len(m.rows) for kind in ("prompt", "words") for m in injected_modules(host, kind).values() if m is not added
+    )
 
 
-def cut_back(output, start, length: int, size: int):
+def strip_prompt_outputs(output, start, length: int, size: int):
     "The output of a module without the positions of a prompt; it must have at least `length` positions."
     first = output[0] if isinstance(output, tuple) else output["last_hidden_state"]
     if first.shape[1] < length:
         raise ValueError(f"the input has at least {length} positions, and the output has {first.shape[1]}")
-    first = taken_out(first, start, size)
+    first = remove_positions(first, start, size)
     if isinstance(output, tuple):
         return (first, *output[1:])
     output["last_hidden_state"] = first
@@ -176,7 +185,7 @@ def cut_back(output, start, length: int, size: int):
 
 
 # %% ../../nbs/methods/60_prompt.ipynb #39e82ff2
-def named(host: nn.Module, args: tuple, kwargs: dict) -> dict:
+def bind_arguments(host: nn.Module, args: tuple, kwargs: dict) -> dict:
     "All arguments of a call by name."
     given = dict(inspect.signature(type(host).forward).bind(host, *args, **kwargs).arguments)
     given.pop("self")
@@ -187,14 +196,14 @@ def takes_embeddings(model: nn.Module, host: nn.Module, given: dict, before: tor
     "Whether a model gives the same output for token embeddings as for token ids."
 
     def exchange(host, args, kwargs):
-        found = named(host, args, kwargs)
+        found = bind_arguments(host, args, kwargs)
         if found.get("input_ids") is None:
             return (), found  # another prompt has replaced the ids already
         return (), {**found, "input_ids": None, "inputs_embeds": host.get_input_embeddings()(found["input_ids"])}
 
     hook = host.register_forward_pre_hook(exchange, with_kwargs=True)
     try:
-        after = answer(model, given)
+        after = first_output(model, given)
     except torch.OutOfMemoryError:
         raise
     except Exception:
@@ -204,9 +213,9 @@ def takes_embeddings(model: nn.Module, host: nn.Module, given: dict, before: tor
     return torch.allclose(after, before, atol=1e-3 * before.abs().max().item())
 
 
-def fits(host: nn.Module, length: int, size: int):
+def check_context_length(host: nn.Module, length: int, size: int):
     "Check that a prompt and a text fit into the context. Raises `FtError`."
-    limit = context(host)
+    limit = context_length(host)
     if limit and size >= limit:
         raise FtError(
             f"A prompt of {size} virtual tokens leaves no space for text in the context of {type(host).__name__},"
@@ -219,16 +228,16 @@ def fits(host: nn.Module, length: int, size: int):
         )
 
 
-def context(host: nn.Module) -> int:
+def context_length(host: nn.Module) -> int:
     "The maximum number of positions of a model, or 0 where it is unlimited."
     config = getattr(host, "config", None)
     limit = (
         0 if "t5" in getattr(config, "model_type", "") else max(0, getattr(config, "max_position_embeddings", 0) or 0)
     )  # XLNet has -1
-    return limit - offset(host) if limit else limit
+    return limit - position_offset(host) if limit else limit
 
 
-def offset(host: nn.Module) -> int:
+def position_offset(host: nn.Module) -> int:
     "The position id of the first token: RoBERTa and its variants count from after the padding index."
     table = next(
         (m for n, m in host.named_modules() if n.endswith("position_embeddings") and isinstance(m, nn.Embedding)), None
@@ -237,7 +246,7 @@ def offset(host: nn.Module) -> int:
 
 
 # %% ../../nbs/methods/60_prompt.ipynb #5c1d20b2
-def starts(mask, at: int):
+def first_token_positions(mask, at: int):
     """Index at which a prompt is inserted: after the padding on the left and `at` tokens, (batch,); an integer where
     it is the same for all examples.
     """
@@ -248,7 +257,7 @@ def starts(mask, at: int):
     return ((mask.cumsum(1) == 0).sum(1) + at).clamp(max=mask.shape[1])
 
 
-def put_in(
+def insert_positions(
     x: torch.Tensor,  # (batch, length, …)
     new: torch.Tensor,  # (batch, size, …)
     start,  # an integer, or one per example, (batch,)
@@ -262,7 +271,7 @@ def put_in(
     return torch.cat([x, new], 1)[torch.arange(len(x), device=x.device)[:, None], source]
 
 
-def taken_out(x: torch.Tensor, start, size: int) -> torch.Tensor:
+def remove_positions(x: torch.Tensor, start, size: int) -> torch.Tensor:
     "A sequence without the inserted positions."
     if not torch.is_tensor(start):
         return torch.cat([x[:, :start], x[:, start + size :]], 1)
@@ -270,13 +279,13 @@ def taken_out(x: torch.Tensor, start, size: int) -> torch.Tensor:
     return x[torch.arange(len(x), device=x.device)[:, None], place + size * (place >= start[:, None])]
 
 
-def later(positions: torch.Tensor, start, size: int) -> torch.Tensor:
+def shift_positions(positions: torch.Tensor, start, size: int) -> torch.Tensor:
     "Position ids, (batch, length), with those of a prompt, which starts at the position of the token after it."
     if torch.is_tensor(start):
         positions = positions.expand(len(start), -1)
     else:
         start = positions.new_full((len(positions),), start)
-    after = put_in(positions + size, positions.new_zeros(len(positions), size), start)
+    after = insert_positions(positions + size, positions.new_zeros(len(positions), size), start)
     place = torch.arange(after.shape[1], device=after.device)[None]
     first = positions.gather(1, start[:, None].clamp(max=positions.shape[1] - 1))
     return torch.where(
@@ -286,14 +295,14 @@ def later(positions: torch.Tensor, start, size: int) -> torch.Tensor:
     )
 
 
-def counts(host: nn.Module) -> bool:
+def counts_positions(host: nn.Module) -> bool:
     "Whether a model takes position ids that count from zero and do not encode padding."
-    return "position_ids" in inspect.signature(type(host).forward).parameters and not offset(host)
+    return "position_ids" in inspect.signature(type(host).forward).parameters and not position_offset(host)
 
 
 # %% ../../nbs/methods/60_prompt.ipynb #1221dba0
 @dataclass(frozen=True)
-class Within(Insert):
+class BlockPrompt(HookInjection):
     "Virtual tokens before a sequence inside a stack of blocks."
 
     size: int = 16
@@ -312,8 +321,8 @@ class Within(Insert):
 
     def add(self, model, name, steps=None):
         "Register it, and test it on a small input. Raises `FtError` for models that do not work with it."
-        given, before = tried(model)
-        return proved(super().add(model, name, steps), given, before)
+        given, before = try_small_input(model)
+        return verify_injection(super().add(model, name, steps), given, before)
 
     def before(self, added, host, args, kwargs):
         kwargs = dict(kwargs)
@@ -328,7 +337,7 @@ class Within(Insert):
             hidden = torch.cat([added().to(hidden.dtype).expand(len(hidden), -1, -1), hidden[:, -length:]], 1)
 
         def grow(x):
-            return room(x, length, self.size)
+            return extend_attention_mask(x, length, self.size)
 
         return (hidden, *tree_map(grow, tuple(args[1:]))), tree_map(grow, kwargs)
 
@@ -339,7 +348,7 @@ class Within(Insert):
 
 
 # %% ../../nbs/methods/60_prompt.ipynb #475f4e28
-def room(
+def extend_attention_mask(
     mask,  # (batch, heads, queries or 1, length), True or 0 where allowed; anything else is returned as it is
     length: int,  # of the sequence without the prompt
     size: int,  # virtual tokens of the prompt, which comes before
@@ -361,32 +370,36 @@ def room(
 
 # %% ../../nbs/methods/60_prompt.ipynb #718d9acc
 @dataclass(frozen=True, repr=False)
-class Prompt(Method):
+class PromptTuning(Method):
     "Virtual tokens before the input, trained with a new head. Source: Lester et al. 2021, Prompt Tuning."
 
-    size: int = 16  # number of virtual tokens
+    num_virtual_tokens: int = 16  # number of virtual tokens
     lr: float = None  # learning rate; None: 5e-3 at width 768, scaled to the model's width
-    encoder = None
+    encoder_type = None
     deep = False
     starts_at_base = False
     merges = False
 
     def __post_init__(self):
-        if self.size < 1:
-            raise FtError(f"A prompt needs at least one virtual token, not size={self.size}.")
+        if self.num_virtual_tokens < 1:
+            raise FtError(
+                f"A prompt needs at least one virtual token, not num_virtual_tokens={self.num_virtual_tokens}."
+            )
 
     def plan(self, anatomy):
         """Train the new head, and virtual tokens before the tokens or inside every stack of blocks.
 
         Raises `FtError` for models without a sequence.
         """
-        lr = self.lr or scaled(5e-3, anatomy)
-        return Plan(lr, head_plan(anatomy, lr), prompts(anatomy, lr, self.size, self.encoder, self.deep))
+        lr = self.lr or scale_lr_to_width(5e-3, anatomy)
+        return Plan(
+            lr, head_plan(anatomy, lr), prompts(anatomy, lr, self.num_virtual_tokens, self.encoder_type, self.deep)
+        )
 
 
 def caches_keys(model: nn.Module) -> bool:
     "Whether a model has token inputs and caches only keys and values, so that a prompt stays in the cache."
-    if (path := reader(model)) is None:
+    if (path := embedding_input_module(model)) is None:
         return False
     known = inspect.signature(type(model.get_submodule(path)).forward).parameters
     return "past_key_values" in known and "cache_params" not in known or not model.can_generate()
@@ -400,16 +413,16 @@ def prompts(anatomy, lr: float, size: int, encoder: str = None, deep: bool = Fal
             f'{type(model).__name__} has no sequence for a prompt; use VisualPrompt(form="pixels"), Adapter() or LoRA()'
             " instead."
         )
-    if (path := reader(model)) is not None and not deep:
+    if (path := embedding_input_module(model)) is not None and not deep:
         host = model.get_submodule(path)
-        fits(host, size + 1, size)
+        check_context_length(host, size + 1, size)
         first = not model.config.is_encoder_decoder and not causal(host)
-        return [Ahead((path,), lr, size, encoder, int(first))]
-    return [Within(tuple(stack), lr, size, encoder, deep) for stack in stacks(anatomy)]
+        return [InputPrompt((path,), lr, size, encoder, int(first))]
+    return [BlockPrompt(tuple(stack), lr, size, encoder, deep) for stack in block_stacks(anatomy)]
 
 
 # %% ../../nbs/methods/60_prompt.ipynb #6e5f5f96
-def reader(model: nn.Module) -> str:
+def embedding_input_module(model: nn.Module) -> str:
     "The path of the module that takes token ids or embeddings; None where there is none."
     if not hasattr(model, "base_model"):
         return None
@@ -433,7 +446,7 @@ def causal(host: nn.Module) -> bool:
     return writes or any(getattr(m, "is_causal", False) for m in host.modules())
 
 
-def stacks(anatomy) -> list:
+def block_stacks(anatomy) -> list:
     "The blocks of a model, stack by stack; of an encoder-decoder, the encoder's."
     found = {}
     for b in anatomy.blocks:

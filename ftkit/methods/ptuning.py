@@ -9,8 +9,8 @@ __all__ = ["PTuning", "PTuningV2"]
 from dataclasses import dataclass
 
 from ..core import FtError
-from .core import Method, Plan, head_plan, scaled
-from .prefix import Prefix
+from .core import Method, Plan, head_plan, scale_lr_to_width
+from .prefix import PrefixTuning
 from .prompt import prompts
 
 
@@ -19,25 +19,27 @@ from .prompt import prompts
 class PTuning(Method):
     "A soft prompt produced by a small network. Source: Liu et al. 2021, GPT Understands, Too (P-tuning v1)."
 
-    size: int = 16  # number of virtual tokens
-    encoder: str = "lstm"  # "lstm" (followed by an MLP) or "mlp"
+    num_virtual_tokens: int = 16  # number of virtual tokens
+    encoder_type: str = "lstm"  # "lstm" (followed by an MLP) or "mlp"
     lr: float = None  # learning rate; None: 5e-4 at width 768, scaled to the model's width
     starts_at_base = False
     merges = False
 
     def __post_init__(self):
-        if self.encoder not in ("lstm", "mlp"):
-            raise FtError(f"Unknown prompt encoder {self.encoder!r}; choose one of: lstm, mlp.")
-        if self.size < 1:
-            raise FtError(f"A prompt needs at least one virtual token, not size={self.size}.")
+        if self.encoder_type not in ("lstm", "mlp"):
+            raise FtError(f"Unknown prompt encoder {self.encoder_type!r}; choose one of: lstm, mlp.")
+        if self.num_virtual_tokens < 1:
+            raise FtError(
+                f"A prompt needs at least one virtual token, not num_virtual_tokens={self.num_virtual_tokens}."
+            )
 
     def plan(self, anatomy):
         "Train the new head, the virtual tokens and the network."
-        lr = self.lr or scaled(5e-4, anatomy)
-        return Plan(lr, head_plan(anatomy, lr), prompts(anatomy, lr, self.size, self.encoder))
+        lr = self.lr or scale_lr_to_width(5e-4, anatomy)
+        return Plan(lr, head_plan(anatomy, lr), prompts(anatomy, lr, self.num_virtual_tokens, self.encoder_type))
 
 
 # %% ../../nbs/methods/66_ptuning.ipynb #3147b128
 @dataclass(frozen=True, repr=False)
-class PTuningV2(Prefix):
+class PTuningV2(PrefixTuning):
     "Prompts in every layer, as keys and values. Source: Liu et al. 2022, P-Tuning v2."

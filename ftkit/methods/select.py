@@ -9,7 +9,7 @@ __all__ = ["Select"]
 from dataclasses import dataclass
 
 from ..core import FtError
-from .core import Method, Plan, head_plan, scaled
+from .core import Method, Plan, head_plan, scale_lr_to_width
 from ..structure import select
 
 
@@ -18,8 +18,10 @@ from ..structure import select
 class Select(Method):
     "Selected modules and the new head train. Compare Touvron et al. 2022, who train attention alone."
 
-    on: str = None  # selector: roles or path patterns; None means the feed-forward layers, or all convolutions
-    blocks: tuple = None  # block indices, or None for all
+    target_modules: str = (
+        None  # selector: roles or path patterns; None means the feed-forward layers, or all convolutions
+    )
+    layers: tuple = None  # block indices, or None for all
     lr: float = None  # None means 1e-4 at width 768, scaled to the model's width
     head_lr: float = None  # learning rate of a new head; None means ten times `lr`
 
@@ -28,9 +30,9 @@ class Select(Method):
 
         Raises `FtError` if a fused projection would be trained in part.
         """
-        lr = self.lr or scaled(1e-4, anatomy)
-        on = self.on or ("ffn" if "ffn" in anatomy.roles else "conv")
-        paths = select(anatomy, on, self.blocks)
+        lr = self.lr or scale_lr_to_width(1e-4, anatomy)
+        on = self.target_modules or ("ffn" if "ffn" in anatomy.roles else "conv")
+        paths = select(anatomy, on, self.layers)
         mine = [r for r in ("query", "key", "value") if r in on.replace(" ", "").split(",")]
         if 0 < len(mine) < 3 and (both := [p for p in paths if p in anatomy.fused]):
             raise FtError(

@@ -5,24 +5,24 @@
 # %% auto #0
 __all__ = [
     "LINEAR_ONLY",
-    "Tuner",
+    "PeftInjection",
     "wrapped",
     "Snapshot",
-    "refused",
+    "rollback",
     "shape_of",
-    "matrices",
-    "usual",
-    "mixes_itself",
-    "listed",
-    "straighten",
-    "bend",
+    "target_matrices",
+    "default_targets",
+    "has_custom_mixing",
+    "format_paths",
+    "conv1d_to_linear",
+    "linear_to_conv1d",
     "tuner_layers",
-    "names_on",
-    "Folding",
-    "Added",
-    "speak",
-    "forget",
-    "foldable",
+    "adapter_names",
+    "MergeableHandle",
+    "PeftHandle",
+    "set_active_adapters",
+    "remove_peft_config",
+    "check_mergeable",
     "try_merge",
     "cannot_merge",
     "small_input",
@@ -41,16 +41,16 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..core import FtError, library, say, without_bitsandbytes
+from ..core import FtError, import_library, log_info, without_bitsandbytes
 from .core import Handle, canonical
-from ..structure import linear, select
+from ..structure import is_linear, select
 
 # %% ../../nbs/methods/28_tuners.ipynb #e1ce6fbd
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns about 4-bit kernels that a CPU does not need
 
 
 @dataclass(frozen=True)
-class Tuner:
+class PeftInjection:
     "An injection by one of peft's tuners: a configuration class, its options, and the modules it wraps."
 
     kind: str  # name of a peft configuration class, e.g. "LoraConfig"
@@ -66,7 +66,7 @@ class Tuner:
 
     def config(self, steps: int = None):
         "The peft configuration."
-        kinds = library("peft.mapping").PEFT_TYPE_TO_CONFIG_MAPPING
+        kinds = import_library("peft.mapping").PEFT_TYPE_TO_CONFIG_MAPPING
         kind = next(k for k in kinds.values() if k.__name__ == self.kind)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -81,19 +81,19 @@ class Tuner:
 
     def handle(self):
         "The class of the returned handle."
-        return Added
+        return PeftHandle
 
 
 # %% ../../nbs/methods/28_tuners.ipynb #e1ce6fbe
-def wrapped(injection: Tuner, model, name: str, steps: int) -> Handle:
+def wrapped(injection: PeftInjection, model, name: str, steps: int) -> Handle:
     "Wrap the targets, in place. Raises `FtError`, and leaves the model unchanged, if peft cannot wrap them."
     for path, layer in tuner_layers(model):
-        if canonical(path) in injection.targets and name in names_on(layer):
+        if canonical(path) in injection.targets and name in adapter_names(layer):
             raise FtError(
                 f"{path} already has an update with the name {name!r}; two of one kind cannot share a module, so select"
-                " other modules with on=..., or attach one under another name."
+                " other modules with target_modules=..., or attach one under another name."
             )
-    tuners, was = library("peft.mapping").PEFT_TYPE_TO_TUNER_MAPPING, Snapshot(model)
+    tuners, was = import_library("peft.mapping").PEFT_TYPE_TO_TUNER_MAPPING, Snapshot(model)
     active, flags = (
         {n: list(m.active_adapters) for n, m in tuner_layers(model)},
         {n: p.requires_grad for n, p in model.named_parameters()},
@@ -102,7 +102,7 @@ def wrapped(injection: Tuner, model, name: str, steps: int) -> Handle:
         warnings.simplefilter("ignore")
         try:
             config = injection.config(steps)
-            bent = straighten(model, injection.targets) if injection.kind in LINEAR_ONLY else {}
+            bent = conv1d_to_linear(model, injection.targets) if injection.kind in LINEAR_ONLY else {}
             with without_bitsandbytes():
                 tuner = tuners[config.peft_type](model, config, name)
             handle = injection.handle()(injection, tuner, model, name, bent)
@@ -111,16 +111,16 @@ def wrapped(injection: Tuner, model, name: str, steps: int) -> Handle:
         except torch.OutOfMemoryError:
             raise
         except Exception as e:
-            raise refused(
+            raise rollback(
                 injection, model, was, e
             ) from e  # peft raises many kinds of exceptions for unsupported modules
     if injection.kind == "LoraConfig":
-        from ftkit.methods.low_rank import lighten
+        from ftkit.methods.low_rank import use_efficient_lora
 
-        lighten(model)
+        use_efficient_lora(model)
     # A tuner disables every other delta and freezes the whole base; both are decided by the method instead.
     for n, layer in tuner_layers(model):
-        layer.set_adapter(active.get(n, []) + [name] * (name in names_on(layer)))
+        layer.set_adapter(active.get(n, []) + [name] * (name in adapter_names(layer)))
     for n, p in model.named_parameters():
         p.requires_grad_(
             flags.get(canonical(n), flags.get(n, False))
@@ -154,7 +154,7 @@ class Snapshot:
                 p.data = data
 
 
-def refused(injection: Tuner, model, was: Snapshot, error: Exception) -> FtError:
+def rollback(injection: PeftInjection, model, was: Snapshot, error: Exception) -> FtError:
     "Undo a tuner that failed part way; returns the error that states why."
     was.restore()
     if isinstance(error, FtError):
@@ -165,7 +165,7 @@ def refused(injection: Tuner, model, was: Snapshot, error: Exception) -> FtError
     said = said if len(said) < 240 else f"{said[:80]} … {said[-140:]}"  # some messages print whole modules
     return FtError(
         f"{injection.title} cannot be attached to {type(model).__name__}: {said.rstrip('.')}. Use LoRA(), or select"
-        " other modules with on=..."
+        " other modules with target_modules=..."
     )
 
 
@@ -181,7 +181,7 @@ def shape_of(module) -> tuple:
 
 
 # %% ../../nbs/methods/28_tuners.ipynb #78810776
-def matrices(
+def target_matrices(
     anatomy,
     on: str = None,  # selector; None means every linear layer in the blocks that allows the rank, or every convolution
     blocks: tuple = None,  # block indices, or None for all
@@ -193,7 +193,7 @@ def matrices(
     """
     if r < 1:
         raise FtError(f"A rank must be at least 1, not {r}.")
-    targets = tuple(select(anatomy, on, blocks)) if on else usual(anatomy, blocks, r)
+    targets = tuple(select(anatomy, on, blocks)) if on else default_targets(anatomy, blocks, r)
     for t in targets:
         rows, columns = shape_of(anatomy.module(t))
         if r > min(rows, columns):
@@ -204,7 +204,7 @@ def matrices(
     return targets, (("fan_in_fan_out", True),) if turned else ()
 
 
-def usual(anatomy, blocks: tuple, r: int) -> tuple:
+def default_targets(anatomy, blocks: tuple, r: int) -> tuple:
     """Paths of the linear layers in the blocks, or of the convolutions if there are none; prints which ones are
     skipped. Raises `FtError` if none remain.
     """
@@ -224,25 +224,25 @@ def usual(anatomy, blocks: tuple, r: int) -> tuple:
     if on == "conv" and not filters:
         raise FtError(
             f"The blocks of {name} have neither linear layers nor convolutions that can take an update; select modules"
-            " with on=..., or use NormTuning() or BitFit()."
+            " with target_modules=..., or use NormTuning() or BitFit()."
         )
     found = [p for p in select(anatomy, on, blocks) if getattr(anatomy.module(p), "groups", 1) == 1]
     thin = [p for p in found if r > min(shape_of(anatomy.module(p)))]
-    if mamba := [p for p in found if mixes_itself(anatomy.model, p)]:
-        say(f"skipped, their weights are read by a kernel that bypasses their forward: {listed(mamba)}")
+    if mamba := [p for p in found if has_custom_mixing(anatomy.model, p)]:
+        log_info(f"skipped, their weights are read by a kernel that bypasses their forward: {format_paths(mamba)}")
     found = [p for p in found if p not in mamba]
     thin = [p for p in thin if p in found]
     most = max(min(shape_of(anatomy.module(p))) for p in found)
     if len(thin) == len(found):
         raise FtError(f"A rank of {r} is too large for every weight matrix of {name}; use r={most} or less.")
     if thin:
-        say(f"skipped, too small for a rank of {r}: {listed(thin)}")
-    if stacked := [p for p in of("expert") if not linear(anatomy.module(p))]:
-        say(f"experts are not adapted, their weights are stacked: {listed(stacked)}")
+        log_info(f"skipped, too small for a rank of {r}: {format_paths(thin)}")
+    if stacked := [p for p in of("expert") if not is_linear(anatomy.module(p))]:
+        log_info(f"experts are not adapted, their weights are stacked: {format_paths(stacked)}")
     return tuple(p for p in found if p not in thin)
 
 
-def mixes_itself(model, path: str) -> bool:
+def has_custom_mixing(model, path: str) -> bool:
     "Whether a kernel of a Mamba model reads a module's weight and bypasses its forward; peft rejects these too."
     return "mamba" in getattr(getattr(model, "config", None), "model_type", "") and path.rpartition(".")[2] in (
         "out_proj",
@@ -250,7 +250,7 @@ def mixes_itself(model, path: str) -> bool:
     )
 
 
-def listed(paths: list) -> str:
+def format_paths(paths: list) -> str:
     "Module paths for a message: each kind once, with its count."
     kinds = Counter(re.sub(r"(?<=\.)\d+(?=\.)", "*", p) for p in paths)
     return ", ".join(kind if n == 1 else f"{kind} ({n})" for kind, n in kinds.items())
@@ -260,7 +260,7 @@ def listed(paths: list) -> str:
 LINEAR_ONLY = ("LoHaConfig", "LoKrConfig")  # tuners that do not support `Conv1D`
 
 
-def straighten(model, targets) -> dict:
+def conv1d_to_linear(model, targets) -> dict:
     "Replace `Conv1D` modules by linear layers that share their weights; returns the replaced modules, by path."
     there = {path: model.get_submodule(path) for path in targets}
     bent = {path: m for path, m in there.items() if type(m).__name__ == "Conv1D"}
@@ -271,7 +271,7 @@ def straighten(model, targets) -> dict:
     return bent
 
 
-def bend(model, path: str, module):
+def linear_to_conv1d(model, path: str, module):
     "Put a `Conv1D` back, with the current weights of its replacement."
     module.weight.data.copy_(model.get_submodule(path).weight.data.t())
     model.set_submodule(path, module)
@@ -289,7 +289,7 @@ def tuner_layers(
     return [(n, m) for n, m in model.named_modules() if isinstance(m, BaseTunerLayer)]
 
 
-def names_on(
+def adapter_names(
     layer,  # a wrapped layer
 ) -> set:
     "Names of the deltas that a wrapped layer holds."
@@ -297,7 +297,7 @@ def names_on(
 
 
 # %% ../../nbs/methods/28_tuners.ipynb #8c8f22de
-class Folding(Handle):
+class MergeableHandle(Handle):
     "Merges what a tuner added into the base weights, and undoes the merge."
 
     def bases(self):
@@ -308,7 +308,7 @@ class Folding(Handle):
         kinds = {}
         for path, layer in self.layers():
             base = layer.get_base_layer()
-            foldable(path, base, self.injection)
+            check_mergeable(path, base, self.injection)
             kinds[type(layer), type(base), base._parameters.get("bias") is None] = path, layer
         for path, layer in kinds.values():
             try_merge(canonical(path), layer, self.name, self.injection)
@@ -330,7 +330,7 @@ class Folding(Handle):
 
 
 # %% ../../nbs/methods/28_tuners.ipynb #8c8f22dd
-class Added(Folding):
+class PeftHandle(MergeableHandle):
     "What a tuner added to a model, and how to disable, merge or remove it."
 
     def __init__(self, injection, tuner, model, name, bent=None):
@@ -341,7 +341,7 @@ class Added(Folding):
         return [
             (n, m)
             for n, m in tuner_layers(self.model)
-            if canonical(n) in self.injection.targets and self.name in names_on(m)
+            if canonical(n) in self.injection.targets and self.name in adapter_names(m)
         ]
 
     def parameters(self) -> dict:
@@ -367,31 +367,31 @@ class Added(Folding):
         "Disable what was added; other deltas stay active."
         was = [(layer, list(layer.active_adapters)) for _, layer in self.layers()]
         for layer, names in was:
-            speak(layer, [n for n in names if n != self.name])
+            set_active_adapters(layer, [n for n in names if n != self.name])
         try:
             yield
         finally:
             for layer, names in was:
-                speak(layer, names)
+                set_active_adapters(layer, names)
 
     def remove(self):
         "Remove what was added; where no other delta remains, the base module is restored."
         for path, layer in self.layers():
-            speak(layer, [n for n in layer.active_adapters if n != self.name])
+            set_active_adapters(layer, [n for n in layer.active_adapters if n != self.name])
             layer.delete_adapter(self.name)
             for held in (getattr(layer, attribute) for attribute in layer.adapter_layer_names):
                 if self.name in held:
                     del held[self.name]  # some tuners share these among layers and do not delete them
-            if names_on(layer):
+            if adapter_names(layer):
                 continue
             self.model.set_submodule(path, layer.base_layer)  # which may be another tuner's layer
             if path in self.bent:
-                bend(self.model, path, self.bent[path])
-        forget(self.model, self.name)
+                linear_to_conv1d(self.model, path, self.bent[path])
+        remove_peft_config(self.model, self.name)
 
 
 # %% ../../nbs/methods/28_tuners.ipynb #78fc1927
-def speak(
+def set_active_adapters(
     layer,  # a wrapped layer
     names: list,  # deltas to activate
 ):
@@ -402,10 +402,10 @@ def speak(
         p.requires_grad_(flag)
 
 
-def forget(model, name: str):
+def remove_peft_config(model, name: str):
     "Delete peft's configuration of a delta that no layer holds any more."
     noted = model.__dict__.get("peft_config", {})
-    if any(name in names_on(layer) for _, layer in tuner_layers(model)):
+    if any(name in adapter_names(layer) for _, layer in tuner_layers(model)):
         return
     noted.pop(name, None)
     if "peft_config" in model.__dict__ and not noted:
@@ -413,7 +413,7 @@ def forget(model, name: str):
 
 
 # %% ../../nbs/methods/28_tuners.ipynb #c7d3a9e2
-def foldable(path: str, base: nn.Module, injection: Tuner):
+def check_mergeable(path: str, base: nn.Module, injection: PeftInjection):
     "Check that a layer has a weight of its own to add to. Raises `FtError` if not."
     if "weight" in base._parameters or not hasattr(base, "weight"):
         return
@@ -423,7 +423,7 @@ def foldable(path: str, base: nn.Module, injection: Tuner):
     )
 
 
-def try_merge(path: str, layer, name: str, injection: Tuner):
+def try_merge(path: str, layer, name: str, injection: PeftInjection):
     """Merge a copy of one layer and compare its outputs.
 
     Raises `FtError` if they differ, or if peft cannot merge it.
@@ -436,9 +436,9 @@ def try_merge(path: str, layer, name: str, injection: Tuner):
         warnings.simplefilter("ignore")
         try:
             twin = copy.deepcopy(layer).eval()
-            speak(twin, [])
+            set_active_adapters(twin, [])
             plain = twin(x)
-            speak(twin, [name])
+            set_active_adapters(twin, [name])
             tuned = twin(x)
         except torch.OutOfMemoryError:
             raise
@@ -462,7 +462,7 @@ def try_merge(path: str, layer, name: str, injection: Tuner):
     )
 
 
-def cannot_merge(path: str, injection: Tuner, error: Exception) -> FtError:
+def cannot_merge(path: str, injection: PeftInjection, error: Exception) -> FtError:
     "The error for a layer that peft cannot merge."
     said = " ".join(str(error).split()) or type(error).__name__
     return FtError(

@@ -9,16 +9,16 @@ __all__ = [
     "nt_xent",
     "sup_con",
     "moco_loss",
-    "follow",
-    "collapse",
-    "Views",
-    "WholeBatches",
-    "before_head",
-    "Contrast",
+    "ema_update",
+    "collapse_metrics",
+    "TwoViewCollator",
+    "DropLastBatches",
+    "pooled_features",
+    "ContrastiveStep",
     "Contrasted",
     "contrast",
-    "parts_of",
-    "unnamed",
+    "build_models",
+    "load_unlabeled",
 ]
 
 # %% ../../nbs/recipes/10_contrastive.ipynb #0fa1195f
@@ -33,12 +33,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..checkpoints import load, quiet
-from ..core import FtError, resolve, say, seed_everything
-from ..data.augmentation import Augmented
-from ..data.batching import Batches
+from ..checkpoints import load
+from ..core import FtError, log_info, resolve, seed_everything
+from ..data.augmentation import AugmentedDataset
+from ..data.batching import DataLoader
 from ..methods.core import method as make_method
 from ..train import Learner
+from ..weights import silence_transformers
 
 
 # %% ../../nbs/recipes/10_contrastive.ipynb #323d5773
@@ -86,7 +87,7 @@ def moco_loss(a, b, queue, temperature: float = 0.1) -> torch.Tensor:
 
 
 @torch.no_grad()
-def follow(slow, fast, momentum: float = 0.99):
+def ema_update(slow, fast, momentum: float = 0.99):
     "Momentum update of the parameters of one module towards another; buffers are copied."
     for p, q in zip(slow.parameters(), fast.parameters()):
         p.lerp_(q.detach().to(p), 1 - momentum)
@@ -96,7 +97,7 @@ def follow(slow, fast, momentum: float = 0.99):
 
 # %% ../../nbs/recipes/10_contrastive.ipynb #479928ee
 @torch.no_grad()
-def collapse(
+def collapse_metrics(
     z,  # (examples, width), vectors of different images
 ) -> dict:  # spread, from 0 to about 1; rank; named: "" or the kind of collapse
     """Whether vectors have collapsed to one vector, or to few dimensions.
@@ -120,19 +121,19 @@ def collapse(
 
 
 # %% ../../nbs/recipes/10_contrastive.ipynb #87725964
-class Views:
+class TwoViewCollator:
     "Two augmented views of selected examples, and their labels where there are any."
 
     def __init__(self, augment):
         self.augment = augment
 
     def __call__(self, rows, index) -> dict:
-        change, index = Augmented(rows, self.augment), torch.as_tensor(np.asarray(index))
+        change, index = AugmentedDataset(rows, self.augment), torch.as_tensor(np.asarray(index))
         labels = {"labels": rows.column("label", index)} if "label" in rows.columns else {}
         return {"a": change.pixels(rows.pictures[index]), "b": change.pixels(rows.pictures[index]), **labels}
 
 
-class WholeBatches(Batches):
+class DropLastBatches(DataLoader):
     """Batches that are never split, without a smaller last one, which would have fewer negatives.
 
     Raises `FtError` when memory runs out.
@@ -151,7 +152,7 @@ class WholeBatches(Batches):
         )
 
 
-def before_head(
+def pooled_features(
     model,
     x,  # pixels
     head: str,  # the head's first module
@@ -167,18 +168,18 @@ def before_head(
 
 
 # %% ../../nbs/recipes/10_contrastive.ipynb #60831fa3
-class Contrast:
+class ContrastiveStep:
     "The training step of contrastive tuning: named losses of a batch of views."
 
     def __init__(self, kind: str, head: str, temperature: float, queue: int, momentum: float):
         self.kind, self.head, self.temperature, self.size, self.momentum = kind, head, temperature, queue, momentum
 
     def seen(self, learner, x, names=("model", "project")):
-        return learner.models[names[1]](before_head(learner.models[names[0]], x, self.head))
+        return learner.models[names[1]](pooled_features(learner.models[names[0]], x, self.head))
 
     def __call__(self, learner, batch):
         a = self.seen(learner, batch["a"])
-        learner.state.setdefault("collapse", []).append(collapse(a.detach()))
+        learner.state.setdefault("collapse", []).append(collapse_metrics(a.detach()))
         if self.kind == "moco":
             return {"contrast": self.against_queue(learner, a, batch["b"])}
         b = self.seen(learner, batch["b"])
@@ -199,8 +200,8 @@ class Contrast:
 
     def behind(self, learner):
         "Update the momentum encoder."
-        follow(learner.models["slow"], learner.models["model"], self.momentum)
-        follow(learner.models["slow project"], learner.models["project"], self.momentum)
+        ema_update(learner.models["slow"], learner.models["model"], self.momentum)
+        ema_update(learner.models["slow project"], learner.models["project"], self.momentum)
 
 
 # %% ../../nbs/recipes/10_contrastive.ipynb #922f38b8
@@ -228,7 +229,7 @@ class Contrasted:
         "Save the tuned backbone as a checkpoint folder, which `finetune` takes by its path."
         if self.model._ft["default"].plan.inject:
             self.model._ft["default"].method.merge(self.model)
-        with quiet():
+        with silence_transformers():
             for part in (self.model, self.processor):
                 part.save_pretrained(folder)
 
@@ -259,7 +260,7 @@ def contrast(
     """
     if kind not in KINDS:
         raise FtError(f"There is no contrastive loss {kind!r}; choose one of: {', '.join(KINDS)}.")
-    data, task = unnamed(data, kind)
+    data, task = load_unlabeled(data, kind)
     seed_everything(seed)
     ck = load(checkpoint, task=task, classes=task.classes, pretrained=pretrained)
     rows, on, head = task.encode(data, ck.processor), make_method(method), ck.anatomy.head[0]
@@ -273,9 +274,9 @@ def contrast(
             " images."
         )
     on.attach(ck.model, steps=steps)
-    step = Contrast(kind, head, temperature, queue, momentum)
-    models = parts_of(ck.model, task.collate(rows, [0])["pixel_values"], head, kind)
-    batches = WholeBatches(rows, Views(augment), batch_size, seed=seed)
+    step = ContrastiveStep(kind, head, temperature, queue, momentum)
+    models = build_models(ck.model, task.collate(rows, [0])["pixel_values"], head, kind)
+    batches = DropLastBatches(rows, TwoViewCollator(augment), batch_size, seed=seed)
     options = dict(steps=steps, lr=lr, keep="last", schedule="cosine", precision=precision)
     learner = Learner(models, batches, step, on, **options)
     if kind == "moco":
@@ -283,7 +284,7 @@ def contrast(
     learner.fit()
     ends = learner.state["collapse"][-1]
     if ends["named"]:
-        say(
+        log_info(
             f"Collapse, {ends['named']} (spread {ends['spread']:.2f}, rank {ends['rank']:.1f}). A lower learning rate,"
             " stronger augmentation or a larger batch help."
         )
@@ -292,10 +293,10 @@ def contrast(
 
 
 # %% ../../nbs/recipes/10_contrastive.ipynb #f0883f95
-def parts_of(model, x, head: str, kind: str) -> dict:
+def build_models(model, x, head: str, kind: str) -> dict:
     "The backbone and its projection head; for MoCo also a momentum copy of both."
     with torch.no_grad():
-        width = before_head(model.eval(), x, head).shape[1]
+        width = pooled_features(model.eval(), x, head).shape[1]
     models = {"model": model, "project": nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 64))}
     return models | (
         {n: deepcopy(models[m]).requires_grad_(False) for n, m in (("slow", "model"), ("slow project", "project"))}
@@ -304,10 +305,10 @@ def parts_of(model, x, head: str, kind: str) -> dict:
     )
 
 
-def unnamed(data, kind: str) -> tuple:
+def load_unlabeled(data, kind: str) -> tuple:
     "Examples and a task that encodes them; without labels unless the loss needs them."
     from ftkit.data.cleaning import label_names
-    from ftkit.data.pictures import of_values, pictures_in
+    from ftkit.data.pictures import image_dataset, list_images
     from ftkit.data.sources import infer_columns, read
 
     try:
@@ -315,7 +316,7 @@ def unnamed(data, kind: str) -> tuple:
     except FtError:  # a folder of images without labels is enough
         if kind == "supcon" or not isinstance(data, (str, os.PathLike)) or not Path(data).is_dir():
             raise
-        data = of_values(pictures_in(Path(data)))
+        data = image_dataset(list_images(Path(data)))
     data = data["train"] if isinstance(data, dict) and "train" in data else data
     if (column := infer_columns(data, ("image",))["image"]) != "image":
         data = data.rename_column(column, "image")

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = [
     "Task",
-    "strings",
+    "check_strings",
     "truncating",
-    "token_rows",
+    "tokenize",
     "text_batch",
     "model_inputs",
-    "gap_beside",
-    "settle_side",
-    "known_metric",
+    "padding_effect",
+    "pick_padding_side",
+    "check_metric",
     "ClassMetrics",
     "to_device",
 ]
@@ -25,8 +25,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from ..core import FtError, say, unknown
-from ..data.batching import Rows
+from ..core import FtError, log_info, unknown_name_error
+from ..data.batching import TokenDataset
 
 
 # %% ../../nbs/tasks/10_core.ipynb #819af2ec
@@ -60,7 +60,7 @@ class Task(Protocol):
 
 
 # %% ../../nbs/tasks/10_core.ipynb #47b7b0b0
-def strings(
+def check_strings(
     values,  # texts, or numbers to be converted to text
     what: str = "text",  # for error messages
 ) -> list[str]:
@@ -97,14 +97,14 @@ def truncating(processor, side: str):
         processor.truncation_side = before
 
 
-def token_rows(
+def tokenize(
     texts: list,
     processor,  # the checkpoint's tokenizer
     max_length: int = None,  # maximum length in tokens; None takes the model's maximum, at most 512
     end: bool = False,  # append the EOS token to every text
     cut: str = "right",  # truncation side: "right" removes the end of a text, "left" its beginning
     side: str = None,  # padding side; None takes the tokenizer's
-) -> Rows:
+) -> TokenDataset:
     """Token ids of texts; those longer than `max_length` are truncated and counted, and get no EOS token.
 
     Raises `FtError` if `end` is set and the tokenizer has no EOS token, and for texts without tokens.
@@ -116,7 +116,7 @@ def token_rows(
             " that can."
         )
     limit = max_length or min(512, processor.model_max_length)
-    texts = strings(texts)
+    texts = check_strings(texts)
     given = dict(split_special_tokens=True, return_attention_mask=False, return_token_type_ids=False)
     try:
         ids = processor(texts, verbose=False, **given)["input_ids"] if texts else []
@@ -129,7 +129,7 @@ def token_rows(
         ids = [i if i[-1:] == [eos] else [*i, eos] for i in ids]
     long = [n for n, i in enumerate(ids) if len(i) > limit]
     if long:
-        say(
+        log_info(
             f"{len(long)} of {len(ids)} texts are longer than {limit} tokens; their"
             f" {'end' if cut == 'right' else 'beginning'} is truncated (max_length)"
         )
@@ -141,12 +141,12 @@ def token_rows(
         raise FtError(
             f"The tokenizer returns no tokens for the text in row {empty[0]} ({texts[empty[0]]!r}); remove empty texts."
         )
-    return Rows(ids, pad=processor.pad_token_id, side=side or getattr(processor, "padding_side", "right"))
+    return TokenDataset(ids, pad=processor.pad_token_id, side=side or getattr(processor, "padding_side", "right"))
 
 
 # %% ../../nbs/tasks/10_core.ipynb #5f0c1e03
 def text_batch(
-    rows: Rows,
+    rows: TokenDataset,
     index,  # indices of the examples, (batch,)
     side: str = None,  # padding side; None takes that of `rows`
 ) -> dict:
@@ -179,52 +179,52 @@ def model_inputs(
 
 # %% ../../nbs/tasks/10_core.ipynb #5f0c1e06
 @torch.no_grad()
-def gap_beside(model: nn.Module, processor, side: str) -> float:
+def padding_effect(model: nn.Module, processor, side: str) -> float:
     "Change of a short text's logits when a longer text is in the same batch, relative to the largest logit."
-    rows = token_rows(["one", "one two three four five six seven"], processor)
+    rows = tokenize(["one", "one two three four five six seven"], processor)
     beside, alone = (model(**model_inputs(model, text_batch(rows, index, side))).logits[0] for index in ([0, 1], [0]))
     return float((beside - alone).abs().max() / alone.abs().max().clamp(min=1e-6))
 
 
-def settle_side(model: nn.Module, processor, most: float = 1e-3):
+def pick_padding_side(model: nn.Module, processor, most: float = 1e-3):
     """Set the padding side to one where padding does not change the model's outputs; the tokenizer's own is preferred.
 
     Prints a notice if neither side works.
     """
     was, own = model.training, processor.padding_side
     try:
-        token_rows(["one", "one two"], processor)
+        tokenize(["one", "one two"], processor)
     except FtError:
         return  # its vocabulary lacks these words
     model.eval()
     gaps = {}
     for side in (own, "left" if own == "right" else "right"):
-        gaps[side] = gap_beside(model, processor, side)
+        gaps[side] = padding_effect(model, processor, side)
         if gaps[side] <= most:
             break
     else:
         side = own
-        say(
+        log_info(
             f"{type(model).__name__} is affected by padding on either side: its output for a text changes by"
             f" {min(gaps.values()):.1%} with the other texts in the batch"
         )
     model.train(was)
     if side != own:
         processor.padding_side = side
-        say(
+        log_info(
             f"{type(model).__name__} is affected by padding on the {own}, its tokenizer's side; padding is set to"
             f" the {side}"
         )
 
 
 # %% ../../nbs/tasks/10_core.ipynb #3042858b
-def known_metric(
+def check_metric(
     name: str,
     known: tuple,  # the metrics that a task computes
 ):
     "Raises `FtError` for a metric that a task does not compute."
     if name not in known:
-        raise unknown("metric", name, known)
+        raise unknown_name_error("metric", name, known)
 
 
 class ClassMetrics:

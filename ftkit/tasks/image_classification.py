@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = [
-    "Ranking",
-    "Threshold",
-    "Several",
+    "BinnedAUROC",
+    "SensitivitySpecificity",
+    "MultilabelAccuracy",
     "ImageMetrics",
-    "numbered",
-    "found",
-    "answers",
+    "encode_labels_of",
+    "positive_index",
+    "image_predictions",
     "ImageClassification",
-    "checked",
-    "drawn",
+    "validate_options",
+    "show_image_batch",
 ]
 
 # %% ../../nbs/tasks/50_image_classification.ipynb #00552d58
@@ -23,17 +23,17 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ..core import FtError, unknown
-from ..data.augmentation import Augmented
+from ..core import FtError, unknown_name_error
+from ..data.augmentation import AugmentedDataset
 from ..data.cleaning import label_sets
-from ..data.pictures import PictureRows, picture_rows
-from ..data.preprocessing import geometry
+from ..data.pictures import ImageDataset, encode_images
+from ..data.preprocessing import preprocessing_from_processor
 from .core import ClassMetrics
-from .text_classification import label_numbers, likeliest
+from .text_classification import class_predictions, encode_labels
 
 
 # %% ../../nbs/tasks/50_image_classification.ipynb #13612aed
-class Ranking:
+class BinnedAUROC:
     """Area under the ROC curve of every class, from counts in bins of 1/128 of the log-odds.
 
     Source: Hanley and McNeil 1982.
@@ -72,7 +72,7 @@ class Ranking:
 
 
 # %% ../../nbs/tasks/50_image_classification.ipynb #1a8fad11
-class Threshold:
+class SensitivitySpecificity:
     "Sensitivity and specificity at one threshold."
 
     def __init__(self, at: float = 0.5):
@@ -96,7 +96,7 @@ class Threshold:
 
 
 # %% ../../nbs/tasks/50_image_classification.ipynb #a29c1583
-class Several:
+class MultilabelAccuracy:
     "Accuracy and macro F1 of multi-label predictions."
 
     def __init__(self, classes: int, at: float = 0.5):
@@ -128,9 +128,9 @@ class ImageMetrics:
 
     def __init__(self, task):
         k = len(task.classes)
-        self.task, self.rank, self.loss, self.rows = task, Ranking(k), 0.0, 0
-        self.counts = ClassMetrics(k) if task.problem == "single" else Several(k, task.threshold)
-        self.judged = Threshold(task.threshold) if k == 2 and task.problem == "single" else None
+        self.task, self.rank, self.loss, self.rows = task, BinnedAUROC(k), 0.0, 0
+        self.counts = ClassMetrics(k) if task.problem == "single" else MultilabelAccuracy(k, task.threshold)
+        self.judged = SensitivitySpecificity(task.threshold) if k == 2 and task.problem == "single" else None
 
     def update(self, outputs, batch):
         "Add one batch."
@@ -143,19 +143,27 @@ class ImageMetrics:
         if self.judged:
             z = F.one_hot(
                 torch.where(
-                    p[:, found(self.task)].exp() >= self.task.threshold, found(self.task), 1 - found(self.task)
+                    p[:, positive_index(self.task)].exp() >= self.task.threshold,
+                    positive_index(self.task),
+                    1 - positive_index(self.task),
                 ),
                 2,
             )
         self.counts.update(z, y)  # the class that `predict` returns
         self.rank.update(p - (-torch.expm1(p)).clamp(min=1e-30).log(), F.one_hot(y, z.shape[1]))
         if self.judged:
-            self.judged.update(p[:, found(self.task)].exp(), y == found(self.task))
+            self.judged.update(p[:, positive_index(self.task)].exp(), y == positive_index(self.task))
 
     def compute(self) -> dict:
         "All metrics; the AUC of several classes is their mean, over those that occur."
         areas = [a for a in self.rank.areas() if a == a]
-        auc = self.rank.areas()[found(self.task)] if self.judged else sum(areas) / len(areas) if areas else float("nan")
+        auc = (
+            self.rank.areas()[positive_index(self.task)]
+            if self.judged
+            else sum(areas) / len(areas)
+            if areas
+            else float("nan")
+        )
         return (
             self.counts.compute()
             | {"auc": auc, "loss": self.loss / max(1, self.rows)}
@@ -164,14 +172,14 @@ class ImageMetrics:
 
 
 # %% ../../nbs/tasks/50_image_classification.ipynb #59acc4ae
-def numbered(
+def encode_labels_of(
     task,
     data,  # a datasets.Dataset
     column: str,
 ) -> np.ndarray:  # (examples,), int64; for multi-label problems ones and zeros, (examples, classes)
     "Label ids. Raises `FtError` for a label that is not a class."
     if task.problem == "single":
-        return label_numbers(data[column][:], task.classes, data.features[column])
+        return encode_labels(data[column][:], task.classes, data.features[column])
     place = {str(c): i for i, c in enumerate(task.classes)}
     out = np.zeros((len(data), len(place)), np.float32)
     for row, names in zip(out, label_sets(data, column)):
@@ -181,12 +189,12 @@ def numbered(
     return out
 
 
-def found(task) -> int:
+def positive_index(task) -> int:
     "The index of the positive one of two classes."
     return len(task.classes) - 1 if task.positive is None else list(map(str, task.classes)).index(str(task.positive))
 
 
-def answers(
+def image_predictions(
     task,
     outputs,  # (batch, classes), logits
 ) -> list:
@@ -197,9 +205,9 @@ def answers(
             {"labels": [c for c, x in p.items() if x >= task.threshold], **{f"p_{c}": x for c, x in p.items()}}
             for p in each
         ]
-    said = likeliest(outputs, task.classes)
+    said = class_predictions(outputs, task.classes)
     if len(task.classes) == 2:
-        yes, no = task.classes[found(task)], task.classes[1 - found(task)]
+        yes, no = task.classes[positive_index(task)], task.classes[1 - positive_index(task)]
         for s in said:
             s["label"] = yes if s[f"p_{yes}"] >= task.threshold else no
             s["score"] = s[f"p_{s['label']}"]
@@ -222,19 +230,21 @@ class ImageClassification:
     head = "AutoModelForImageClassification"
 
     def __post_init__(self):
-        checked(self)
+        validate_options(self)
 
-    def encode(self, data, processor) -> PictureRows:
+    def encode(self, data, processor) -> ImageDataset:
         "Images as bytes and label ids, from a datasets.Dataset or a plain list of images."
         table, column = hasattr(data, "column_names"), list(self.columns.values())[1]
-        labels = {"label": numbered(self, data, column)} if table and column in data.column_names else {}
-        return picture_rows(data[self.columns["image"]][:] if table else list(data), geometry(processor), labels)
+        labels = {"label": encode_labels_of(self, data, column)} if table and column in data.column_names else {}
+        return encode_images(
+            data[self.columns["image"]][:] if table else list(data), preprocessing_from_processor(processor), labels
+        )
 
-    def for_training(self, rows: PictureRows) -> PictureRows:
+    def for_training(self, rows: ImageDataset) -> ImageDataset:
         "The examples, with random augmentation if requested."
-        return Augmented(rows, self.augment, len(self.classes)) if self.augment else rows
+        return AugmentedDataset(rows, self.augment, len(self.classes)) if self.augment else rows
 
-    def collate(self, rows: PictureRows, index) -> dict:
+    def collate(self, rows: ImageDataset, index) -> dict:
         "pixel_values (batch, channels, height, width), and labels where known."
         batch = {"pixel_values": rows.pixels(rows.pictures[torch.as_tensor(np.asarray(index))])}
         if "label" in rows.columns:
@@ -258,14 +268,14 @@ class ImageClassification:
         return ImageMetrics(self)
 
     def predict(self, outputs) -> list:
-        return answers(self, outputs)
+        return image_predictions(self, outputs)
 
-    def show(self, rows: PictureRows, batch: dict):
-        return drawn(self, rows, batch)
+    def show(self, rows: ImageDataset, batch: dict):
+        return show_image_batch(self, rows, batch)
 
 
 # %% ../../nbs/tasks/50_image_classification.ipynb #b240c4cc
-def checked(task):
+def validate_options(task):
     "Fill in the defaults of a task. Raises `FtError` for invalid options."
     if task.problem not in ("single", "multi"):
         raise FtError(f'`problem` must be "single" or "multi", not {task.problem!r}.')
@@ -279,26 +289,26 @@ def checked(task):
         task.problem == "single" and len(task.classes) <= 2
     )
     if task.metric not in (None, *known):
-        raise unknown("metric", task.metric, known)
+        raise unknown_name_error("metric", task.metric, known)
     task.columns = task.columns or {r: r for r in ("image", "label" if task.problem == "single" else "labels")}
     task.metric = task.metric or ("accuracy" if task.problem == "single" else "auc")
     task.greater_is_better = task.metric != "loss"
 
 
-def drawn(
+def show_image_batch(
     task,
-    rows: PictureRows,
+    rows: ImageDataset,
     batch: dict,  # as returned by `collate`
 ):
     "A gallery of a batch's images with their labels."
-    from ftkit.gallery import gallery
+    from ftkit.gallery import image_grid
 
     def told(y):
         if y.ndim == 0:
             return str(task.classes[int(y)])
         return " + ".join(str(c) if p > 0.99 else f"{c} {100 * p:.0f} %" for c, p in zip(task.classes, y) if p > 0.01)
 
-    return gallery(
+    return image_grid(
         [rows.drawn(x) for x in batch["pixel_values"].cpu()],
         [told(y) for y in batch["labels"].cpu()] if "labels" in batch else None,
     )

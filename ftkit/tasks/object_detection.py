@@ -4,18 +4,18 @@
 
 # %% auto #0
 __all__ = [
-    "FORMATS",
+    "BOX_FORMATS",
     "iou",
     "check_format",
     "boxes_of",
-    "Pyramid",
-    "detector",
-    "squeezed",
+    "FPNBackbone",
+    "build_fcos",
+    "load_resized",
     "BoxRows",
     "ObjectDetection",
     "check_shares",
     "targets",
-    "told",
+    "box_predictions",
     "BoxMetrics",
 ]
 
@@ -29,10 +29,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ..core import FtError, unknown
+from ..core import FtError, unknown_name_error
 from ..data.cleaning import label_lists
-from ..data.pictures import Geometry, PictureRows, of_each, opened
-from ..data.preprocessing import geometry
+from ..data.pictures import ImageDataset, map_images, open_image
+from ..data.preprocessing import ImagePreprocessing, preprocessing_from_processor
 
 
 # %% ../../nbs/tasks/60_object_detection.ipynb #bc5759a3
@@ -47,7 +47,7 @@ def iou(
 
 
 # %% ../../nbs/tasks/60_object_detection.ipynb #623ccf7e
-FORMATS = {  # name -> (box, width, height) -> corners in pixels
+BOX_FORMATS = {  # name -> (box, width, height) -> corners in pixels
     "pascal_voc": lambda b, w, h: b,
     "coco": lambda b, w, h: (b[0], b[1], b[0] + b[2], b[1] + b[3]),
     "albumentations": lambda b, w, h: (b[0] * w, b[1] * h, b[2] * w, b[3] * h),
@@ -62,8 +62,8 @@ FORMATS = {  # name -> (box, width, height) -> corners in pixels
 
 def check_format(name: str):
     "Raises `FtError` for an unknown box format."
-    if name not in FORMATS:
-        raise unknown("box format", name, FORMATS)
+    if name not in BOX_FORMATS:
+        raise unknown_name_error("box format", name, BOX_FORMATS)
 
 
 def boxes_of(
@@ -89,7 +89,7 @@ def boxes_of(
             f"Row {row}: {str(value)[:60]} contains values that are not numbers; each box is four numbers (x0, y0, x1,"
             " y1)."
         ) from None
-    boxes = np.asarray([FORMATS[format](b, *size) for b in numbers], np.float32).reshape(-1, 4)
+    boxes = np.asarray([BOX_FORMATS[format](b, *size) for b in numbers], np.float32).reshape(-1, 4)
     for b in boxes:
         if not (b[0] < b[2] and b[1] < b[3]):
             raise FtError(
@@ -104,7 +104,7 @@ def boxes_of(
 
 
 # %% ../../nbs/tasks/60_object_detection.ipynb #e3a8c545
-class Pyramid(nn.Module):
+class FPNBackbone(nn.Module):
     "A timm backbone, and a feature pyramid over its feature maps. Source: Lin et al. 2017."
 
     def __init__(
@@ -137,7 +137,7 @@ class Pyramid(nn.Module):
         return self.fpn(OrderedDict((str(i), m) for i, m in enumerate(maps)))
 
 
-def detector(
+def build_fcos(
     model,  # a checkpoint's model, without a head
     classes: int,
     side: int = 64,  # pixels a side of its images
@@ -151,7 +151,7 @@ def detector(
     from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.models.detection.fcos import FCOSHead
 
-    body = Pyramid(getattr(model, "timm_model", model))
+    body = FPNBackbone(getattr(model, "timm_model", model))
     anchors = AnchorGenerator(tuple((r,) for r in body.reductions), ((1.0,),) * len(body.reductions))
     head = FCOSHead(body.out_channels, 1, classes, convolutions)
     out = FCOS(
@@ -174,18 +174,18 @@ def detector(
 
 
 # %% ../../nbs/tasks/60_object_detection.ipynb #b3bbe2a2
-def squeezed(values, side: int) -> tuple:
+def load_resized(values, side: int) -> tuple:
     "Resized images as bytes, (examples, 3, side, side), and their original sizes, (examples, 2)."
 
     def small(value):
-        picture = opened(value)[0].convert("RGB")
+        picture = open_image(value)[0].convert("RGB")
         return np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR)), picture.size
 
-    pixels, sizes = zip(*of_each(small, values))
+    pixels, sizes = zip(*map_images(small, values))
     return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(), np.array(sizes, np.float32)
 
 
-class BoxRows(PictureRows):
+class BoxRows(ImageDataset):
     "Images of one size with boxes; flipped horizontally at random if requested."
 
     boxes, names, flip = None, None, False  # boxes and label ids: one tensor per example
@@ -235,13 +235,15 @@ class ObjectDetection:
         check_format(self.box_format)
 
     def wrap(self, model, classes: int):
-        return detector(model, classes, self.side)
+        return build_fcos(model, classes, self.side)
 
     def encode(self, data, processor) -> BoxRows:
         "Images of one size, boxes and label ids, from a datasets.Dataset or a plain list of images."
-        told, table = geometry(processor), hasattr(data, "column_names")
-        pixels, sizes = squeezed(data[self.columns["image"]][:] if table else list(data), self.side)
-        rows = BoxRows(pixels, {"size": sizes}, Geometry(self.side, None, told.mean, told.std, flip=told.flip))
+        told, table = preprocessing_from_processor(processor), hasattr(data, "column_names")
+        pixels, sizes = load_resized(data[self.columns["image"]][:] if table else list(data), self.side)
+        rows = BoxRows(
+            pixels, {"size": sizes}, ImagePreprocessing(self.side, None, told.mean, told.std, flip=told.flip)
+        )
         if table and self.columns["boxes"] in data.column_names:
             rows.boxes, rows.names = targets(self, data, sizes)
         return rows
@@ -271,13 +273,13 @@ class ObjectDetection:
 
     def predict(self, outputs) -> list:
         "Boxes, labels and scores above the threshold after non-maximum suppression, one dict per image."
-        return [told(self, o) for o in outputs]
+        return [box_predictions(self, o) for o in outputs]
 
     def show(self, rows, batch):
         "A gallery of a batch's images with boxes."
-        from ftkit.gallery import gallery
+        from ftkit.gallery import image_grid
 
-        return gallery(
+        return image_grid(
             [rows.drawn(x) for x in batch["pixel_values"]],
             boxes=[b.tolist() for b in batch["boxes"]],
             names=[[self.classes[k] for k in y] for y in batch["labels"]],
@@ -320,7 +322,7 @@ def targets(task, data, sizes) -> tuple:
     return boxes, names
 
 
-def told(task, found: dict) -> dict:
+def box_predictions(task, found: dict) -> dict:
     "A detector's output for one image, as plain numbers and class names."
     from torchvision.ops import nms
 

@@ -364,7 +364,7 @@ def test_four_micro_batches_equal_one_batch_with_uneven_token_counts(make):
 def test_batchnorm_statistics_stay_where_the_trunk_is_frozen():
     model, x, y = resnet(), torch.randn(32, 3, 32, 32), torch.randint(0, 2, (32,))
     before = {n: b.clone() for n, b in model.named_buffers()}
-    method = ft.Head()
+    method = ft.LinearProbe()
     method.attach(model)
 
     def step(learner, batch):

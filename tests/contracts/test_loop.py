@@ -10,10 +10,10 @@ from transformers import BertConfig, BertForSequenceClassification
 
 import ftkit as ft
 from ftkit.core import seed_everything
-from ftkit.data.batching import Batches, Rows
+from ftkit.data.batching import DataLoader, TokenDataset
 from ftkit.run import Run
 from ftkit.tasks.text_classification import TextClassification
-from ftkit.train import Learner, factor
+from ftkit.train import Learner, lr_multiplier
 
 pytestmark = pytest.mark.fast
 X = torch.randn(24, 4, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.1, 9, 24)[:, None]
@@ -33,7 +33,7 @@ def classify(learner, batch):
     return F.cross_entropy(learner.model(input_ids=batch["x"]).logits, batch["y"], reduction="sum"), len(batch["y"])
 
 
-def rows(n: int = 32, **options) -> Batches:
+def rows(n: int = 32, **options) -> DataLoader:
     return loader(*texts(n), names=("x", "y"), **options)
 
 
@@ -77,7 +77,7 @@ def test_steps_equal_those_of_plain_pytorch(schedule, clip):
 
 def test_the_schedule_ends_above_zero_and_reaches_its_peak():
     for kind in ("linear", "cosine", "constant"):
-        factors = [factor(step, 20, 0.2, kind) for step in range(20)]
+        factors = [lr_multiplier(step, 20, 0.2, kind) for step in range(20)]
         assert factors[:4] == [0.25, 0.5, 0.75, 1.0] and factors[4] == 1.0 and min(factors) > 0
 
 
@@ -157,16 +157,16 @@ def learning_rates(method, model) -> dict:
 
 
 def test_every_parameter_has_its_own_learning_rate():
-    rates = learning_rates(ft.LoRA(r=2, plus=16.0), bert())
+    rates = learning_rates(ft.LoRA(r=2, loraplus_lr_ratio=16.0), bert())
     assert {r for n, r in rates.items() if "lora_A" in n} == {1e-3}
     assert {r for n, r in rates.items() if "lora_B" in n} == {16 * 1e-3}
-    rates = learning_rates(ft.LayerwiseLR(decay=0.5, head_lr=None), bert())
+    rates = learning_rates(ft.LayerwiseLR(layer_decay=0.5, head_lr=None), bert())
     lower, upper = (next(r for n, r in rates.items() if f"layer.{i}." in n) for i in (0, 1))
     assert rates["bert.embeddings.word_embeddings.weight"] == pytest.approx(lower / 2) and lower == pytest.approx(
         upper / 2
     )
     assert rates["classifier.weight"] == pytest.approx(1e-2)
-    rates = learning_rates(ft.BitFit(lr=1e-3) + ft.NormTuning(lr=1e-2), bert())
+    rates = learning_rates(ft.BitFit(lr=1e-3) + ft.LNTuning(lr=1e-2), bert())
     both = rates["bert.embeddings.LayerNorm.bias"], rates["bert.embeddings.LayerNorm.weight"]
     assert both[0] == both[1] == pytest.approx(10 * rates["bert.encoder.layer.0.output.dense.bias"]), (
         "where two name the same, the larger"
@@ -174,7 +174,7 @@ def test_every_parameter_has_its_own_learning_rate():
 
 
 def test_freeze_trains_the_blocks_it_names():
-    on = ft.Freeze(top=1).attach(bert())
+    on = ft.Freeze(num_trainable_blocks=1).attach(bert())
     blocks = {on.anatomy.block_of(n) for n in on.trained}
     assert (
         1 in blocks
@@ -193,7 +193,8 @@ def test_the_order_of_rows_follows_seed_and_epoch():
     for order in orders:
         assert sorted(i for batch in order for i in batch) == list(range(32))
     shares = [
-        Batches(Rows([[i] for i in range(30)]), lambda rows, index: list(index), 8, rank=r, world=2) for r in (0, 1)
+        DataLoader(TokenDataset([[i] for i in range(30)]), lambda rows, index: list(index), 8, rank=r, world=2)
+        for r in (0, 1)
     ]
     assert sorted(i for b in shares for step in b for part in step for i in part) == list(range(30))
 
@@ -271,7 +272,7 @@ def test_gradients_of_lora_are_those_of_peft():
             r=4, lora_alpha=12, target_modules=["query", "value"], init_lora_weights=False, task_type="SEQ_CLS"
         ),
     )
-    on = ft.LoRA(r=4, alpha=12, on="query,value").attach(base)
+    on = ft.LoRA(r=4, alpha=12, target_modules="query,value").attach(base)
     plain = {n.removeprefix("base_model.model."): p for n, p in theirs.named_parameters()}
     with torch.no_grad():
         for n, p in on.added().items():

@@ -35,7 +35,7 @@ def one(rows: int, seed: int, pretrained: bool) -> tuple[float, float]:
     from datasets import Dataset
 
     import ftkit as ft
-    from ftkit.run import evaluate_rows
+    from ftkit.run import evaluate
 
     train, test = lines_of("train"), lines_of("test")
     chosen = np.random.default_rng(seed).permutation(len(train["text"]))[:rows]
@@ -44,7 +44,7 @@ def one(rows: int, seed: int, pretrained: bool) -> tuple[float, float]:
         "bert-mini", data, "full", valid=str(file_of("dev")), steps=BUDGET[rows], seed=seed, pretrained=pretrained
     )
     held = run.task.encode(Dataset.from_dict(test), run.processor)
-    return run.metrics["accuracy"], evaluate_rows(run.model, run.task, held)["accuracy"]
+    return run.metrics["accuracy"], evaluate(run.model, run.task, held)["accuracy"]
 
 
 def measure(seeds: tuple = DECLARED.seeds) -> dict:

@@ -25,7 +25,7 @@ def operations(work: str, method: str) -> tuple[int, int]:
     from torch.utils.flop_counter import FlopCounterMode
 
     from ftkit.methods.core import set_modes
-    from ftkit.trunk import find_trunk
+    from ftkit.trunk import find_frozen_prefix
 
     from . import work as works
 
@@ -35,7 +35,7 @@ def operations(work: str, method: str) -> tuple[int, int]:
     model, task, rows = w.model(len(names)), works.task_of(w, names), works.encode(w, train, names)
     works.METHODS[method].attach(model)
     set_modes(model)
-    trunk = find_trunk(model, task, rows)
+    trunk = find_frozen_prefix(model, task, rows)
     batch = task.collate(rows, range(8))
     counter = FlopCounterMode(display=False, depth=None)
     with counter, torch.no_grad():

@@ -20,7 +20,7 @@ DECLARED = Declared(
 def setting(work: str, method: str, rows: int = 32) -> tuple:
     "A model with a method attached, its task, the batch used for autotuning, and a complete batch."
     from ftkit.methods.core import set_modes
-    from ftkit.probe import ordinary
+    from ftkit.probe import median_length_batch
 
     from . import work as works
 
@@ -33,8 +33,8 @@ def setting(work: str, method: str, rows: int = 32) -> tuple:
     return (
         model,
         task,
-        task.collate(found, ordinary(found, rows)),
-        task.collate(found, ordinary(found, rows, tokens=10**9)),
+        task.collate(found, median_length_batch(found, rows)),
+        task.collate(found, median_length_batch(found, rows, tokens=10**9)),
     )
 
 
@@ -55,14 +55,14 @@ def grid(model, task, batch, repeats: int) -> dict:
     "Median seconds of a step in every execution config; the first round is not counted."
     import torch
 
-    from ftkit.kernels import faster
-    from ftkit.probe import ways
+    from ftkit.kernels import cpu_kernels
+    from ftkit.probe import candidate_configs
 
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer, times = torch.optim.AdamW(trained, lr=1e-5, fused=True), {w: [] for w in ways()}
+    optimizer, times = torch.optim.AdamW(trained, lr=1e-5, fused=True), {w: [] for w in candidate_configs()}
     for _ in range(repeats + 1):
         for way, t in times.items():
-            with way.used(), faster(torch.device("cpu")):
+            with way.used(), cpu_kernels(torch.device("cpu")):
                 began = time.perf_counter()
                 step(model, task, batch, optimizer, way.precision)
             t.append(time.perf_counter() - began)
@@ -73,13 +73,13 @@ def against_grid(work: str, method: str, repeats: int) -> dict:
     "The config selected by autotuning, its duration, and the median seconds of a step in every config."
     import torch
 
-    from ftkit.probe import probed
+    from ftkit.probe import autotune
 
     model, task, part, batch = setting(work, method)
     with tempfile.TemporaryDirectory() as home:
         os.environ["FTKIT_HOME"] = home
         began = time.perf_counter()
-        picked = probed(model, task, part, device=torch.device("cpu"))
+        picked = autotune(model, task, part, device=torch.device("cpu"))
         took = time.perf_counter() - began
     medians = grid(model, task, batch, repeats)
     ratio = medians[picked] / min(medians.values())

@@ -73,9 +73,9 @@ def by_parts(a, work, train, valid):
     "The steps of `finetune`, for a task that is not registered."
     from dataclasses import asdict
 
-    from ftkit.data.batching import Batches
+    from ftkit.data.batching import DataLoader
     from ftkit.methods.core import set_modes
-    from ftkit.probe import ordinary, probed
+    from ftkit.probe import autotune, median_length_batch
 
     model, method = work.model(10), METHODS[a.method]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -84,9 +84,9 @@ def by_parts(a, work, train, valid):
     rows.flip = a.flip
     method.attach(model.to(device))
     set_modes(model)
-    batches = Batches(rows, task.collate, a.batch)
+    batches = DataLoader(rows, task.collate, a.batch)
     precision = "auto" if a.precision == "own" else a.precision
-    way = probed(model, task, task.collate(rows, ordinary(rows, a.batch)), precision, device)
+    way = autotune(model, task, task.collate(rows, median_length_batch(rows, a.batch)), precision, device)
     with way.used():
         learner = fitted(a, model, task, method, batches, held, way, device)
     return dict(
@@ -100,7 +100,7 @@ def by_parts(a, work, train, valid):
 def fitted(a, model, task, method, batches, held, way, device):
     "The learner after its fit, with the feature cache if requested."
     from ftkit.probe import autocast
-    from ftkit.run import evaluate_rows
+    from ftkit.run import evaluate
     from ftkit.train import Learner
     from ftkit.trunk import cached
 
@@ -118,7 +118,7 @@ def fitted(a, model, task, method, batches, held, way, device):
         lr=RATES[a.method],
         precision=way.precision,
         keep="last",
-        validate=lambda learner: evaluate_rows(learner.model, task, held, device=device),
+        validate=lambda learner: evaluate(learner.model, task, held, device=device),
         metric=task.metric,
         greater_is_better=task.greater_is_better,
     ).fit()
@@ -263,13 +263,13 @@ def only(model, work, top):
 
 def bare(a, work, train, valid):
     "A plain PyTorch loop with ftkit's batches."
-    from ftkit.data.batching import Batches
+    from ftkit.data.batching import DataLoader
 
     names = names_of(work, train)
     model, task = PEER[a.method](work.model(len(names)), work), task_of(work, names)
     rows, held = encode(work, train, names), encode(work, valid, names)
     params = [p for p in model.parameters() if p.requires_grad]
-    batches = Batches(rows, task.collate, a.batch)
+    batches = DataLoader(rows, task.collate, a.batch)
     optimizer = torch.optim.AdamW(params, lr=RATES[a.method], weight_decay=0.01, fused=True)
     total, done = a.steps or a.epochs * len(batches), 0
     while done < total:
@@ -277,7 +277,7 @@ def bare(a, work, train, valid):
         model.eval()
         meter = task.metrics()
         with torch.inference_mode():
-            for (batch,) in Batches(held, task.collate, 64, shuffle=False):
+            for (batch,) in DataLoader(held, task.collate, 64, shuffle=False):
                 meter.update(task.forward(model, batch), batch)
     return dict(loss=None, quality=meter.compute()["accuracy"], precision=a.precision)
 
@@ -285,7 +285,7 @@ def bare(a, work, train, valid):
 def epoch(a, model, task, batches, optimizer, params, done, total) -> int:
     "One epoch of the plain loop, or the remaining steps; returns the number of steps done."
     from ftkit.probe import autocast
-    from ftkit.train import factor
+    from ftkit.train import lr_multiplier
 
     model.train()
     for (batch,) in batches:
@@ -294,7 +294,7 @@ def epoch(a, model, task, batches, optimizer, params, done, total) -> int:
         (loss / n).backward()
         torch.nn.utils.clip_grad_norm_(params, 1.0)
         for g in optimizer.param_groups:
-            g["lr"] = RATES[a.method] * factor(done, total)
+            g["lr"] = RATES[a.method] * lr_multiplier(done, total)
         optimizer.step()
         optimizer.zero_grad()
         done += 1
@@ -345,10 +345,10 @@ def main():
     from datasets import disable_progress_bars
     from transformers import Trainer  # noqa: F401
 
-    from ftkit.run import Memory
+    from ftkit.run import PeakMemory
 
     disable_progress_bars()
-    with Memory() as memory:
+    with PeakMemory() as memory:
         began = time.perf_counter()
         found = WHO[a.who](a, work, train, valid)
         seconds = time.perf_counter() - began

@@ -15,10 +15,10 @@ def measure(only: tuple = ()) -> dict:
     "A cell for each method and family, from `testing.cell`; with `only`, for some methods."
     os.environ.update(FTKIT_QUIET="1", IN_TEST="1", HF_HUB_OFFLINE="1")
     from ftkit.core import METHODS
-    from ftkit.testing import FAMILIES, cell
+    from ftkit.testing import FAMILIES, matrix_cell
 
     cells = []
     for name in only or METHODS:
-        cells += [{"name": name, **cell(name, family)} for family in FAMILIES]
+        cells += [{"name": name, **matrix_cell(name, family)} for family in FAMILIES]
         print(f"{name:18s}{[c['cell'] for c in cells[-len(FAMILIES) :]]}", flush=True)
     return dict(families=list(FAMILIES), cells=cells)

@@ -10,7 +10,7 @@ from .record import BERT, FIT, SPEED, TEXT, Declared
 
 SIZES = {64: 6, 320: 4, 1280: 3}  # training examples -> epochs
 VALID = 300
-NOT_HERE = ("visual_prompt",)  # for images
+NOT_HERE = ("vpt",)  # for images
 LAST = ("adalora", "diff_pruning")  # these end with the pruned model
 DECLARED = Declared(
     what="every method on bert-mini and reviews, at three dataset sizes: accuracy, seconds, memory, bytes",
@@ -101,14 +101,14 @@ def start_of() -> dict:
     "The accuracy before training, and that of the majority-class baseline."
     import ftkit as ft
     from ftkit.data.reviews import splits
-    from ftkit.run import evaluate_rows
+    from ftkit.run import evaluate
     from ftkit.tasks.text_classification import TextClassification
 
     valid, found = splits(train=64, valid=VALID, difficulty=(1, 2))["valid"], []
     task = TextClassification(classes=["negative", "positive"])
     for seed in range(3):
         ck = ft.load("bert-mini", task=task, classes=task.classes, seed=seed)
-        found.append(evaluate_rows(ck.model, task, task.encode(valid, ck.processor))["accuracy"])
+        found.append(evaluate(ck.model, task, task.encode(valid, ck.processor))["accuracy"])
     labels = valid["label"][:]
     return dict(start=found, majority=max(labels.count(c) for c in set(labels)) / len(labels))
 

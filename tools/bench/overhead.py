@@ -29,7 +29,7 @@ def setting(method, steps: int) -> tuple:
     "A model with a method attached, and batches: the same for both loops."
     import ftkit as ft
     from ftkit.core import seed_everything
-    from ftkit.data.batching import Batches
+    from ftkit.data.batching import DataLoader
     from ftkit.data.reviews import reviews
     from ftkit.tasks.text_classification import TextClassification
 
@@ -38,16 +38,16 @@ def setting(method, steps: int) -> tuple:
     ck = ft.load("bert-mini", task=task, classes=task.classes)
     data = reviews(rows=32 * steps, seed=0)
     method.attach(ck.model)
-    return ck.model, task, Batches(task.encode(data, ck.processor), task.collate, 32)
+    return ck.model, task, DataLoader(task.encode(data, ck.processor), task.collate, 32)
 
 
 def bare(method, steps: int, kernels: bool = False) -> tuple:
     "A plain PyTorch loop: forward, loss, backward, clip, step. Returns CPU seconds and the model."
     import torch
 
-    from ftkit.kernels import faster, keeping
+    from ftkit.kernels import cpu_kernels, keep_heap
     from ftkit.methods.core import set_modes
-    from ftkit.train import factor
+    from ftkit.train import lr_multiplier
 
     model, task, batches = setting(method, steps)
     groups = method.param_groups(model)
@@ -56,13 +56,13 @@ def bare(method, steps: int, kernels: bool = False) -> tuple:
     params = [p for g in groups for p in g["params"]]
     set_modes(model)
     started = time.process_time()
-    with keeping("cpu") if kernels else nullcontext(), faster("cpu" if kernels else "meta"):
+    with keep_heap("cpu") if kernels else nullcontext(), cpu_kernels("cpu" if kernels else "meta"):
         for i, (batch,) in enumerate(batches):
             loss, n = task.loss(task.forward(model, batch), batch)
             (loss / n).backward()
             torch.nn.utils.clip_grad_norm_(params, 1.0)
             for g, peak in zip(optimizer.param_groups, peaks):
-                g["lr"] = peak * factor(i, steps)
+                g["lr"] = peak * lr_multiplier(i, steps)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
     return time.process_time() - started, model

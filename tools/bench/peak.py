@@ -58,20 +58,20 @@ def step_of(layers: int, width: int, rows: int, length: int) -> tuple:
     "A function (way, steps) -> None that trains all parameters, and the operations of one step."
     import torch
 
-    from ftkit.data.batching import Batches, Rows
+    from ftkit.data.batching import DataLoader, TokenDataset
     from ftkit.tasks.text_classification import TextClassification
     from ftkit.train import Learner
 
     model = bert(layers, width)
     ids, labels = torch.randint(3, 8192, (rows, length)), torch.randint(0, 2, (rows,))
     task = TextClassification(classes=["0", "1"])
-    data = Rows(ids.tolist(), {"label": labels.numpy()})
+    data = TokenDataset(ids.tolist(), {"label": labels.numpy()})
 
     def run(way, steps):
         loss = lambda l, b: task.loss(task.forward(l.model, b), b)  # noqa: E731
         options = dict(steps=steps, lr=1e-5, precision=way.precision, device="cpu", progress=False)
         with way.used():
-            Learner(model, Batches(data, task.collate, rows), loss, **options).fit()
+            Learner(model, DataLoader(data, task.collate, rows), loss, **options).fit()
 
     blocks = sum(p.numel() for n, p in model.named_parameters() if "layer." in n and p.ndim == 2)
     return run, 6 * blocks * rows * length + 6 * layers * 2 * rows * length * length * width
@@ -81,13 +81,14 @@ def tops_of(tokens: int, width: int) -> dict:
     "The fastest matrix products in each precision, in operations per second."
     import torch
 
-    from ftkit.probe import Way
+    from ftkit.probe import ExecutionConfig
 
     threads = torch.get_num_threads()
     plain = {
-        onednn: product_peak(torch.float32, tokens, width, Way("fp32", threads, onednn)) for onednn in (False, True)
+        onednn: product_peak(torch.float32, tokens, width, ExecutionConfig("fp32", threads, onednn))
+        for onednn in (False, True)
     }
-    half = product_peak(torch.bfloat16, tokens, width, Way("bf16", threads))
+    half = product_peak(torch.bfloat16, tokens, width, ExecutionConfig("bf16", threads))
     return {"fp32": max(plain.values()), "fp32 default": plain[False], "bf16": half}
 
 
@@ -96,11 +97,11 @@ def measure(layers: int = 12, width: int = 768, rows: int = 32, length: int = 64
     os.environ.update(FTKIT_QUIET="1", IN_TEST="1")
     import torch
 
-    from ftkit.probe import ways
+    from ftkit.probe import candidate_configs
 
     run, operations = step_of(layers, width, rows, length)
     tops, found = tops_of(rows * length, width), []
-    for way in [w for w in ways() if w.threads == torch.get_num_threads()]:
+    for way in [w for w in candidate_configs() if w.threads == torch.get_num_threads()]:
         run(way, 1)
         t = clock(lambda way=way: run(way, 2), repeats) / 2
         shares = dict(share=operations / t / tops[way.precision], of_default=operations / t / tops["fp32 default"])

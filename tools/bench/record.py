@@ -26,7 +26,9 @@ SPEED = ("ftkit/kernels.py", "ftkit/probe.py", "ftkit/trunk.py", "ftkit/store.py
 TEXT = ("ftkit/tasks/text_classification.py", "ftkit/data/batching.py")
 IMAGES = ("ftkit/tasks/image_classification.py", "ftkit/data/batching.py", "ftkit/data/pictures.py")
 BERT = ("ftkit/zoo/bert_mini/model.safetensors", "ftkit/zoo/bert_mini/tokenizer.json")
-JOB_METHODS = tuple(f"ftkit/methods/{m}.py" for m in ("core", "full", "head", "freeze", "lora", "low_rank", "tuners"))
+JOB_METHODS = tuple(
+    f"ftkit/methods/{m}.py" for m in ("core", "full", "linear_probe", "freeze", "lora", "low_rank", "tuners")
+)
 
 
 @dataclass(frozen=True)

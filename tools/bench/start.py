@@ -125,7 +125,7 @@ def measure(repeats: int = 5, against: str = "") -> dict:
     with tempfile.TemporaryDirectory() as folder:
         rows = table_of_rows(folder)
         for turn in range(repeats):
-            for method in ("lora", "head"):
+            for method in ("lora", "linear_probe"):
                 for name in list(jobs)[:: -1 if turn % 2 else 1]:
                     code, root = jobs[name]
                     with tempfile.TemporaryDirectory() as home:
@@ -134,7 +134,7 @@ def measure(repeats: int = 5, against: str = "") -> dict:
                         )
                     seconds.setdefault(f"{name} {method}", []).append(round(spent, 2))
     ratios = {}
-    for method in ("lora", "head"):
+    for method in ("lora", "linear_probe"):
         for name in list(jobs)[1:]:
             each = [a / b for a, b in zip(seconds[f"ftkit {method}"], seconds[f"{name} {method}"])]
             ratios[f"{method}: ftkit / {name}"] = dict(

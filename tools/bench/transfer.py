@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .record import FIT, IMAGES, ROOT, Declared
 
-METHODS = ("head", "gradual_unfreeze", "full", "lora")
+METHODS = ("linear_probe", "gradual_unfreeze", "full", "lora")
 SIZES = {50: 40, 200: 80, 1000: 160}  # training examples -> optimiser steps
 RATES = (0.2, 0.5, 1, 2, 5, 10)  # relative to the method's own
 DECLARED = Declared(
@@ -35,12 +35,12 @@ def xrays() -> tuple:
     "PneumoniaMNIST's train and test splits as rows."
     import numpy as np
 
-    from ftkit.data.pictures import of_values
+    from ftkit.data.pictures import image_dataset
 
     data = Path(os.environ.get("FTKIT_DATA") or ROOT.parent / "shared" / "data")
     z = np.load(data / "pneumonia_mnist" / "pneumonia_mnist.npz")
     names = ["normal", "pneumonia"]
-    return tuple(of_values(list(z[f"{p}_images"]), z[f"{p}_labels"].tolist(), names) for p in ("train", "test"))
+    return tuple(image_dataset(list(z[f"{p}_images"]), z[f"{p}_labels"].tolist(), names) for p in ("train", "test"))
 
 
 def sets() -> dict:
@@ -60,7 +60,7 @@ def drawn(pool, seed: int, size: int):
 def one(mini: str, train, test, metric: str, method: str, steps: int, pretrained: bool, seed: int, lr=None) -> float:
     "The metric of one run, evaluated once."
     import ftkit as ft
-    from ftkit.run import evaluate_rows
+    from ftkit.run import evaluate
 
     run = ft.finetune(
         mini,
@@ -77,7 +77,7 @@ def one(mini: str, train, test, metric: str, method: str, steps: int, pretrained
         keep="last",
         precision="fp32",
     )
-    return evaluate_rows(run.model, run.task, run.task.encode(test, run.processor))[metric]
+    return evaluate(run.model, run.task, run.task.encode(test, run.processor))[metric]
 
 
 def line(mini: str, data: str, rows: int, method: str, metric: str, mean: dict, every: dict, **more) -> dict:

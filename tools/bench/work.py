@@ -153,7 +153,7 @@ WORKS = {
 METHODS = {
     "full": ft.Full(),
     "lora": ft.LoRA(dropout=0.05),
-    "head": ft.Head(),
+    "head": ft.LinearProbe(),
     "top2": ft.Freeze(2),
     "top6": ft.Freeze(6),
 }
@@ -175,10 +175,13 @@ class Plain(torch.nn.Module):
 
 def picture_rows(pictures, labels):
     "Images decoded once and stored as bytes."
-    from ftkit.data.pictures import Geometry, PictureRows
+    from ftkit.data.pictures import ImageDataset
+    from ftkit.data.preprocessing import ImagePreprocessing
 
-    return PictureRows(
-        torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), {"label": labels}, Geometry(pictures.shape[1])
+    return ImageDataset(
+        torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(),
+        {"label": labels},
+        ImagePreprocessing(pictures.shape[1]),
     )
 
 
@@ -257,11 +260,11 @@ def encode(work, part, names):
         return picture_rows(*part)
     from transformers import AutoTokenizer
 
-    from ftkit.tasks.text_classification import token_rows
+    from ftkit.tasks.core import tokenize
 
     tokenizer = AutoTokenizer.from_pretrained(MINI)
     tokenizer.model_max_length = 512
-    rows = token_rows([r["text"] for r in part], tokenizer, 256)
+    rows = tokenize([r["text"] for r in part], tokenizer, 256)
     if work.kind == "text":
         rows.columns["label"] = np.array([names.index(r["label"]) for r in part])
     return rows
