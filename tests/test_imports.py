@@ -46,7 +46,7 @@ def bare():
     return modules(BARE)
 
 
-@pytest.mark.parametrize("method, more", [("head", 1.35), ("lora", 1.75)])
+@pytest.mark.parametrize("method, more", [("linear_probe", 1.35), ("lora", 1.75)])
 def test_a_job_imports_what_it_uses(bare, method, more):
     found = modules(JOB.replace("METHOD", repr(method)))
     unused = UNUSED | ({"peft"} if method == "linear_probe" else set())

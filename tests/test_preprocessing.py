@@ -280,5 +280,5 @@ def test_boxes_as_shares_are_no_pixels():
         detect([FORMATS["albumentations"]], box_format="shares")
     with pytest.raises(FtError, match='box_format="coco"'):
         detect([[40, 20, 10, 6]])
-    with pytest.raises(FtError, match="no number"):
+    with pytest.raises(FtError, match="not numbers"):
         detect([["a", "b", "c", "d"]])

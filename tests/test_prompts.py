@@ -160,7 +160,7 @@ def test_a_silent_prefix_leaves_the_base_bit_for_bit(name, method):
         method = (
             named(method)
             if method == "prefix_tuning"
-            else {"mam": ft.MAM, "unipelt": ft.UniPELT}[method](prefix=4, adapter=4)
+            else {"mam": ft.MAM, "unipelt": ft.UniPELT}[method](num_virtual_tokens=4, bottleneck_dim=4)
         )
         on = stirred(model, method)
         tuned = model(**batch).logits
@@ -430,7 +430,7 @@ def test_methods_on_experts(name, method):
         "adapter": ft.Adapter(bottleneck_dim=4),
         "parallel": ft.Adapter(bottleneck_dim=4, placement="parallel"),
         "mam": ft.MAM(num_virtual_tokens=2, bottleneck_dim=4),
-        "unipelt": ft.UniPELT(r=2, prefix=2, adapter=4),
+        "unipelt": ft.UniPELT(r=2, num_virtual_tokens=2, bottleneck_dim=4),
         "lora": ft.LoRA(r=2),
     }[method]
     with torch.no_grad():

@@ -29,7 +29,7 @@ def table():
     return pd.DataFrame(rows, columns=["text", "label"])
 
 
-def quick(data, method="head", checkpoint="bert-mini", **options):
+def quick(data, method="linear_probe", checkpoint="bert-mini", **options):
     return ft.finetune(checkpoint, data, method, **{"steps": 1, "batch_size": 8, "progress": False, **options})
 
 
@@ -373,7 +373,7 @@ def test_a_comparison_goes_on_without_a_method_that_is_refused(table, capsys):
     "seeds, expected", [(np.int64(2), [0, 1]), (range(3, 5), [3, 4]), (np.array([1, 5]), [1, 5])], ids=str
 )
 def test_seeds_of_any_type(table, seeds, expected):
-    found = ft.compare("bert-mini", table, ["head"], seeds=seeds, steps=1, batch_size=8, progress=False)
+    found = ft.compare("bert-mini", table, ["linear_probe"], seeds=seeds, steps=1, batch_size=8, progress=False)
     assert [r["seed"] for r in found.runs] == expected
 
 

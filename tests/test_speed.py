@@ -278,7 +278,7 @@ def test_jobs_that_are_compared_are_computed_in_one_way_and_none_pays_for_the_qu
         asked.append(steps)  # which the clock takes for a million seconds
         return ExecutionConfig("bf16" if len(asked) > 1 else "fp32", torch.get_num_threads())
 
-    monkeypatch.setattr(api, "probed", slow)
+    monkeypatch.setattr(api, "autotune", slow)
     found = ft.compare("bert-mini", "reviews", ["bitfit", "linear_probe", "lora"], steps=2)
     assert asked == [1, 2], "the first run, which is thrown away, and the first that counts"
     assert [r["precision"] for r in found.runs] == ["bf16"] * 3

@@ -42,7 +42,7 @@ class Cell:
     def tree(self):
         "The parsed code, without IPython's magics."
         try:
-            return ast.parse("\n".join(re.sub(r"^(\s*)[%!].*", r"\1pass", line) for line in self.lines))
+            return ast.parse("\n".join(re.sub(r"^(\s*)(%{1,2}\w|!(?!=)).*", r"\1pass", line) for line in self.lines))
         except SyntaxError:
             return ast.parse("")
 

@@ -248,7 +248,7 @@ def test_in_a_terminal(folder, tmp_path):
         "--task",
         "image-classification",
         "--method",
-        "head",
+        "linear_probe",
         "--no-pretrained",
         "--steps",
         "2",

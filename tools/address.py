@@ -66,7 +66,7 @@ def extras(config: dict[str, str]) -> dict[str, str]:
 def imported(source: str) -> set[str]:
     "The top-level names of modules that a cell imports, by statement or `library(...)`, also inside functions."
     try:
-        tree = ast.parse(re.sub(r"^(\s*)[%!].*", r"\1pass", source, flags=re.M))
+        tree = ast.parse(re.sub(r"^(\s*)(%{1,2}\w|!(?!=)).*", r"\1pass", source, flags=re.M))
     except SyntaxError:
         return set()
     found = set()
