@@ -35,7 +35,7 @@ test: setup      ## every page with nbdev's rules, then pytest with a sample of 
 
 test-fast: setup ## the form of the pages, the public API, and the loop: a minute or two, for development
 	@failed=; \
-	$(RUN) tools/pages.py test nbs/58_state.ipynb nbs/60_train.ipynb || failed="the pages"; \
+	$(RUN) tools/pages.py test nbs/training/20_checkpointing.ipynb nbs/training/10_learner.ipynb || failed="the pages"; \
 	$(PYTEST) -m fast || failed="$$failed pytest"; \
 	if [ -n "$$failed" ]; then echo "FAILED: $$failed"; exit 1; fi
 

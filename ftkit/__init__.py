@@ -16,27 +16,27 @@ if "torch" not in sys.modules and not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP
 __version__ = "0.1.0"
 
 _WHERE = {
-    "checkpoints": "load",
-    "structure": "anatomy",
+    "models.checkpoints": "load",
+    "models.anatomy": "anatomy",
     "api": "finetune resume load_run method list_methods list_checkpoints list_tasks list_datasets show_batch",
-    "lab": "compare Comparison find_lr",
+    "experiments.compare": "compare Comparison find_lr",
     "core": "FtError",
-    "share": "save_delta load_delta",
-    "many": "MultiAdapter",
-    "store": "cache",
+    "deltas.io": "save_delta load_delta",
+    "deltas.multi": "MultiAdapter",
+    "speed.array_store": "cache",
     "recipes.contrastive": "contrast",
-    "advice": "estimate",
-    "train": "Learner",
-    "run": "Run",
+    "experiments.estimate": "estimate",
+    "training.learner": "Learner",
+    "runs": "Run",
     "methods.full": "Full",
-    "methods.head": "LinearProbe",
+    "methods.linear_probe": "LinearProbe",
     "methods.layerwise_lr": "LayerwiseLR",
     "methods.select": "Select",
     "methods.freeze": "Freeze",
     "methods.gradual_unfreeze": "GradualUnfreeze",
     "methods.bitfit": "BitFit",
-    "methods.norm_tuning": "LNTuning",
-    "methods.sparse": "FISHMask",
+    "methods.ln_tuning": "LNTuning",
+    "methods.fish_mask": "FISHMask",
     "methods.diff_pruning": "DiffPruning",
     "methods.lora": "LoRA",
     "methods.dora": "DoRA",
@@ -47,32 +47,20 @@ _WHERE = {
     "methods.ia3": "IA3",
     "methods.peft_methods": "Peft",
     "methods.adapter": "Adapter",
-    "methods.prompt": "PromptTuning",
-    "methods.prefix": "PrefixTuning",
+    "methods.prompt_tuning": "PromptTuning",
+    "methods.prefix_tuning": "PrefixTuning",
     "methods.visual_prompt": "VisualPrompt",
     "methods.ptuning": "PTuning PTuningV2",
     "methods.hard_prompt": "HardPrompt",
-    "methods.hybrid": "MAM UniPELT",
+    "methods.composites": "MAM UniPELT",
 }
 _NAMES = {name: module for module, names in _WHERE.items() for name in names.split()}
-_ROOMS = (
-    "core formats show structure kernels data gallery tasks weights checkpoints methods share many store probe state "
-    "train trunk run recipes api lab evaluation saliency advice testing teach cli"
+_PACKAGES = (
+    "core data datasets plot models tasks methods deltas speed training runs recipes api evaluation experiments"
+    " testing teach cli"
 ).split()
-_LATER = ("recommend diagnose evaluate export").split()
 
-__all__ = [*_NAMES, *_LATER]
-
-
-def _later(name):
-    def to_come(*args, **kwargs):
-        "A name of the public face that is not built yet."
-        from .core import FtError
-
-        raise FtError(f"ft.{name} is not built yet; it is to come in a later version of ftkit.")
-
-    to_come.__name__ = to_come.__qualname__ = name
-    return to_come
+__all__ = [*_NAMES]
 
 
 def _imported(module):
@@ -85,15 +73,18 @@ def _imported(module):
 def __getattr__(name):
     if name in _NAMES:
         value = getattr(_imported(_NAMES[name]), name)
-    elif name in _ROOMS:
+    elif name in _PACKAGES:
         value = _imported(name)
-    elif name in _LATER:
-        value = _later(name)
     else:
-        raise AttributeError(f"module 'ftkit' has no attribute {name!r}")
+        from .core import current_name
+
+        current = current_name("ftkit", name)
+        if current == name:
+            raise AttributeError(f"module 'ftkit' has no attribute {name!r}")
+        return __getattr__(current)
     globals()[name] = value
     return value
 
 
 def __dir__():
-    return sorted({*globals(), *__all__, *_ROOMS})
+    return sorted({*globals(), *__all__, *_PACKAGES})

@@ -45,7 +45,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .checkpoints import load, max_positions
 from ftkit.core import (
     CHECKPOINTS,
     DATASETS,
@@ -65,14 +64,15 @@ from ftkit.core import (
     write_json,
 )
 from .data.batching import DataLoader
-from .methods.core import attached, from_dict, set_modes, to_dict
-from .methods.core import method as make_method
-from .probe import AGREED, ExecutionConfig, autocast, autotune, median_length_batch
-from .run import PeakMemory, Run, claim_run_folder, evaluate, run_identity
-from .share import load_delta
-from .tasks.core import pick_padding_side
-from .train import Learner
-from .weights import silence_transformers
+from .deltas.io import load_delta
+from .methods.base import attached, from_dict, set_modes, to_dict
+from .methods.base import method as make_method
+from .models.checkpoints import load, max_positions
+from .models.weights import silence_transformers
+from .runs import PeakMemory, Run, claim_run_folder, evaluate, run_identity
+from .speed.execution import AGREED, ExecutionConfig, autocast, autotune, median_length_batch
+from .tasks.base import pick_padding_side
+from .training.learner import Learner
 
 
 # %% ../nbs/70_api.ipynb #843e5f06
@@ -168,7 +168,7 @@ def check_lengths(spec: dict, ck, method):
     there = max_positions(ck.model)
     if not there or not hasattr(ck.processor, "model_max_length"):
         return
-    taken = sum(getattr(insert, "positions", 0) for insert in method.plan(ck.anatomy).inject)
+    taken = sum(getattr(insert, "max_positions", 0) for insert in method.plan(ck.anatomy).inject)
     room, rows = there - taken, f" ({taken} of them are used by {method!r})" if taken else ""
     for name in ("max_length", "max_new_tokens"):
         asked = spec["max_length"] if name == "max_length" else spec.get("asked", {}).get(name)
@@ -190,7 +190,7 @@ def check_unknown_tokens(task, processor, data, name: str):
 
     None for tasks without texts.
     """
-    from ftkit.data.cleaning import check_unknown, unknown_rate
+    from ftkit.data.validation import check_unknown, unknown_rate
 
     if "text" not in task.columns:
         return None
@@ -212,7 +212,7 @@ def maybe_cache_features(
     "The task with cached features of the frozen prefix, unless the specification has `cache=False`."
     if spec.get("cache") is False:
         return task
-    from ftkit.trunk import cached
+    from ftkit.speed.feature_cache import cached
 
     random, device, precision = rng_state(), device_of(spec), spec["way"]["precision"]
     set_modes(model, frozen_dropout=spec["learner"].get("frozen_dropout", False))
@@ -523,7 +523,7 @@ def show_batch(
     **asked,  # options of the task, e.g. augment
 ):
     "Plot some training examples as the model receives them. Raises `FtError` for a task without image input."
-    from ftkit.checkpoints import read_config, read_processor, resolve_checkpoint
+    from ftkit.models.checkpoints import read_config, read_processor, resolve_checkpoint
 
     spec = dict(task=task, asked=split_options(asked, task)[0], columns=columns or {}, seed=seed)
     found = prepare_data(spec, data, None, clean=clean)

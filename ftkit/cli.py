@@ -46,7 +46,7 @@ def list_(o):
 def finetune(o):
     "Fine-tune a checkpoint on data; prints a row with the results."
     import ftkit as ft
-    from ftkit.run import summary
+    from ftkit.runs import summary
 
     run = ft.finetune(
         o.checkpoint,
@@ -148,7 +148,7 @@ def share(text: str):
 # %% ../nbs/90_cli.ipynb #d6ecb1fe
 def show_table(rows):
     "Print a table."
-    from ftkit.formats import table
+    from ftkit.plot.tables import table
 
     print(repr(table(rows)))
 

@@ -197,10 +197,10 @@ def one_way(monkeypatch):
     """
     from torch import get_num_threads
 
-    from ftkit.probe import ExecutionConfig
+    from ftkit.speed.execution import ExecutionConfig
 
     monkeypatch.setattr(
-        "ftkit.api.probed",
+        "ftkit.api.autotune",
         lambda model, task, batch, precision, *rest: ExecutionConfig(
             "fp32" if precision == "auto" else precision, get_num_threads()
         ),
@@ -210,9 +210,9 @@ def one_way(monkeypatch):
 # The same for code that runs in a child; a run that is resumed keeps its way and must not ask.
 ONE_WAY = """
 import ftkit.api as api
-from ftkit.probe import ExecutionConfig
+from ftkit.speed.execution import ExecutionConfig
 def asked_once(model, task, batch, precision, *rest):
     assert "resume" not in sys.argv, "a resumed run keeps the way it was computed in"
     return ExecutionConfig("fp32" if precision == "auto" else precision, 1)
-api.probed = asked_once
+api.autotune = asked_once
 """

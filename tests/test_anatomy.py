@@ -23,8 +23,8 @@ from architectures import (
 from torch import nn
 
 import ftkit as ft
-from ftkit.structure import anatomy, has_direct_parameters, is_linear
-from ftkit.testing import check_method
+from ftkit.models.anatomy import anatomy, has_direct_parameters, is_linear
+from ftkit.testing.invariants import check_method
 
 
 def all_in_place(model, blocks, head):

@@ -16,8 +16,8 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 import ftkit as ft
-from ftkit.checkpoints import read_processor, resolve_checkpoint
-from ftkit.weights import head_order, is_class_head
+from ftkit.models.checkpoints import read_processor, resolve_checkpoint
+from ftkit.models.weights import head_order, is_class_head
 
 pytestmark = pytest.mark.fast
 CLASSIFY = dict(task="text-classification", processor=False)

@@ -17,10 +17,10 @@ from conftest import ROOT
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from ftkit.core import FtError
-from ftkit.data import cleaning, sources, splits
-from ftkit.data.reviews import reviews
-from ftkit.data.reviews import splits as review_splits
-from ftkit.data.sources import ROW_NUMBER_COLUMN, infer_columns, read
+from ftkit.data import loading, splits, validation
+from ftkit.data.loading import ROW_NUMBER_COLUMN, infer_columns, read
+from ftkit.datasets.reviews import reviews
+from ftkit.datasets.reviews import splits as review_splits
 
 REAL = Path(os.environ.get("FTKIT_DATA") or ROOT.parent / "shared" / "data")
 real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real data at FTKIT_DATA or {REAL.parent.name}/{REAL.name}")
@@ -255,16 +255,16 @@ def test_empty_rows_are_counted_and_dropped_only_on_request():
         "1 with empty label (row 3)",
         "clean=True",
     )
-    kept, report = cleaning.clean(read(table), COLUMNS)
+    kept, report = validation.clean(read(table), COLUMNS)
     assert (
         kept["text"][:] == ["fine", "so so"]
         and kept[ROW_NUMBER_COLUMN][:] == [0, 5]
         and report["dropped"] == [1, 2, 3, 4]
     )
-    assert cleaning.empty_rows(read(pd.DataFrame({"text": ["a", np.nan], "label": [np.nan, 1.0]})), COLUMNS) == dict(
+    assert validation.empty_rows(read(pd.DataFrame({"text": ["a", np.nan], "label": [np.nan, 1.0]})), COLUMNS) == dict(
         text=[1], label=[0]
     )
-    refuses(lambda: cleaning.clean(read({"text": [""], "label": [1]}), COLUMNS), "Every one")
+    refuses(lambda: validation.clean(read({"text": [""], "label": [1]}), COLUMNS), "Every one")
 
 
 def test_file_and_line_are_named(write):
@@ -273,16 +273,16 @@ def test_file_and_line_are_named(write):
 
 def test_repeats_and_contradictions_are_reported_and_kept(capsys):
     table = read({"text": ["A b", "a  B", "a b", "c"], "label": [1, 1, 0, 0]})
-    ds, report = cleaning.deduplicate(table, COLUMNS)
+    ds, report = validation.deduplicate(table, COLUMNS)
     assert len(ds) == 4 and report == dict(duplicates=[(1, 0)], conflicts=[(2, 0)])
     said = capsys.readouterr().out
     assert "2 and 0" in said and "drop_duplicates=True" in said
-    assert cleaning.deduplicate(table, COLUMNS, drop=True)[0]["text"][:] == ["A b", "a b", "c"]
+    assert validation.deduplicate(table, COLUMNS, drop=True)[0]["text"][:] == ["A b", "a b", "c"]
 
 
 def test_classes_in_a_stable_order():
     def names(values):
-        return cleaning.label_names(read({"y": values}), "y")
+        return validation.label_names(read({"y": values}), "y")
 
     assert (
         names([10, 9, 10, 1]) == ["1", "9", "10"]
@@ -292,13 +292,13 @@ def test_classes_in_a_stable_order():
     assert names([1.0, 0.0]) == ["0", "1"] and names(["10", "9"]) == ["9", "10"]
     f = Features(y=ClassLabel(names=["zebra", "ant"]), text=Value("string"))
     ds = read(Dataset.from_dict({"y": [1, 0, 1], "text": ["a", "b", "c"]}, features=f))
-    assert cleaning.label_names(ds, "y") == ["zebra", "ant"] and cleaning.label_ids(ds, "y", ["zebra", "ant"]) == [
+    assert validation.label_names(ds, "y") == ["zebra", "ant"] and validation.label_ids(ds, "y", ["zebra", "ant"]) == [
         1,
         0,
         1,
     ]
     unlabelled = read(Dataset.from_dict({"y": [1, -1], "text": ["a", "b"]}, features=f))
-    assert cleaning.empty_rows(unlabelled, dict(text="text", label="y")) == dict(text=[], label=[1])
+    assert validation.empty_rows(unlabelled, dict(text="text", label="y")) == dict(text=[], label=[1])
 
 
 def test_labels_that_are_numbers_with_names_reach_the_model():
@@ -353,15 +353,15 @@ class Words:
 
 def test_unknown_words(recwarn):
     tokenizer = Words("a", "b", "c")
-    assert cleaning.unknown_rate(tokenizer, ["a b", "c d"]) == 0.25
-    assert cleaning.unknown_rate(tokenizer, ["a d"] * 9000) == 0.5 and tokenizer.seen == 2002
+    assert validation.unknown_rate(tokenizer, ["a b", "c d"]) == 0.25
+    assert validation.unknown_rate(tokenizer, ["a d"] * 9000) == 0.5 and tokenizer.seen == 2002
     tokenizer.unk_token_id = None
-    assert cleaning.unknown_rate(tokenizer, ["x"]) == 0 and cleaning.unknown_rate(Words(), []) == 0
-    assert cleaning.check_unknown(0.04) == 0.04 and not recwarn.list
+    assert validation.unknown_rate(tokenizer, ["x"]) == 0 and validation.unknown_rate(Words(), []) == 0
+    assert validation.check_unknown(0.04) == 0.04 and not recwarn.list
     with pytest.warns(UserWarning, match="10%"):
-        cleaning.check_unknown(0.1, "bert-mini")
+        validation.check_unknown(0.1, "bert-mini")
     refuses(
-        lambda: cleaning.check_unknown(0.9, "bert-mini"),
+        lambda: validation.check_unknown(0.9, "bert-mini"),
         "bert-mini",
         "90%",
         "bert-base-multilingual-cased",
@@ -432,9 +432,9 @@ def test_leaks_leave_training_and_are_named(capsys):
 def test_the_order_is_clean_deduplicate_split_leakage_augment(monkeypatch):
     calls = []
     for module, name in [
-        (sources, "read"),
-        (cleaning, "clean"),
-        (cleaning, "deduplicate"),
+        (loading, "read"),
+        (validation, "clean"),
+        (validation, "deduplicate"),
         (splits, "split"),
         (splits, "leakage"),
     ]:
@@ -470,12 +470,12 @@ def test_the_source_may_bring_its_own_parts(capsys):
 
 def test_labels_mean_the_same_in_both_files():
     data = splits.prepare(TABLE, valid={"text": ["new", "newer"], "label": ["0", "1"]})
-    assert data.classes == ["0", "1"] and cleaning.label_ids(data.valid, "label", data.classes) == [0, 1]
+    assert data.classes == ["0", "1"] and validation.label_ids(data.valid, "label", data.classes) == [0, 1]
 
 
 CHILD = """
 import hashlib, json
-from ftkit.data.reviews import reviews
+from ftkit.datasets.reviews import reviews
 from ftkit.data.splits import prepare
 rows = reviews(400, seed=3)
 prepared = prepare(rows, label="label", text="text")

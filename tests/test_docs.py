@@ -207,14 +207,14 @@ def plant(page: list[dict], fault: str) -> None:
     elif fault == "line":
         many["source"] = re.sub(r"#L(\d+)", lambda m: f"#L{int(m[1]) + 1}", many["source"])
     elif fault == "module":
-        many["source"] = many["source"].replace("ftkit/train.py", "ftkit/data/splits.py")
+        many["source"] = many["source"].replace("ftkit/training/learner.py", "ftkit/data/splits.py")
 
 
 @pytest.mark.parametrize(
     "fault", ["signature", "hidden", "gone", "moved", "open", "unnamed", "order", "line", "module"]
 )
 def test_faults_in_shown_code_are_seen(processed, fault):
-    notebook, page = cells(NBS / "60_train.ipynb"), cells(processed / "60_train.ipynb")
+    notebook, page = cells(NBS / "training/10_learner.ipynb"), cells(processed / "training/10_learner.ipynb")
     spoilt = copy.deepcopy(page)
     plant(spoilt, fault)
     assert list(faults(notebook, spoilt)) and not list(faults(notebook, page))
@@ -249,11 +249,21 @@ def test_names_lead_to_their_symbols(page, processed, places):
 def test_a_name_of_two_modules_is_not_guessed():
     text = """
 from tools.published import Lookup
-found = [Lookup(module, imported).doc("prepare") for module, imported in
-         (("ftkit.train", {}), ("ftkit.data.splits", {}), ("ftkit.lab", {"prepare": "ftkit.train"}), (None, {}))]
+asked = (
+    ("ftkit.runs", {}),
+    ("ftkit.experiments.compare", {}),
+    ("ftkit.api", {"learning_curves": "ftkit.runs"}),
+    (None, {}),
+)
+found = [Lookup(module, imported).doc("learning_curves") for module, imported in asked]
 print(*[str(where).rpartition("/")[2] for where in found])
 """
-    assert child(text).stdout.split() == ["train.html#prepare", "splits.html#prepare", "train.html#prepare", "None"]
+    assert child(text).stdout.split() == [
+        "runs.html#learning_curves",
+        "compare.html#learning_curves",
+        "runs.html#learning_curves",
+        "None",
+    ]
 
 
 def test_pages_are_sound(processed):

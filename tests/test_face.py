@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import ftkit as ft
-from ftkit.checkpoints import ZOO
+from ftkit.models.checkpoints import ZOO
 
 pytestmark = [pytest.mark.fast, pytest.mark.usefixtures("one_way")]
 FRAME = pd.DataFrame(
@@ -24,12 +24,21 @@ def one_sentence(e):
     return text
 
 
-def test_names_to_come_say_so():
-    for name in ("recommend", "diagnose", "evaluate", "export"):
-        with pytest.raises(ft.FtError, match="not built yet"):
-            getattr(ft, name)()
-    with pytest.raises(AttributeError):
-        ft.nonsense
+def test_names_that_are_not_built_are_not_there():
+    for name in ("recommend", "diagnose", "evaluate", "export", "nonsense"):
+        with pytest.raises(AttributeError):
+            getattr(ft, name)
+
+
+def test_names_of_the_previous_version_warn_and_work():
+    with pytest.warns(FutureWarning, match="'Head' is now 'LinearProbe'"):
+        assert ft.Head is ft.LinearProbe
+    with pytest.warns(FutureWarning, match="'on' is now 'target_modules'"):
+        assert ft.LoRA(on="query") == ft.LoRA(target_modules="query")
+    with pytest.warns(FutureWarning, match="'norm_tuning' is now 'ln_tuning'"):
+        assert ft.method("norm_tuning") == ft.LNTuning()
+    with pytest.raises(ft.FtError, match="given twice"), pytest.warns(FutureWarning):
+        ft.LoRA(on="query", target_modules="value")
 
 
 def test_methods_by_name_and_by_value_are_one():

@@ -14,7 +14,7 @@ from datasets import Dataset, DatasetDict
 import ftkit as ft
 from ftkit.core import FtError
 from ftkit.data import splits
-from ftkit.data.sources import ROW_NUMBER_COLUMN, read
+from ftkit.data.loading import ROW_NUMBER_COLUMN, read
 
 ROWS = [
     (f"the {n} was {w} and the tea seemed {w} on day {i}", y)
@@ -181,7 +181,7 @@ def test_labels_are_tidied_as_texts_are(pair):
     ],
 )
 def test_numbers_are_texts_where_texts_are_asked_for(values, want):
-    from ftkit.data.cleaning import as_texts
+    from ftkit.data.validation import as_texts
 
     ds = read({"text": [f"t {i}" for i in range(len(values))], "target": values})
     assert as_texts(ds, {"text": "text", "target": "target"})["target"][:] == want
@@ -352,7 +352,7 @@ LISTS = {
 
 @pytest.mark.parametrize("how", LISTS)
 def test_several_labels_as_people_write_them(how):
-    from ftkit.data.cleaning import check_multilabel, label_sets
+    from ftkit.data.validation import check_multilabel, label_sets
 
     ds = Dataset.from_dict({"labels": LISTS[how], ROW_NUMBER_COLUMN: [0, 1, 2]})
     assert label_sets(ds, "labels") == [["a", "b"], ["b"], []] and check_multilabel(ds, "labels") == ["a", "b"]

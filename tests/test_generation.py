@@ -7,9 +7,9 @@ import torch
 
 import ftkit as ft
 from ftkit.core import METHODS
-from ftkit.kernels import cpu_kernels
+from ftkit.models.cpu_kernels import cpu_kernels
 from ftkit.tasks.text_generation import TextGeneration
-from ftkit.testing import tiny_model
+from ftkit.testing.invariants import tiny_model
 
 LONGEST = 6
 
@@ -86,8 +86,8 @@ def test_padding_is_not_the_end():
 @pytest.mark.usefixtures("one_way")
 def test_a_language_model_resumes(tmp_path, monkeypatch):
     "A run of another task that was interrupted goes on to the weights it would have had."
-    from ftkit.data.reviews import reviews
-    from ftkit.train import Learner
+    from ftkit.datasets.reviews import reviews
+    from ftkit.training.learner import Learner
 
     ask, fire = (
         dict(method="lora", task="text-generation", steps=6, batch_size=8, seed=0, valid=None, precision="fp32"),
@@ -114,7 +114,7 @@ def test_an_untied_head_over_the_vocabulary_is_not_new():
     "A large language model's own head is pretrained: LoRA leaves it alone."
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from ftkit.checkpoints import new_head_parameters
+    from ftkit.models.checkpoints import new_head_parameters
 
     model = LlamaForCausalLM(
         LlamaConfig(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import ftkit as ft
-from ftkit.testing import INVARIANTS, check_method, tiny_model
+from ftkit.testing.invariants import INVARIANTS, check_method, tiny_model
 
 SUMS = [
     "lora + bitfit",
@@ -61,8 +61,8 @@ def test_merging_one_of_two_deltas_leaves_the_other():
 
 
 def test_law_7_refuses_a_run_that_learned_nothing():
-    from ftkit.data.reviews import splits
-    from ftkit.testing import check_learns
+    from ftkit.datasets.reviews import splits
+    from ftkit.testing.invariants import check_learns
 
     data = splits(train=64, valid=40, difficulty=1)
     run = ft.finetune(

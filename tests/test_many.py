@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import ftkit as ft
-from ftkit.many import MultiAdapter, merge_weighted
-from ftkit.testing import FAMILIES, model_outputs, tiny_model
+from ftkit.deltas.multi import MultiAdapter, merge_weighted
+from ftkit.testing.invariants import FAMILIES, model_outputs, tiny_model
 
 KINDS = {
     "lora": ft.LoRA(r=3),

@@ -6,7 +6,7 @@ What comes out is the support matrix of the docs.
 import pytest
 
 from ftkit.core import METHODS, evidence, versions
-from ftkit.testing import FAMILIES, matrix_cell
+from ftkit.testing.invariants import FAMILIES, matrix_cell
 
 found = []
 

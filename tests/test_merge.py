@@ -12,10 +12,10 @@ from torch.nn.utils import parametrizations
 
 import ftkit as ft
 from ftkit.core import FtError
-from ftkit.many import MultiAdapter, merge_weighted
-from ftkit.methods.core import canonical
-from ftkit.methods.inserts import first_output, try_small_input
-from ftkit.testing import snapshot, tiny_model
+from ftkit.deltas.multi import MultiAdapter, merge_weighted
+from ftkit.methods.base import canonical
+from ftkit.methods.hooks import first_output, try_small_input
+from ftkit.testing.invariants import snapshot, tiny_model
 
 TIED = ("gpt2", "bert for masked words", "t5", "bart", "whisper", "opt", "bloom", "gemma", "electra")
 IDS = torch.tensor([[5, 8, 30, 41]])

@@ -20,7 +20,7 @@ import transformers
 from PIL import Image
 
 import ftkit as ft
-from ftkit.checkpoints import ZOO
+from ftkit.models.checkpoints import ZOO
 
 NUMBERS = (0, -1, 1, 2, 3.5, None, True, "", "text", [], [1], {}, 1e9, float("nan"))
 

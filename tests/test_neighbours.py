@@ -10,7 +10,7 @@ from architectures import TRANSFORMERS, from_transformers
 import ftkit as ft
 from ftkit.core import METHODS
 from ftkit.data.batching import TokenDataset
-from ftkit.tasks.core import model_inputs, pick_padding_side, text_batch
+from ftkit.tasks.base import model_inputs, pick_padding_side, text_batch
 
 LENGTHS = (9, 4, 7, 1, 5)
 NOT_TEXT = (

@@ -12,7 +12,7 @@ from conftest import SEED
 from safetensors.torch import load_file, save_file
 
 import ftkit as ft
-from ftkit.testing import snapshot, tiny_model
+from ftkit.testing.invariants import snapshot, tiny_model
 
 warnings.filterwarnings("ignore", category=FutureWarning)
 SEQ = dict(task_type="SEQ_CLS")

@@ -9,7 +9,7 @@ from peft.tuners.tuners_utils import BaseTuner
 
 import ftkit as ft
 from ftkit.core import FtError
-from ftkit.testing import FAMILIES, model_outputs, snapshot, tiny_model, train_steps
+from ftkit.testing.invariants import FAMILIES, model_outputs, snapshot, tiny_model, train_steps
 
 KINDS = sorted(k.value.lower() for k in PEFT_TYPE_TO_TUNER_MAPPING)
 NO_UPDATES = [k.value.lower() for k, t in PEFT_TYPE_TO_TUNER_MAPPING.items() if not issubclass(t, BaseTuner)] + [

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from ftkit.core import FtError
-from ftkit.data.pictures import decode_image, open_image, validate_images
-from ftkit.data.sources import read
+from ftkit.data.images import decode_image, open_image, validate_images
+from ftkit.data.loading import read
 from ftkit.data.splits import prepare
 
 

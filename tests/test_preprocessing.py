@@ -13,11 +13,11 @@ from PIL import Image
 
 import ftkit as ft
 from ftkit.core import FtError
-from ftkit.data.pictures import encode_images
-from ftkit.data.preprocessing import preprocessing_from_processor
-from ftkit.data.scenes import shapes
-from ftkit.data.sources import read
+from ftkit.data.image_preprocessing import preprocessing_from_processor
+from ftkit.data.images import encode_images
+from ftkit.data.loading import read
 from ftkit.data.splits import prepare
+from ftkit.datasets.shapes import shapes
 
 SMALL = {"height": 32, "width": 32}
 EDGE = {"shortest_edge": 32}

@@ -10,12 +10,12 @@ import transformers as hf
 from torch import nn
 
 import ftkit as ft
-from ftkit.kernels import attention, dropout
-from ftkit.many import MultiAdapter
-from ftkit.methods.core import method as named
-from ftkit.methods.inserts import first_output, try_small_input
-from ftkit.methods.tuners import target_matrices
-from ftkit.testing import model_outputs, tiny_model
+from ftkit.deltas.multi import MultiAdapter
+from ftkit.methods.base import method as named
+from ftkit.methods.hooks import first_output, try_small_input
+from ftkit.methods.peft_bridge import target_matrices
+from ftkit.models.cpu_kernels import attention, dropout
+from ftkit.testing.invariants import model_outputs, tiny_model
 
 SIZES = dict(
     vocab_size=60,
@@ -367,7 +367,7 @@ def test_a_prefix_passes_by_attentions_that_no_function_reaches():
 def test_an_insert_that_fails_half_way_leaves_nothing():
     from dataclasses import dataclass
 
-    from ftkit.methods.prefix import PrefixInsert
+    from ftkit.methods.prefix_tuning import PrefixInsert
 
     @dataclass(frozen=True)
     class Failing(PrefixInsert):
@@ -560,7 +560,7 @@ def test_a_step_in_place_behind_lora(step, shape, dropout_p):
     model(x).sum().backward()
     ours = [p.grad.clone() for p in on.added().values()]
     if dropout_p == 0:  # the same sums by peft's own layer
-        from ftkit.methods.low_rank import Linear, LowRankLinear
+        from ftkit.methods.lora_linear import Linear, LowRankLinear
 
         for m in model.modules():
             if isinstance(m, LowRankLinear):

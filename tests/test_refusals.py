@@ -7,7 +7,7 @@ import copy
 import pytest
 
 import ftkit as ft
-from ftkit.testing import snapshot, tiny_model
+from ftkit.testing.invariants import snapshot, tiny_model
 
 pytestmark = pytest.mark.fast
 CASES = {

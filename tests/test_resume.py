@@ -9,14 +9,14 @@ import torch
 
 import ftkit as ft
 from ftkit.core import sha256
-from ftkit.data.reviews import reviews
+from ftkit.datasets.reviews import reviews
 
 FIT = (
     f"import sys{conftest.ONE_WAY}"
     + """
 import os, signal
 import ftkit as ft
-from ftkit.data.reviews import reviews
+from ftkit.datasets.reviews import reviews
 out, kill = sys.argv[1], int(sys.argv[2])
 if kill:
     plain = api.learner_for
@@ -80,8 +80,8 @@ def test_same_seed_twice_gives_the_same_bits():
 @pytest.mark.fast
 def test_killed_while_saving_leaves_a_whole_state(tmp_path):
     "At whichever byte a save dies, the folder opens at an earlier step."
-    from ftkit import train
     from ftkit.data.batching import DataLoader, TokenDataset
+    from ftkit.training import learner as train
 
     rows = TokenDataset([[i] for i in range(64)])
     x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))

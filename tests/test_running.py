@@ -13,11 +13,11 @@ import torch
 import transformers
 
 import ftkit as ft
-import ftkit.train
-from ftkit.checkpoints import ZOO, load, max_positions
+import ftkit.training.learner
 from ftkit.core import FtError
 from ftkit.data.batching import TokenDataset
-from ftkit.tasks.core import tokenize
+from ftkit.models.checkpoints import ZOO, load, max_positions
+from ftkit.tasks.base import tokenize
 
 WORDS = "a fine film with a warm ending and a cast that shines".split()
 
@@ -215,7 +215,7 @@ def test_a_reused_folder_holds_the_second_run_only(table, tmp_path, monkeypatch)
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patched:
-        patched.setattr("ftkit.train.optimizer_step", killed)
+        patched.setattr("ftkit.training.learner.optimizer_step", killed)
         with pytest.raises(RuntimeError):
             quick(other, "linear_probe", steps=5, lr=1e-3, out=tmp_path / "run")
     assert not (tmp_path / "run" / "run.json").exists() and not (tmp_path / "run" / "delta").exists()
@@ -239,12 +239,12 @@ def test_a_state_of_another_run_is_not_taken_up(table, tmp_path, change):
 
 
 def test_a_run_whose_base_was_moved_goes_on_from_where_it_is_now(table, tmp_path, monkeypatch):
-    from ftkit.checkpoints import ZOO
+    from ftkit.models.checkpoints import ZOO
 
     shutil.copytree(ZOO / "bert_mini", tmp_path / "here")
     asked = dict(method="linear_probe", steps=4, batch_size=4, lr=2e-2, seed=0, progress=False, save_every=2)
     straight = ft.finetune(tmp_path / "here", table, **asked)
-    update, count = ftkit.train.optimizer_step, []
+    update, count = ftkit.training.learner.optimizer_step, []
 
     def killed(*args):
         count.append(1)
@@ -253,7 +253,7 @@ def test_a_run_whose_base_was_moved_goes_on_from_where_it_is_now(table, tmp_path
         return update(*args)
 
     with monkeypatch.context() as patched:
-        patched.setattr("ftkit.train.optimizer_step", killed)
+        patched.setattr("ftkit.training.learner.optimizer_step", killed)
         with pytest.raises(RuntimeError):
             ft.finetune(tmp_path / "here", table, out=tmp_path / "run", **asked)
     (tmp_path / "here").rename(tmp_path / "there")

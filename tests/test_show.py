@@ -1,4 +1,4 @@
-"Pictures of plain data: what a page cannot hold of `ftkit.show`."
+"Pictures of plain data: what a page cannot hold of `ftkit.plot.charts`."
 
 import math
 import os
@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from ftkit.core import FtError
-from ftkit.formats import (
+from ftkit.plot.charts import Figure, bars, curves, pick_font, plot_anatomy_rows, replace_missing_glyphs, wrap
+from ftkit.plot.tables import (
     axis_range,
     display_width,
     format_bytes,
@@ -22,7 +23,6 @@ from ftkit.formats import (
     table,
     tick_labels,
 )
-from ftkit.show import Figure, bars, curves, pick_font, plot_anatomy_rows, replace_missing_glyphs, wrap
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = "<script>alert('x')</script>"
@@ -48,8 +48,8 @@ def run(code):
 
 def test_import_is_light():
     run(
-        "import sys, ftkit.show; bad = {'torch', 'matplotlib', 'numpy', 'pandas', 'PIL'} & set(sys.modules); assert not"
-        " bad, bad"
+        "import sys, ftkit.plot.charts;"
+        " bad = {'torch', 'matplotlib', 'numpy', 'pandas', 'PIL'} & set(sys.modules); assert not bad, bad"
     )
 
 
@@ -204,7 +204,7 @@ def test_figures_escape_their_alt_text():
 
 def test_same_data_same_bytes_in_another_process():
     code = (
-        "from ftkit.show import *; import hashlib; h = lambda f:"
+        "from ftkit.plot.charts import *; import hashlib; h = lambda f:"
         " hashlib.sha256(f._repr_html_().encode()).hexdigest()\nprint(h(curves([{'step': i, 'loss': 1 / (i + 1)} for i"
         " in range(90)])), h(bars([{'method': 'a', 'v': 1}], 'v')))"
     )
@@ -329,7 +329,7 @@ def test_anatomy_of_many_blocks_is_folded():
 
 
 def test_a_thin_share_can_be_seen_and_is_not_called_all():
-    from ftkit.show import _describe_part, _state_fractions
+    from ftkit.plot.charts import _describe_part, _state_fractions
 
     assert _state_fractions(PART | {"total": 10**9, "trains": 1})[1] > 0.03 and math.isclose(
         sum(_state_fractions(PART | {"trains": 500, "added": 1})), 1
@@ -513,7 +513,7 @@ def test_the_legend_never_touches_the_name_of_the_axis(name, baseline):
 def test_labels_of_points_that_lie_close_are_moved_apart():
     from matplotlib.text import Text
 
-    from ftkit.lab import overlap, scatter
+    from ftkit.experiments.compare import overlap, scatter
 
     rows = [
         {"method": f"method {i}", "cost": 1e5 * (1 + 0.02 * i), "v": 0.8 + 0.001 * (i % 3), "e": 0.01}
@@ -530,8 +530,8 @@ def test_labels_of_points_that_lie_close_are_moved_apart():
 
 
 def test_what_stands_above_the_blocks_is_drawn_above_them():
-    from ftkit.structure import anatomy, summary_rows
-    from ftkit.testing import tiny_model
+    from ftkit.models.anatomy import anatomy, summary_rows
+    from ftkit.testing.invariants import tiny_model
 
     for family, above, last in (
         ("bert", "bert.pooler.dense", ["head"]),
@@ -550,7 +550,7 @@ def test_what_stands_above_the_blocks_is_drawn_above_them():
 
 def fitted(folder=None, **options):
     import ftkit as ft
-    from ftkit.data.reviews import reviews
+    from ftkit.datasets.reviews import reviews
 
     data = reviews(60, difficulty=1)
     return ft.finetune(
@@ -564,7 +564,7 @@ def fitted(folder=None, **options):
 def test_step_0_is_validated_on_demand_and_changes_nothing_else():
     import torch
 
-    from ftkit.probe import agreed
+    from ftkit.speed.execution import agreed
 
     with agreed():
         plain, started = fitted(), fitted(eval_on_start=True)
@@ -589,8 +589,8 @@ def test_step_0_stands_once_in_the_history_of_a_resumed_run(tmp_path, monkeypatc
     import torch
 
     import ftkit as ft
-    from ftkit import train
-    from ftkit.probe import agreed
+    from ftkit.speed.execution import agreed
+    from ftkit.training import learner as train
 
     def stopped(learner, bar, loop=train.loop):
         return loop(learner.on("after_step", lambda learner: setattr(learner, "stop", learner.step_count == 3)), bar)

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 import ftkit as ft
 from ftkit.core import seed_everything
 from ftkit.data.batching import DataLoader, TokenDataset, pack
-from ftkit.kernels import cpu_kernels, trim_heap
-from ftkit.run import evaluate
-from ftkit.testing import tiny_model
-from ftkit.train import Learner
+from ftkit.models.cpu_kernels import cpu_kernels, trim_heap
+from ftkit.runs import evaluate
+from ftkit.testing.invariants import tiny_model
+from ftkit.training.learner import Learner
 
 
 def language_model(kind):
@@ -191,7 +191,7 @@ def test_lora_keeps_less_than_peft():
 
     import transformers as t
 
-    import ftkit.methods.low_rank  # noqa: F401
+    import ftkit.methods.lora_linear  # noqa: F401
 
     seed_everything(0)
     config = t.BertConfig(
@@ -202,7 +202,7 @@ def test_lora_keeps_less_than_peft():
     def kept(light):
         model = t.BertForSequenceClassification(config)
         with mock.patch(
-            "ftkit.methods.low_rank.use_efficient_lora",
+            "ftkit.methods.lora_linear.use_efficient_lora",
             (lambda m: 0) if not light else ft.methods.low_rank.use_efficient_lora,
         ):
             ft.LoRA(dropout=0.05).attach(model)
@@ -269,7 +269,7 @@ def test_jobs_that_are_compared_are_computed_in_one_way_and_none_pays_for_the_qu
     import time
 
     from ftkit import api
-    from ftkit.probe import ExecutionConfig
+    from ftkit.speed.execution import ExecutionConfig
 
     asked, clock, pause = [], time.perf_counter, 1e6
     monkeypatch.setattr(time, "perf_counter", lambda: clock() + pause * len(asked))

@@ -24,7 +24,7 @@ def raw(path) -> list[dict]:
 WITH = [page for page in pages() if student.folded(raw(NBS / page)) is not None]
 CHEAP = (
     "methods/23_select.ipynb",
-    "methods/32_inserts.ipynb",
+    "methods/32_hooks.ipynb",
     "methods/64_visual_prompt.ipynb",
     "guides/40_support_matrix.ipynb",
 )

@@ -77,7 +77,7 @@ def assertions(page):
     return number
 
 
-SHARED = ("_core.ipynb", "_tuners.ipynb")
+SHARED = ("_base.ipynb", "_peft_bridge.ipynb")
 
 
 def teaches(page):

@@ -14,8 +14,8 @@ from torch import nn
 
 import ftkit as ft
 from ftkit.core import METHODS, FtError
-from ftkit.structure import summary_rows
-from ftkit.testing import reload_quantized, tiny_model
+from ftkit.models.anatomy import summary_rows
+from ftkit.testing.invariants import reload_quantized, tiny_model
 
 OPTIONS = {
     "boft": (("boft_block_size", 8),),

@@ -13,11 +13,10 @@ from torch.nn import functional as F
 
 import ftkit as ft
 from ftkit.data.batching import DataLoader, TokenDataset
-from ftkit.kernels import cpu_kernels
-from ftkit.methods.core import set_modes
-from ftkit.store import cache
-from ftkit.train import Learner
-from ftkit.trunk import (
+from ftkit.methods.base import set_modes
+from ftkit.models.cpu_kernels import cpu_kernels
+from ftkit.speed.array_store import cache
+from ftkit.speed.feature_cache import (
     FILL_BATCH_SIZE,
     CachedTask,
     NotCacheable,
@@ -34,6 +33,7 @@ from ftkit.trunk import (
     replaced,
     verify_equivalence,
 )
+from ftkit.training.learner import Learner
 
 
 class Texts:
@@ -437,7 +437,7 @@ def test_thirty_kinds_of_change_thirty_misses(monkeypatch):
     torch.set_num_threads((before := torch.get_num_threads()) + 1)
     keys["threads"] = entry()
     torch.set_num_threads(before)
-    monkeypatch.setattr("ftkit.trunk.versions", lambda: {"torch": "0"})
+    monkeypatch.setattr("ftkit.speed.feature_cache.versions", lambda: {"torch": "0"})
     keys["versions"] = entry()
     assert same == again and same not in keys.values()
     assert len(keys) >= 30 and len(set(keys.values())) == len(keys)
@@ -446,7 +446,7 @@ def test_thirty_kinds_of_change_thirty_misses(monkeypatch):
 def test_pictures_that_nobody_reads_again_are_not_made_into_decimals_again(monkeypatch, tmp_path):
     "From the boundary on the pictures are blank, and the outcome is the same."
     monkeypatch.setenv("FTKIT_HOME", str(tmp_path))
-    from ftkit.data import pictures
+    from ftkit.data import images
 
     class Decimals(Pictures):
         def collate(self, rows, index):
@@ -454,7 +454,7 @@ def test_pictures_that_nobody_reads_again_are_not_made_into_decimals_again(monke
 
     torch.manual_seed(0)
     model, r = timm.create_model("resnet18", num_classes=3), np.random.default_rng(0)
-    rows = pictures.ImageDataset(
+    rows = images.ImageDataset(
         torch.from_numpy(r.integers(0, 255, (20, 3, 64, 64), dtype=np.uint8)), {"label": r.integers(0, 3, 20)}
     )
     ft.LinearProbe().attach(model)
@@ -462,5 +462,5 @@ def test_pictures_that_nobody_reads_again_are_not_made_into_decimals_again(monke
     task = Decimals()
     found = cached(task, model, [(rows, nullcontext, "fp32")], insist=True)
     whole = task.forward(model.eval(), task.collate(rows, [3, 1, 7]))
-    monkeypatch.setattr(pictures.ImageDataset, "pixels", lambda *a: pytest.fail("made again"))
+    monkeypatch.setattr(images.ImageDataset, "pixels", lambda *a: pytest.fail("made again"))
     assert torch.allclose(found.forward(model, found.collate(rows, [3, 1, 7])), whole, rtol=1e-4, atol=1e-5)

@@ -13,7 +13,7 @@ from PIL import Image
 
 import ftkit as ft
 from ftkit.core import FtError
-from ftkit.data.scenes import SHAPES, render_scene, shapes
+from ftkit.datasets.shapes import SHAPES, render_scene, shapes
 
 pytestmark = pytest.mark.usefixtures("one_way")
 ASK = dict(task="image-classification", progress=False)
@@ -276,7 +276,7 @@ def test_real_photographs():
 
 
 def test_a_folder_named_as_bundled_data(tmp_path, monkeypatch, capsys):
-    from ftkit.data.sources import read
+    from ftkit.data.loading import read
 
     monkeypatch.chdir(tmp_path)
     for i, k in enumerate("ab"):
@@ -293,7 +293,7 @@ BOXES = (
     + """
 import os, signal
 import ftkit as ft
-from ftkit.data.scenes import scenes
+from ftkit.datasets.shapes import scenes
 out, kill = sys.argv[1], int(sys.argv[2])
 if kill:
     plain = api.learner_for
@@ -325,7 +325,7 @@ def test_killed_and_resumed_on_boxes(tmp_path):
 
 
 def test_boxes_of_rows():
-    from ftkit.data.scenes import scenes
+    from ftkit.datasets.shapes import scenes
 
     rows = scenes(6, seed=2).to_list()
     rows[3]["labels"] = rows[3]["labels"] + [0]
@@ -337,7 +337,7 @@ def test_boxes_of_rows():
 
 @pytest.mark.parametrize("kind", ["simclr", "moco", "supcon"])
 def test_contrast_tunes_what_its_method_says(kind):
-    from ftkit.data.digits import digits
+    from ftkit.datasets.digits import digits
     from ftkit.recipes.contrastive import contrast
 
     done = contrast("vit-mini", digits(40), kind, method="bitfit", augment="light", steps=2, batch_size=16)
@@ -361,7 +361,7 @@ def refused(said, **o):
 def test_pictures_in_memory_are_read_as_files_are(tmp_path):
     import io
 
-    from ftkit.data.pictures import open_image, to_image_record
+    from ftkit.data.images import open_image, to_image_record
 
     exif, into = Image.Exif(), io.BytesIO()
     exif[0x0112] = 6
@@ -476,8 +476,8 @@ def test_options_that_mean_nothing_are_refused_before_training():
 
 
 def test_answers_and_predictions_agree_at_a_threshold():
-    from ftkit.data.chests import chest_xray
-    from ftkit.evaluation import confusion, predictions
+    from ftkit.datasets.chest_xray import chest_xray
+    from ftkit.evaluation.classification import confusion, predictions
 
     test = chest_xray(100, seed=5)
     run = ft.finetune("vit-mini", chest_xray(200), "linear_probe", threshold=0.7, epochs=2, valid=test, **ASK)
@@ -507,7 +507,7 @@ def test_a_pipeline_of_several_labels_gives_what_predict_gives(folder):
 
 
 def test_maps_lie_where_the_patches_lie():
-    from ftkit.saliency import grad_cam, rollout, to_feature_maps
+    from ftkit.evaluation.saliency import grad_cam, rollout, to_feature_maps
 
     picture = shapes(1, 32)[0]["image"]
     run = ft.finetune("vit-mini", shapes(32, 32), "vpt", steps=2, batch_size=8, **ASK)

@@ -9,7 +9,7 @@ from tools import pages, warm
 
 FIT = """
 import torch, ftkit as ft
-from ftkit.testing import tiny_model, train_steps
+from ftkit.testing.invariants import tiny_model, train_steps
 torch.set_num_threads(2)
 wide = torch.randn(800, 800, requires_grad=True)
 (wide @ wide).square().sum().backward()

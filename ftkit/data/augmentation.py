@@ -10,7 +10,7 @@ import torch
 from torchvision.transforms import v2
 
 from ..core import FtError, unknown_name_error
-from .pictures import ImageDataset
+from .images import ImageDataset
 
 # %% ../../nbs/data/70_augmentation.ipynb #f199ab45
 PRESETS = {  # name -> (pixels per side) -> transforms

@@ -33,8 +33,8 @@ import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict
 
 from ..core import FtError, log_info
-from . import cleaning, pictures, sources
-from .pictures import HASH_COLUMN
+from . import images, loading, validation
+from .images import HASH_COLUMN
 
 
 # %% ../../nbs/data/30_splits.ipynb #38d476a3
@@ -105,10 +105,10 @@ def split(
         return ds, valid
     if isinstance(valid, bool) or not isinstance(valid, (int, float)) or not 0 < valid < 1:
         raise FtError(f"valid={valid!r} is not a fraction; give a number between 0 and 1, a source, or None.")
-    labels = cleaning.label_ids(ds, label, cleaning.label_names(ds, label)) if label else [0] * len(ds)
-    contents = cleaning.content_keys(ds, copies) if copies and not groups else []
+    labels = validation.label_ids(ds, label, validation.label_names(ds, label)) if label else [0] * len(ds)
+    contents = validation.content_keys(ds, copies) if copies and not groups else []
     if groups:
-        held = _group_draw(labels, list(ds[sources._require(ds, "groups", groups)]), valid, seed)
+        held = _group_draw(labels, list(ds[loading._require(ds, "groups", groups)]), valid, seed)
     elif len(set(contents)) < len(contents):
         held = _copies_draw(labels, contents, valid, seed)
     else:
@@ -134,13 +134,13 @@ def leakage(
     held = defaultdict(list)
 
     def rows(ds):
-        return ds[sources.ROW_NUMBER_COLUMN][:] if sources.ROW_NUMBER_COLUMN in ds.column_names else range(len(ds))
+        return ds[loading.ROW_NUMBER_COLUMN][:] if loading.ROW_NUMBER_COLUMN in ds.column_names else range(len(ds))
 
-    for content, row in zip(cleaning.content_keys(valid, text), rows(valid)):
+    for content, row in zip(validation.content_keys(valid, text), rows(valid)):
         held[content].append(row)
     return [
         (row, other)
-        for content, row in zip(cleaning.content_keys(train, text), rows(train))
+        for content, row in zip(validation.content_keys(train, text), rows(train))
         for other in held.get(content, ())
     ]
 
@@ -187,7 +187,7 @@ _VALID = ("valid", "validation", "dev", "test")
 
 def read_splits(source, valid, **options):
     "The training rows, and the validation rows, fraction or None."
-    train = sources.read(source, **options)
+    train = loading.read(source, **options)
     if isinstance(train, DatasetDict):
         own = next((p for p in _VALID if p in train), None)
         if "train" not in train:
@@ -201,13 +201,14 @@ def read_splits(source, valid, **options):
         train = train["train"]
     if valid is None or isinstance(valid, (float, int)):
         return train, valid
-    valid = sources.read(valid, **options)
+    valid = loading.read(valid, **options)
     if isinstance(valid, DatasetDict):
         valid = valid[next((p for p in _VALID if p in valid), next(iter(valid)))]
     return train, valid
 
 
-def source_title(source, otherwise):
+def source_title(source, otherwise: str) -> str:
+    "What messages call a source: its name or path, or the words given for objects."
     return str(source) if isinstance(source, (str, os.PathLike)) else otherwise
 
 
@@ -215,7 +216,7 @@ def log_source(ds, columns):
     "Rows with image paths converted to images."
     column = columns.get("image")
     return (
-        pictures.paths_to_images(ds, column)
+        images.paths_to_images(ds, column)
         if column and getattr(ds.features[column], "dtype", "") in ("string", "large_string")
         else ds
     )
@@ -225,13 +226,13 @@ def validated(ds, columns, clean, name, drop):
     "One split after cleaning, and the report; duplicates are removed on request."
     unread = []
     if "image" in columns:
-        ds, unread = pictures.validate_images(ds, columns["image"], clean, name)
-    ds = cleaning.as_texts(ds, columns, name)
+        ds, unread = images.validate_images(ds, columns["image"], clean, name)
+    ds = validation.as_texts(ds, columns, name)
     if clean:
-        ds, done = cleaning.clean(ds, columns, name)
+        ds, done = validation.clean(ds, columns, name)
     else:
-        done = dict(dropped=[], changed=0, empty=cleaning.validate(ds, columns, name=name))
-    ds, twice = cleaning.deduplicate(ds, columns, name, drop)
+        done = dict(dropped=[], changed=0, empty=validation.validate(ds, columns, name=name))
+    ds, twice = validation.deduplicate(ds, columns, name, drop)
     return ds, done | twice | ({"unread": unread} if "image" in columns else {})
 
 
@@ -245,7 +246,7 @@ def flag_columns(ds: Dataset, taken=()) -> list[str]:
     some = [
         c
         for c, f in ds.features.items()
-        if c not in (sources.ROW_NUMBER_COLUMN, *taken) and str(getattr(f, "dtype", "")).startswith(kinds)
+        if c not in (loading.ROW_NUMBER_COLUMN, *taken) and str(getattr(f, "dtype", "")).startswith(kinds)
     ]
     return [
         c
@@ -263,7 +264,7 @@ def from_flags(
 
     Raises `FtError` for other values, and for a row with several labels if only one is allowed.
     """
-    values = [ds[sources._require(ds, role, c)][:] for c in flags]
+    values = [ds[loading._require(ds, role, c)][:] for c in flags]
     for c, column in zip(flags, values):
         if odd := [v for v in column if str(v) not in _FLAGS]:
             raise FtError(
@@ -276,7 +277,7 @@ def from_flags(
         name += "_"
     if role == "labels":
         return ds.add_column(name, rows, feature=datasets.Sequence(feature)), name
-    for row, number in zip(rows, ds[sources.ROW_NUMBER_COLUMN]):
+    for row, number in zip(rows, ds[loading.ROW_NUMBER_COLUMN]):
         if len(row) != 1:
             raise FtError(f"Row {number} has {len(row)} of the labels {', '.join(flags[:5])}, but this task takes one.")
     return ds.add_column(name, [row[0] for row in rows], feature=feature), name
@@ -309,7 +310,7 @@ def _with_roles(train, valid, roles, given):
     given = {r: c for r, c in given.items() if r not in flags}
     if "labels" in roles and "labels" not in given | flags:
         try:
-            sources.infer_columns(train, ("labels",))
+            loading.infer_columns(train, ("labels",))
         except FtError:
             found = flag_columns(train, set(given.values()))
             if len(found) > 1:
@@ -321,10 +322,10 @@ def _with_roles(train, valid, roles, given):
         train, given[role] = from_flags(train, names, role)
         if held:
             valid, _ = from_flags(valid, names, role)
-    columns = sources.infer_columns(train, roles, **given)
+    columns = loading.infer_columns(train, roles, **given)
     if held:
         for role, column in columns.items():
-            sources._require(valid, f"{role} in the validation data", column)
+            loading._require(valid, f"{role} in the validation data", column)
         if "label" in columns:
             train, valid = _labels_alike(train, valid, columns["label"])
     return train, valid, columns
@@ -363,16 +364,16 @@ def prepare(
             log_source(valid, columns), columns, clean, source_title(held, "the validation data"), drop_duplicates
         )
     if label:
-        cleaning.check_classes(train, label, named="label" in given)
+        validation.check_classes(train, label, named="label" in given)
     if label:
-        cleaning.warn_of_few(train, label)
+        validation.warn_of_few(train, label)
     copies = columns[roles[0]] if report["train"]["duplicates"] or report["train"]["conflicts"] else None
     train, valid = split(train, valid, label, seed, groups, copies)
     train, report["leaks"] = _without_leaks(train, valid, columns[roles[0]], keep_leaks)
     classes = (
-        cleaning.check_classes(train, label, valid, named=True)
+        validation.check_classes(train, label, valid, named=True)
         if label
-        else cleaning.check_multilabel(train, columns["labels"], valid)
+        else validation.check_multilabel(train, columns["labels"], valid)
         if "labels" in columns
         else []
     )
@@ -391,12 +392,12 @@ def _without_leaks(train, valid, content, keep):
         return train, []
     log_info(
         f"leakage: {len(leaks)} in both splits, {'kept' if keep else 'removed from training'} (rows of training and"
-        f" validation: {cleaning.format_pairs(leaks)})"
+        f" validation: {validation.format_pairs(leaks)})"
     )
     if keep:
         return train, leaks
     gone = {a for a, _ in leaks}
-    train = train.select([i for i, r in enumerate(train[sources.ROW_NUMBER_COLUMN]) if r not in gone])
+    train = train.select([i for i, r in enumerate(train[loading.ROW_NUMBER_COLUMN]) if r not in gone])
     if not len(train):
         raise FtError(
             "Every training text is also in the validation split; these are the same rows. Give other rows, or a"

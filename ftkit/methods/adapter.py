@@ -24,9 +24,9 @@ import torch
 from torch import nn
 
 from ..core import FtError
-from .core import Method, Plan, head_plan, scale_lr_to_width
-from .inserts import HookInjection, block_width, try_small_input, verify_injection
-from ..structure import is_linear
+from .base import Method, Plan, head_plan, scale_lr_to_width
+from .hooks import HookInjection, block_width, try_small_input, verify_injection
+from ..models.anatomy import is_linear
 
 
 # %% ../../nbs/methods/50_adapter.ipynb #f93aa961

@@ -9,7 +9,7 @@ __all__ = ["BitFit"]
 from dataclasses import dataclass
 
 from ..core import FtError
-from .core import Method, Plan, head_plan, scale_lr_to_width
+from .base import Method, Plan, head_plan, scale_lr_to_width
 
 
 # %% ../../nbs/methods/26_bitfit.ipynb #0514a04b

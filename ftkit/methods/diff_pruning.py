@@ -26,9 +26,9 @@ import torch
 from torch import nn
 
 from ..core import FtError
-from .core import Method, Plan, head_plan, scale_lr_to_width
-from .inserts import HookHandle, HookInjection
-from ..structure import select
+from .base import Method, Plan, head_plan, scale_lr_to_width
+from .hooks import HookHandle, HookInjection
+from ..models.anatomy import select
 
 # %% ../../nbs/methods/72_diff_pruning.ipynb #1188c1bd
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1  # as in Louizos et al. 2017

@@ -8,8 +8,8 @@ __all__ = ["DoRA"]
 # %% ../../nbs/methods/34_dora.ipynb #021fc101
 from dataclasses import dataclass
 
-from .core import Method, Plan, head_plan, scale_lr_to_width
-from .tuners import PeftInjection, target_matrices
+from .base import Method, Plan, head_plan, scale_lr_to_width
+from .peft_bridge import PeftInjection, target_matrices
 
 
 # %% ../../nbs/methods/34_dora.ipynb #7a9fda68

@@ -8,7 +8,7 @@ __all__ = ["Full"]
 # %% ../../nbs/methods/20_full.ipynb #1ba33d29
 from dataclasses import dataclass
 
-from .core import Method, Plan, head_plan, scale_lr_to_width
+from .base import Method, Plan, head_plan, scale_lr_to_width
 
 
 # %% ../../nbs/methods/20_full.ipynb #f8a2f6bf

@@ -9,8 +9,8 @@ __all__ = ["uniform_schedule", "UnfreezeSchedule", "UnfreezeHandle", "GradualUnf
 from dataclasses import dataclass
 
 from ..core import FtError, log_info
-from .core import Handle, Method, Plan, attached, canonical, head_plan, scale_lr_to_width, set_modes
-from ..structure import describe_blocks
+from .base import Handle, Method, Plan, attached, canonical, head_plan, scale_lr_to_width, set_modes
+from ..models.anatomy import describe_blocks
 
 
 # %% ../../nbs/methods/25_gradual_unfreeze.ipynb #6dd83f93
@@ -134,7 +134,7 @@ def plot_schedule(
 
     Raises `FtError` if no attached method follows a schedule.
     """
-    from ftkit.gallery import plot_unfreezing
+    from ftkit.plot.images import plot_unfreezing
 
     on = attached(model, name)
     opening = next((h for h in on.handles if hasattr(h.injection, "schedule")), None)

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from ..core import FtError
-from .core import Method, Plan, attached, head_plan, scale_lr_to_width
-from .prompt import InputPrompt, embedding_input_module, prompts
+from .base import Method, Plan, attached, head_plan, scale_lr_to_width
+from .prompt_tuning import InputPrompt, embedding_input_module, prompts
 
 
 # %% ../../nbs/methods/68_hard_prompt.ipynb #977d31d9

@@ -9,8 +9,8 @@ __all__ = ["IA3"]
 from dataclasses import dataclass
 
 from ..core import FtError
-from .core import Method, Plan, head_plan, scale_lr_to_width
-from .tuners import PeftInjection
+from .base import Method, Plan, head_plan, scale_lr_to_width
+from .peft_bridge import PeftInjection
 
 
 # %% ../../nbs/methods/42_ia3.ipynb #19f9c932

@@ -9,8 +9,8 @@ __all__ = ["LayerwiseLR"]
 from dataclasses import dataclass
 
 from ..core import FtError, log_info
-from .core import Method, Plan, head_plan, scale_lr_to_width
-from ..structure import describe_blocks
+from .base import Method, Plan, head_plan, scale_lr_to_width
+from ..models.anatomy import describe_blocks
 
 
 # %% ../../nbs/methods/21_layerwise_lr.ipynb #7ae0c011

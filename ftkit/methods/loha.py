@@ -8,8 +8,8 @@ __all__ = ["LoHa"]
 # %% ../../nbs/methods/38_loha.ipynb #7c2febf7
 from dataclasses import dataclass
 
-from .core import Method, Plan, head_plan, scale_lr_to_width
-from .tuners import PeftInjection, target_matrices
+from .base import Method, Plan, head_plan, scale_lr_to_width
+from .peft_bridge import PeftInjection, target_matrices
 
 
 # %% ../../nbs/methods/38_loha.ipynb #a9322bd7

@@ -8,8 +8,8 @@ __all__ = ["LoKr"]
 # %% ../../nbs/methods/40_lokr.ipynb #3fcb77fb
 from dataclasses import dataclass
 
-from .core import Method, Plan, head_plan, scale_lr_to_width
-from .tuners import PeftInjection, target_matrices
+from .base import Method, Plan, head_plan, scale_lr_to_width
+from .peft_bridge import PeftInjection, target_matrices
 
 
 # %% ../../nbs/methods/40_lokr.ipynb #c19d49fb

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from ..core import FtError
-from .core import Method, Plan, head_plan, scale_lr_to_width
-from .tuners import PeftInjection, target_matrices
+from .base import Method, Plan, head_plan, scale_lr_to_width
+from .peft_bridge import PeftInjection, target_matrices
 
 
 # %% ../../nbs/methods/30_lora.ipynb #ac773d76

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from ..core import FtError, log_info
-from .core import attached, canonical
-from .inserts import first_output, try_small_input
+from .base import attached, canonical
+from .hooks import first_output, try_small_input
 from .statistics import freeze_statistics
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, fields
 import torch
 
 from ..core import FtError, import_library, unknown_name_error
-from .core import Method, Plan, head_plan, scale_lr_to_width
-from .inserts import first_output, try_small_input
-from .tuners import PeftInjection, Snapshot, rollback, target_matrices
+from .base import Method, Plan, head_plan, scale_lr_to_width
+from .hooks import first_output, try_small_input
+from .peft_bridge import PeftInjection, Snapshot, rollback, target_matrices
 
 
 # %% ../../nbs/methods/46_peft_methods.ipynb #a1ae0784

@@ -9,9 +9,9 @@ __all__ = ["PTuning", "PTuningV2"]
 from dataclasses import dataclass
 
 from ..core import FtError
-from .core import Method, Plan, head_plan, scale_lr_to_width
-from .prefix import PrefixTuning
-from .prompt import prompts
+from .base import Method, Plan, head_plan, scale_lr_to_width
+from .prefix_tuning import PrefixTuning
+from .prompt_tuning import prompts
 
 
 # %% ../../nbs/methods/66_ptuning.ipynb #e9ee8711

@@ -9,9 +9,9 @@ __all__ = ["quantization_kwargs", "QuantizedLoraInjection", "QuantizedHandle", "
 from dataclasses import dataclass
 
 from ..core import FtError, import_library
-from .core import Method, Plan, head_plan, scale_lr_to_width
-from .tuners import PeftHandle, PeftInjection, target_matrices
-from ..structure import HEADS
+from .base import Method, Plan, head_plan, scale_lr_to_width
+from .peft_bridge import PeftHandle, PeftInjection, target_matrices
+from ..models.anatomy import HEADS
 
 
 # %% ../../nbs/methods/35_qlora.ipynb #82af44fa

@@ -9,8 +9,8 @@ __all__ = ["Select"]
 from dataclasses import dataclass
 
 from ..core import FtError
-from .core import Method, Plan, head_plan, scale_lr_to_width
-from ..structure import select
+from .base import Method, Plan, head_plan, scale_lr_to_width
+from ..models.anatomy import select
 
 
 # %% ../../nbs/methods/23_select.ipynb #a13d3f05

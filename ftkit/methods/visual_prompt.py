@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from ..core import FtError
-from .core import Method, Plan, head_plan, scale_lr_to_width
-from .inserts import HookInjection
-from .prompt import BlockPrompt, block_stacks
+from .base import Method, Plan, head_plan, scale_lr_to_width
+from .hooks import HookInjection
+from .prompt_tuning import BlockPrompt, block_stacks
 
 
 # %% ../../nbs/methods/64_visual_prompt.ipynb #fdea5c9d

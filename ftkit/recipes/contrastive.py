@@ -33,13 +33,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..checkpoints import load
 from ..core import FtError, log_info, resolve, seed_everything
 from ..data.augmentation import AugmentedDataset
 from ..data.batching import DataLoader
-from ..methods.core import method as make_method
-from ..train import Learner
-from ..weights import silence_transformers
+from ..methods.base import method as make_method
+from ..models.checkpoints import load
+from ..models.weights import silence_transformers
+from ..training.learner import Learner
 
 
 # %% ../../nbs/recipes/10_contrastive.ipynb #323d5773
@@ -221,7 +221,7 @@ class Contrasted:
 
     def plot(self):
         "Plot the loss and the spread of the vectors."
-        from ftkit.show import curves
+        from ftkit.plot.charts import curves
 
         return curves(self.steps, title=f"Contrastive tuning, {self.kind}")
 
@@ -307,9 +307,9 @@ def build_models(model, x, head: str, kind: str) -> dict:
 
 def load_unlabeled(data, kind: str) -> tuple:
     "Examples and a task that encodes them; without labels unless the loss needs them."
-    from ftkit.data.cleaning import label_names
-    from ftkit.data.pictures import image_dataset, list_images
-    from ftkit.data.sources import infer_columns, read
+    from ftkit.data.images import image_dataset, list_images
+    from ftkit.data.loading import infer_columns, read
+    from ftkit.data.validation import label_names
 
     try:
         data = read(data)

@@ -25,10 +25,10 @@ from torch.nn import functional as F
 
 from ..core import FtError, unknown_name_error
 from ..data.augmentation import AugmentedDataset
-from ..data.cleaning import label_sets
-from ..data.pictures import ImageDataset, encode_images
-from ..data.preprocessing import preprocessing_from_processor
-from .core import ClassMetrics
+from ..data.image_preprocessing import preprocessing_from_processor
+from ..data.images import ImageDataset, encode_images
+from ..data.validation import label_sets
+from .base import ClassMetrics
 from .text_classification import class_predictions, encode_labels
 
 
@@ -301,7 +301,7 @@ def show_image_batch(
     batch: dict,  # as returned by `collate`
 ):
     "A gallery of a batch's images with their labels."
-    from ftkit.gallery import image_grid
+    from ftkit.plot.images import image_grid
 
     def told(y):
         if y.ndim == 0:

@@ -30,9 +30,9 @@ from PIL import Image
 from torch import nn
 
 from ..core import FtError, unknown_name_error
-from ..data.cleaning import label_lists
-from ..data.pictures import ImageDataset, map_images, open_image
-from ..data.preprocessing import ImagePreprocessing, preprocessing_from_processor
+from ..data.image_preprocessing import ImagePreprocessing, preprocessing_from_processor
+from ..data.images import ImageDataset, map_images, open_image
+from ..data.validation import label_lists
 
 
 # %% ../../nbs/tasks/60_object_detection.ipynb #bc5759a3
@@ -277,7 +277,7 @@ class ObjectDetection:
 
     def show(self, rows, batch):
         "A gallery of a batch's images with boxes."
-        from ftkit.gallery import image_grid
+        from ftkit.plot.images import image_grid
 
         return image_grid(
             [rows.drawn(x) for x in batch["pixel_values"]],

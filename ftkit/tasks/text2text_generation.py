@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from ..data.batching import TokenDataset
-from .core import check_metric, check_strings, model_inputs, text_batch, tokenize
+from .base import check_metric, check_strings, model_inputs, text_batch, tokenize
 from .text_generation import TokenMetrics
 
 

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from ..core import FtError
 from ..data.batching import TokenDataset
-from ..data.cleaning import label_name
-from .core import ClassMetrics, check_metric, model_inputs, text_batch, tokenize
+from ..data.validation import label_name
+from .base import ClassMetrics, check_metric, model_inputs, text_batch, tokenize
 
 
 # %% ../../nbs/tasks/20_text_classification.ipynb #e88b11ca

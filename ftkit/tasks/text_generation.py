@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ..core import FtError
 from ..data.batching import TokenDataset
-from .core import check_metric, text_batch, tokenize
+from .base import check_metric, text_batch, tokenize
 
 
 # %% ../../nbs/tasks/30_text_generation.ipynb #f1ed0fdf

@@ -9,8 +9,8 @@ from tiny import bert, loader, texts
 from torch.nn import functional as F
 
 import ftkit as ft
-from ftkit.share import write_tensors
-from ftkit.train import Learner
+from ftkit.deltas.io import write_tensors
+from ftkit.training.learner import Learner
 
 rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 ids, labels = texts(30)  # the last batch is uneven, so that counts matter

@@ -10,8 +10,8 @@ from tiny import bert, flat, gpt, loader, resnet, t5, texts
 from torch.nn import functional as F
 
 import ftkit as ft
-from ftkit.methods.core import attached
-from ftkit.train import Learner
+from ftkit.methods.base import attached
+from ftkit.training.learner import Learner
 
 
 def accuracy(model, ids, labels):

@@ -11,9 +11,9 @@ from transformers import BertConfig, BertForSequenceClassification
 import ftkit as ft
 from ftkit.core import seed_everything
 from ftkit.data.batching import DataLoader, TokenDataset
-from ftkit.run import Run
+from ftkit.runs import Run
 from ftkit.tasks.text_classification import TextClassification
-from ftkit.train import Learner, lr_multiplier
+from ftkit.training.learner import Learner, lr_multiplier
 
 pytestmark = pytest.mark.fast
 X = torch.randn(24, 4, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.1, 9, 24)[:, None]

@@ -11,7 +11,7 @@ from .record import BERT, FIT, ROOT, TEXT, Declared
 BUDGET = {200: 150, 1000: 250, 6920: 650}  # training examples -> optimiser steps
 DECLARED = Declared(
     what="bert-mini on SST-2, from pretrained and from random weights, at three dataset sizes",
-    measures=(*FIT, *TEXT, *BERT, "ftkit/methods/core.py", "ftkit/methods/full.py"),
+    measures=(*FIT, *TEXT, *BERT, "ftkit/methods/base.py", "ftkit/methods/full.py"),
     epochs=300,
     seeds=(0, 1, 2),
     needs="FTKIT_DATA with sst2",
@@ -35,7 +35,7 @@ def one(rows: int, seed: int, pretrained: bool) -> tuple[float, float]:
     from datasets import Dataset
 
     import ftkit as ft
-    from ftkit.run import evaluate
+    from ftkit.runs import evaluate
 
     train, test = lines_of("train"), lines_of("test")
     chosen = np.random.default_rng(seed).permutation(len(train["text"]))[:rows]

@@ -24,8 +24,8 @@ def operations(work: str, method: str) -> tuple[int, int]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from ftkit.methods.core import set_modes
-    from ftkit.trunk import find_frozen_prefix
+    from ftkit.methods.base import set_modes
+    from ftkit.speed.feature_cache import find_frozen_prefix
 
     from . import work as works
 

@@ -19,8 +19,8 @@ DECLARED = Declared(
 
 def setting(work: str, method: str, rows: int = 32) -> tuple:
     "A model with a method attached, its task, the batch used for autotuning, and a complete batch."
-    from ftkit.methods.core import set_modes
-    from ftkit.probe import median_length_batch
+    from ftkit.methods.base import set_modes
+    from ftkit.speed.execution import median_length_batch
 
     from . import work as works
 
@@ -42,7 +42,7 @@ def step(model, task, batch, optimizer, precision: str):
     "One step of training."
     import torch
 
-    from ftkit.probe import autocast
+    from ftkit.speed.execution import autocast
 
     with autocast(precision, torch.device("cpu")):
         loss, n = task.loss(task.forward(model, batch), batch)
@@ -55,8 +55,8 @@ def grid(model, task, batch, repeats: int) -> dict:
     "Median seconds of a step in every execution config; the first round is not counted."
     import torch
 
-    from ftkit.kernels import cpu_kernels
-    from ftkit.probe import candidate_configs
+    from ftkit.models.cpu_kernels import cpu_kernels
+    from ftkit.speed.execution import candidate_configs
 
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer, times = torch.optim.AdamW(trained, lr=1e-5, fused=True), {w: [] for w in candidate_configs()}
@@ -73,7 +73,7 @@ def against_grid(work: str, method: str, repeats: int) -> dict:
     "The config selected by autotuning, its duration, and the median seconds of a step in every config."
     import torch
 
-    from ftkit.probe import autotune
+    from ftkit.speed.execution import autotune
 
     model, task, part, batch = setting(work, method)
     with tempfile.TemporaryDirectory() as home:

@@ -31,7 +31,14 @@ from tools.bench.work import (  # noqa: E402  it sets the environment
     varied,
 )
 
-IMPORTED = ("datasets", "peft", "ftkit.api", "ftkit.data.splits", "ftkit.tasks.text_classification", "ftkit.trunk")
+IMPORTED = (
+    "datasets",
+    "peft",
+    "ftkit.api",
+    "ftkit.data.splits",
+    "ftkit.tasks.text_classification",
+    "ftkit.speed.feature_cache",
+)
 RATES = {"full": 1e-4, "lora": 5e-4, "head": 1e-3, "top2": 1e-4, "top6": 1e-4}
 
 
@@ -74,8 +81,8 @@ def by_parts(a, work, train, valid):
     from dataclasses import asdict
 
     from ftkit.data.batching import DataLoader
-    from ftkit.methods.core import set_modes
-    from ftkit.probe import autotune, median_length_batch
+    from ftkit.methods.base import set_modes
+    from ftkit.speed.execution import autotune, median_length_batch
 
     model, method = work.model(10), METHODS[a.method]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -99,10 +106,10 @@ def by_parts(a, work, train, valid):
 
 def fitted(a, model, task, method, batches, held, way, device):
     "The learner after its fit, with the feature cache if requested."
-    from ftkit.probe import autocast
-    from ftkit.run import evaluate
-    from ftkit.train import Learner
-    from ftkit.trunk import cached
+    from ftkit.runs import evaluate
+    from ftkit.speed.execution import autocast
+    from ftkit.speed.feature_cache import cached
+    from ftkit.training.learner import Learner
 
     if a.cache:
         learning = (batches.rows, lambda: autocast(way.precision, device), way.precision)
@@ -284,8 +291,8 @@ def bare(a, work, train, valid):
 
 def epoch(a, model, task, batches, optimizer, params, done, total) -> int:
     "One epoch of the plain loop, or the remaining steps; returns the number of steps done."
-    from ftkit.probe import autocast
-    from ftkit.train import lr_multiplier
+    from ftkit.speed.execution import autocast
+    from ftkit.training.learner import lr_multiplier
 
     model.train()
     for (batch,) in batches:
@@ -345,7 +352,7 @@ def main():
     from datasets import disable_progress_bars
     from transformers import Trainer  # noqa: F401
 
-    from ftkit.run import PeakMemory
+    from ftkit.runs import PeakMemory
 
     disable_progress_bars()
     with PeakMemory() as memory:

@@ -6,7 +6,7 @@ from .record import Declared
 
 DECLARED = Declared(
     what="every method on every family: works, or refuses with a reason",
-    measures=("ftkit/testing.py", "ftkit/structure.py", "ftkit/share.py", "ftkit/methods/*.py"),
+    measures=("ftkit/testing/invariants.py", "ftkit/models/anatomy.py", "ftkit/deltas/io.py", "ftkit/methods/*.py"),
     epochs=160,
 )
 
@@ -15,7 +15,7 @@ def measure(only: tuple = ()) -> dict:
     "A cell for each method and family, from `testing.cell`; with `only`, for some methods."
     os.environ.update(FTKIT_QUIET="1", IN_TEST="1", HF_HUB_OFFLINE="1")
     from ftkit.core import METHODS
-    from ftkit.testing import FAMILIES, matrix_cell
+    from ftkit.testing.invariants import FAMILIES, matrix_cell
 
     cells = []
     for name in only or METHODS:

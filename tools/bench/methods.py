@@ -14,7 +14,7 @@ NOT_HERE = ("vpt",)  # for images
 LAST = ("adalora", "diff_pruning")  # these end with the pruned model
 DECLARED = Declared(
     what="every method on bert-mini and reviews, at three dataset sizes: accuracy, seconds, memory, bytes",
-    measures=(*FIT, *SPEED, *TEXT, *BERT, "ftkit/methods/*.py", "ftkit/data/reviews.py"),
+    measures=(*FIT, *SPEED, *TEXT, *BERT, "ftkit/methods/*.py", "ftkit/datasets/reviews.py"),
     epochs=1400,
     seeds=(0, 1, 2, 3, 4),
 )
@@ -39,7 +39,7 @@ def answer_ms(model, batch, others, rounds: int = 15) -> tuple[float, float]:
 def one(name: str, rows: int, epochs: int, seed: int):
     "One fine-tuning run."
     import ftkit as ft
-    from ftkit.data.reviews import splits
+    from ftkit.datasets.reviews import splits
 
     data = splits(train=rows, valid=VALID, difficulty=(1, 2), seed=seed)
     keep = "last" if name in LAST else "best"
@@ -59,8 +59,8 @@ def stored(model) -> int:
 def costs(runs: list) -> dict:
     "Trainable parameters, stored bytes, peak memory, and inference time before and after merging."
     import ftkit as ft
-    from ftkit.data.reviews import splits
-    from ftkit.methods.core import attached
+    from ftkit.datasets.reviews import splits
+    from ftkit.methods.base import attached
 
     run, on = runs[0], attached(runs[0].model)
     base = ft.load("bert-mini", task=run.task, classes=run.task.classes, seed=0)
@@ -100,8 +100,8 @@ def measured(name: str, seeds: tuple) -> dict:
 def start_of() -> dict:
     "The accuracy before training, and that of the majority-class baseline."
     import ftkit as ft
-    from ftkit.data.reviews import splits
-    from ftkit.run import evaluate
+    from ftkit.datasets.reviews import splits
+    from ftkit.runs import evaluate
     from ftkit.tasks.text_classification import TextClassification
 
     valid, found = splits(train=64, valid=VALID, difficulty=(1, 2))["valid"], []

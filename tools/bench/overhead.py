@@ -13,13 +13,13 @@ from .record import BERT, SPEED, TEXT, Declared
 DECLARED = Declared(
     what="CPU time of the learner relative to a plain PyTorch loop on the same batches",
     measures=(
-        "ftkit/train.py",
+        "ftkit/training/learner.py",
         *SPEED,
         *TEXT,
         *BERT,
-        "ftkit/methods/core.py",
+        "ftkit/methods/base.py",
         "ftkit/methods/lora.py",
-        "ftkit/data/reviews.py",
+        "ftkit/datasets/reviews.py",
     ),
     epochs=150,
 )
@@ -30,7 +30,7 @@ def setting(method, steps: int) -> tuple:
     import ftkit as ft
     from ftkit.core import seed_everything
     from ftkit.data.batching import DataLoader
-    from ftkit.data.reviews import reviews
+    from ftkit.datasets.reviews import reviews
     from ftkit.tasks.text_classification import TextClassification
 
     seed_everything(0)
@@ -45,9 +45,9 @@ def bare(method, steps: int, kernels: bool = False) -> tuple:
     "A plain PyTorch loop: forward, loss, backward, clip, step. Returns CPU seconds and the model."
     import torch
 
-    from ftkit.kernels import cpu_kernels, keep_heap
-    from ftkit.methods.core import set_modes
-    from ftkit.train import lr_multiplier
+    from ftkit.methods.base import set_modes
+    from ftkit.models.cpu_kernels import cpu_kernels, keep_heap
+    from ftkit.training.learner import lr_multiplier
 
     model, task, batches = setting(method, steps)
     groups = method.param_groups(model)
@@ -70,7 +70,7 @@ def bare(method, steps: int, kernels: bool = False) -> tuple:
 
 def ours(method, steps: int) -> tuple:
     "The learner on the same batches. Returns CPU seconds and the model."
-    from ftkit.train import Learner
+    from ftkit.training.learner import Learner
 
     model, task, batches = setting(method, steps)
     learner = Learner(

@@ -9,7 +9,7 @@ from .record import SPEED, TEXT, Declared
 
 DECLARED = Declared(
     what="throughput of a full fine-tuning step of a full-size BERT, relative to the fastest matrix products",
-    measures=("ftkit/train.py", *SPEED, *TEXT),
+    measures=("ftkit/training/learner.py", *SPEED, *TEXT),
     epochs=60,
 )
 
@@ -60,7 +60,7 @@ def step_of(layers: int, width: int, rows: int, length: int) -> tuple:
 
     from ftkit.data.batching import DataLoader, TokenDataset
     from ftkit.tasks.text_classification import TextClassification
-    from ftkit.train import Learner
+    from ftkit.training.learner import Learner
 
     model = bert(layers, width)
     ids, labels = torch.randint(3, 8192, (rows, length)), torch.randint(0, 2, (rows,))
@@ -81,7 +81,7 @@ def tops_of(tokens: int, width: int) -> dict:
     "The fastest matrix products in each precision, in operations per second."
     import torch
 
-    from ftkit.probe import ExecutionConfig
+    from ftkit.speed.execution import ExecutionConfig
 
     threads = torch.get_num_threads()
     plain = {
@@ -97,7 +97,7 @@ def measure(layers: int = 12, width: int = 768, rows: int = 32, length: int = 64
     os.environ.update(FTKIT_QUIET="1", IN_TEST="1")
     import torch
 
-    from ftkit.probe import candidate_configs
+    from ftkit.speed.execution import candidate_configs
 
     run, operations = step_of(layers, width, rows, length)
     tops, found = tops_of(rows * length, width), []

@@ -21,10 +21,15 @@ EVIDENCE = ROOT / "bench" / "evidence"
 STALE = EVIDENCE / "STALE.json"
 
 # What several measurements have in common, relative to the repository.
-FIT = ("ftkit/api.py", "ftkit/run.py", "ftkit/train.py", "ftkit/structure.py")
-SPEED = ("ftkit/kernels.py", "ftkit/probe.py", "ftkit/trunk.py", "ftkit/store.py")
+FIT = ("ftkit/api.py", "ftkit/runs.py", "ftkit/training/learner.py", "ftkit/models/anatomy.py")
+SPEED = (
+    "ftkit/models/cpu_kernels.py",
+    "ftkit/speed/execution.py",
+    "ftkit/speed/feature_cache.py",
+    "ftkit/speed/array_store.py",
+)
 TEXT = ("ftkit/tasks/text_classification.py", "ftkit/data/batching.py")
-IMAGES = ("ftkit/tasks/image_classification.py", "ftkit/data/batching.py", "ftkit/data/pictures.py")
+IMAGES = ("ftkit/tasks/image_classification.py", "ftkit/data/batching.py", "ftkit/data/images.py")
 BERT = ("ftkit/zoo/bert_mini/model.safetensors", "ftkit/zoo/bert_mini/tokenizer.json")
 JOB_METHODS = tuple(
     f"ftkit/methods/{m}.py" for m in ("core", "full", "linear_probe", "freeze", "lora", "low_rank", "tuners")

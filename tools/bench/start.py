@@ -25,8 +25,8 @@ DECLARED = Declared(
         *SPEED,
         *TEXT,
         *BERT,
-        "ftkit/checkpoints.py",
-        "ftkit/methods/tuners.py",
+        "ftkit/models/checkpoints.py",
+        "ftkit/methods/peft_bridge.py",
     ),
     epochs=60,
 )
@@ -109,7 +109,7 @@ def cost(code: str, *argv, root: Path, home: str) -> tuple[float, int]:
 
 def table_of_rows(folder: str) -> Path:
     "80 generated reviews as a CSV file: 64 for training."
-    from ftkit.data.reviews import reviews
+    from ftkit.datasets.reviews import reviews
 
     path = Path(folder, "reviews.csv")
     reviews(rows=80, seed=0).to_pandas()[["text", "label"]].to_csv(path, index=False)

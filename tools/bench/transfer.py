@@ -21,7 +21,7 @@ DECLARED = Declared(
         *FIT,
         *IMAGES,
         *(f"ftkit/methods/{m}.py" for m in ("core", *METHODS, "low_rank", "tuners")),
-        "ftkit/data/digits.py",
+        "ftkit/datasets/digits.py",
         "ftkit/zoo/resnet_mini/model.safetensors",
         "ftkit/zoo/vit_mini/model.safetensors",
     ),
@@ -35,7 +35,7 @@ def xrays() -> tuple:
     "PneumoniaMNIST's train and test splits as rows."
     import numpy as np
 
-    from ftkit.data.pictures import image_dataset
+    from ftkit.data.images import image_dataset
 
     data = Path(os.environ.get("FTKIT_DATA") or ROOT.parent / "shared" / "data")
     z = np.load(data / "pneumonia_mnist" / "pneumonia_mnist.npz")
@@ -45,7 +45,7 @@ def xrays() -> tuple:
 
 def sets() -> dict:
     "name -> (rows to sample from, test rows, metric)."
-    from ftkit.data.digits import digits
+    from ftkit.datasets.digits import digits
 
     return {"digits": (digits(1197), digits(600, "test"), "accuracy"), "pneumonia": (*xrays(), "auc")}
 
@@ -60,7 +60,7 @@ def drawn(pool, seed: int, size: int):
 def one(mini: str, train, test, metric: str, method: str, steps: int, pretrained: bool, seed: int, lr=None) -> float:
     "The metric of one run, evaluated once."
     import ftkit as ft
-    from ftkit.run import evaluate
+    from ftkit.runs import evaluate
 
     run = ft.finetune(
         mini,

@@ -175,8 +175,8 @@ class Plain(torch.nn.Module):
 
 def picture_rows(pictures, labels):
     "Images decoded once and stored as bytes."
-    from ftkit.data.pictures import ImageDataset
-    from ftkit.data.preprocessing import ImagePreprocessing
+    from ftkit.data.image_preprocessing import ImagePreprocessing
+    from ftkit.data.images import ImageDataset
 
     return ImageDataset(
         torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(),
@@ -260,7 +260,7 @@ def encode(work, part, names):
         return picture_rows(*part)
     from transformers import AutoTokenizer
 
-    from ftkit.tasks.core import tokenize
+    from ftkit.tasks.base import tokenize
 
     tokenizer = AutoTokenizer.from_pretrained(MINI)
     tokenizer.model_max_length = 512
