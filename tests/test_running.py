@@ -361,7 +361,7 @@ def test_a_comparison_goes_on_without_a_method_that_is_refused(table, capsys):
         batch_size=8,
         progress=False,
     )
-    assert list(found.table.method) == ["Head()", "BitFit()"]
+    assert list(found.table.method) == ["LinearProbe()", "BitFit()"]
     ((name, why),) = found.refused.items()
     assert "VisualPrompt" in name and why
     assert why in repr(found) and f"{name} was skipped" in capsys.readouterr().out

@@ -153,8 +153,13 @@ def report(tmp_path_factory):
 
 @pytest.mark.sweep(least=1)
 @pytest.mark.parametrize("lesson", WITH)
-def test_a_page_without_answers(lesson, report):
+def test_a_page_holds_no_answers_and_still_judges(lesson, report):
     found = report(lesson)
+    no_answers(found)
+    judges(found)
+
+
+def no_answers(found):
     text = found["text"]
     assert not re.search(r"solution=|hint=|\.test\(|right=|keep=|reference", text)
     assert found["kinds"].get("unchecked", 0) == 0, "say `keep=True` where the code of a check gives nothing away"
@@ -162,10 +167,7 @@ def test_a_page_without_answers(lesson, report):
         assert not leaks(name, text, ex["solution"], ex["answers"], ex["hints"]), name
 
 
-@pytest.mark.sweep(least=1)
-@pytest.mark.parametrize("lesson", WITH)
-def test_a_page_still_judges(lesson, report):
-    found = report(lesson)
+def judges(found):
     assert found["untouched"] and all("Not attempted yet" in shown for shown in found["untouched"])
     for name, ex in found["exercises"].items():
         assert all(ok for ok, _ in ex["right"]), (name, ex["right"])

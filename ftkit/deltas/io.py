@@ -428,7 +428,7 @@ def describe_peft_config(config: dict, model, folder: Path):
     ):
         raise FtError(
             f"{folder} contains a peft {kind}: learned inputs, not an update of modules. Load it with"
-            " peft.PeftModel.from_pretrained(model, folder), or train Prefix(), Prompt() or PTuning() here."
+            " peft.PeftModel.from_pretrained(model, folder), or train PrefixTuning(), PromptTuning() or PTuning() here."
         )
     if not config.get("target_modules"):
         raise FtError(

@@ -25,7 +25,7 @@ class BitFit(Method):
         biases = {n: lr for n, _ in anatomy.model.named_parameters() if n.endswith("bias") and not anatomy.in_head(n)}
         if not biases:
             raise FtError(
-                f"{type(anatomy.model).__name__} has no biases, so BitFit has nothing to train; use NormTuning() or"
+                f"{type(anatomy.model).__name__} has no biases, so BitFit has nothing to train; use LNTuning() or"
                 " LoRA() instead."
             )
         return Plan(lr, {**biases, **head_plan(anatomy, lr)})

@@ -31,7 +31,7 @@ class GradientMask:
         params = dict(model.named_parameters())
         if self.by == "fisher" and steps is None:
             raise FtError(
-                'Sparse(by="fisher") accumulates gradients first and needs the number of steps: call attach(model,'
+                'FISHMask(criterion="fisher") accumulates gradients first and needs the number of steps: call attach(model,'
                 " steps=...), and follow(model, optimizer), or after_step(model, step) after every optimiser step; or"
                 ' use by="magnitude".'
             )

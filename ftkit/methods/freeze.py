@@ -24,13 +24,13 @@ class Freeze(Method):
     train_bn: bool = False  # update BatchNorm statistics
 
     def plan(self, anatomy):
-        "The last `top` blocks, the modules after them, and the head. Raises `FtError` if there are fewer blocks."
+        "The last `num_trainable_blocks` blocks, the modules after them, and the head. Raises `FtError` if there are fewer blocks."
         blocks, name = anatomy.blocks, type(anatomy.model).__name__
         if not 0 < self.num_trainable_blocks <= len(blocks):
-            choices = "top=1" if len(blocks) == 1 else f"top=1 to {len(blocks)}"
+            choices = "1" if len(blocks) == 1 else f"1 to {len(blocks)}"
             raise FtError(
                 f"{self!r} requests {self.num_trainable_blocks} blocks, but {name} has {describe_blocks(anatomy)}; use"
-                f" {choices}, or Head() for none."
+                f" {choices}, or LinearProbe() for none."
             )
         if anatomy.repeats:
             log_info(f"{name} has {describe_blocks(anatomy)}: a trainable block trains in every layer that uses it")

@@ -78,7 +78,9 @@ class HardPrompt(Method):
                 if pools
                 else "has no token inputs"
             )
-            instead = "Prompt() or VisualPrompt()" if anatomy.roles.get("query") else 'VisualPrompt(form="pixels")'
+            instead = (
+                "PromptTuning() or VisualPrompt()" if anatomy.roles.get("query") else 'VisualPrompt(kind="pixels")'
+            )
             raise FtError(
                 f"{type(anatomy.model).__name__} {why}, so a hard prompt cannot be added; use {instead} instead."
             )

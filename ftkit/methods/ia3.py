@@ -37,7 +37,7 @@ class IA3(Method):
         if not targets:
             raise FtError(
                 f"{type(anatomy.model).__name__} has neither keys and values nor convolutions in the selected blocks,"
-                " so IA3 has nothing to scale; use LoRA(target_modules=...) or NormTuning() instead."
+                " so IA3 has nothing to scale; use LoRA(target_modules=...) or LNTuning() instead."
             )
         turned = any(type(anatomy.module(t)).__name__ == "Conv1D" for t in targets)
         return Plan(

@@ -90,7 +90,7 @@ class LoRA(Method):
             n for n, p in anatomy.model.named_parameters() if n.rpartition(".")[0] in targets and n.endswith("weight")
         )
         if odd := [n for n in moves if anatomy.model.get_parameter(n).ndim != 2]:
-            raise FtError(f'PiSSA needs weights with two dimensions, which {odd[0]} does not have; use start="zero".')
+            raise FtError(f'PiSSA needs weights with two dimensions, which {odd[0]} does not have; use init="zero".')
         return Plan(
             lr,
             head_plan(anatomy, lr),

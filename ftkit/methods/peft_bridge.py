@@ -224,7 +224,7 @@ def default_targets(anatomy, blocks: tuple, r: int) -> tuple:
     if on == "conv" and not filters:
         raise FtError(
             f"The blocks of {name} have neither linear layers nor convolutions that can take an update; select modules"
-            " with target_modules=..., or use NormTuning() or BitFit()."
+            " with target_modules=..., or use LNTuning() or BitFit()."
         )
     found = [p for p in select(anatomy, on, blocks) if getattr(anatomy.module(p), "groups", 1) == 1]
     thin = [p for p in found if r > min(shape_of(anatomy.module(p)))]

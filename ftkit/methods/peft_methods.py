@@ -101,7 +101,7 @@ def known(name: str) -> str:
     if name in named and name not in tuners:
         raise FtError(
             f"peft's {name} trains inputs of the model instead of updates of its modules, and supports few families;"
-            " use Prefix(), Prompt() or PTuning() instead."
+            " use PrefixTuning(), PromptTuning() or PTuning() instead."
         )
     if name not in tuners:
         raise unknown_name_error("tuner of peft", name, tuners)

@@ -110,7 +110,7 @@ def attention_function(module, own: str):
 
 # %% ../../nbs/methods/62_prefix_tuning.ipynb #5c1d20c2
 def pad_mask(mask, size: int):
-    "A mask or a bias, (…, length), extended at the front by `size` unmasked positions."
+    "A mask or a bias, (…, length), extended at the front by `num_virtual_tokens` unmasked positions."
     if mask is None:
         return None
     return nn.functional.pad(mask, (size, 0), value=True if mask.dtype == torch.bool else 0.0)
@@ -284,7 +284,7 @@ def record_key_widths(hosts: list, model, given: dict):
     if all(host.__dict__["ft_widths"] is None for host in hosts):
         raise FtError(
             f"The attention of {type(model).__name__} is not called by name, so a prefix cannot be added; use"
-            " Prompt(), Adapter() or LoRA() instead."
+            " PromptTuning(), Adapter() or LoRA() instead."
         )
 
 
@@ -357,6 +357,6 @@ def attention_modules(anatomy, blocks: tuple = None) -> tuple:
     if not getattr(anatomy.model, "_can_set_attn_implementation", lambda: False)():
         raise FtError(
             f"The attention of {name} cannot be replaced (it is not a current model of transformers), so a prefix"
-            " cannot be added; use Prompt(), Adapter() or LoRA() instead."
+            " cannot be added; use PromptTuning(), Adapter() or LoRA() instead."
         )
     return tuple(dict.fromkeys(p.rpartition(".")[0] for p in keys))

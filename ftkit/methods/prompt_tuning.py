@@ -330,7 +330,7 @@ class BlockPrompt(HookInjection):
         if hidden.ndim != 3:
             raise FtError(
                 f"A prompt needs a sequence, and {type(host).__name__} works on a grid; use"
-                ' VisualPrompt(form="pixels") or Adapter() instead.'
+                ' VisualPrompt(kind="pixels") or Adapter() instead.'
             )
         length = hidden.shape[1] if added.first else hidden.shape[1] - self.size
         if added.first or self.deep:
@@ -410,7 +410,7 @@ def prompts(anatomy, lr: float, size: int, encoder: str = None, deep: bool = Fal
     model = anatomy.model
     if "query" not in anatomy.roles and not caches_keys(model):
         raise FtError(
-            f'{type(model).__name__} has no sequence for a prompt; use VisualPrompt(form="pixels"), Adapter() or LoRA()'
+            f'{type(model).__name__} has no sequence for a prompt; use VisualPrompt(kind="pixels"), Adapter() or LoRA()'
             " instead."
         )
     if (path := embedding_input_module(model)) is not None and not deep:

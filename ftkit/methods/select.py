@@ -37,7 +37,7 @@ class Select(Method):
         if 0 < len(mine) < 3 and (both := [p for p in paths if p in anatomy.fused]):
             raise FtError(
                 f"{both[0]} holds query, key and value in one matrix, so {' and '.join(mine)} cannot be trained alone;"
-                f' use on="query,key,value", or LoRA(on={on!r}).'
+                f' use target_modules="query,key,value", or LoRA(target_modules={on!r}).'
             )
         train = {n: lr for n, _ in anatomy.model.named_parameters() if any(n.startswith(p + ".") for p in paths)}
         return Plan(lr, {**train, **head_plan(anatomy, self.head_lr or 10 * lr)})

@@ -95,7 +95,7 @@ class VisualPrompt(Method):
         if seeing is None or not any(anatomy.block_of(q) is not None for q in anatomy.roles.get("query", [])):
             raise FtError(
                 f"{type(anatomy.model).__name__} has no patches for prompt tokens; use"
-                ' VisualPrompt(form="pixels") instead.'
+                ' VisualPrompt(kind="pixels") instead.'
             )
         return Plan(
             lr, head_plan(anatomy, lr), [BlockPrompt(tuple(seeing), lr, self.num_prompts, None, form == "deep")]
@@ -108,7 +108,7 @@ def input_conv(anatomy) -> str:
         if isinstance(m, nn.Conv2d) and m.in_channels == 3:
             return n
     raise FtError(
-        f"{type(anatomy.model).__name__} has no image inputs, so a visual prompt cannot be added; use Prompt() instead."
+        f"{type(anatomy.model).__name__} has no image inputs, so a visual prompt cannot be added; use PromptTuning() instead."
     )
 
 

@@ -32,7 +32,7 @@ TEXT = ("ftkit/tasks/text_classification.py", "ftkit/data/batching.py")
 IMAGES = ("ftkit/tasks/image_classification.py", "ftkit/data/batching.py", "ftkit/data/images.py")
 BERT = ("ftkit/zoo/bert_mini/model.safetensors", "ftkit/zoo/bert_mini/tokenizer.json")
 JOB_METHODS = tuple(
-    f"ftkit/methods/{m}.py" for m in ("core", "full", "linear_probe", "freeze", "lora", "low_rank", "tuners")
+    f"ftkit/methods/{m}.py" for m in ("base", "full", "linear_probe", "freeze", "lora", "lora_linear", "peft_bridge")
 )
 
 
