@@ -144,10 +144,10 @@ def prepare_data(spec: dict, data, valid, keep_leaks=False, clean=False, **readi
 def load_checkpoint_and_task(spec: dict):
     "Load the checkpoint and create the task of a specification. Raises `FtError` where the base weights differ."
     seed_everything(spec["seed"])
-    told = spec.get("asked", {}) | ({"max_length": spec["max_length"]} if spec["max_length"] else {})
-    task = resolve("task", spec["task"])(classes=spec["classes"], columns=spec["columns"], **told)
+    given = spec.get("asked", {}) | ({"max_length": spec["max_length"]} if spec["max_length"] else {})
+    task = resolve("task", spec["task"])(classes=spec["classes"], columns=spec["columns"], **given)
     on = from_dict(spec["method"])
-    ck = load(spec["checkpoint"], task=task, classes=spec["classes"], pretrained=spec["pretrained"], **on.loading())
+    ck = load(spec["checkpoint"], task=task, classes=spec["classes"], pretrained=spec["pretrained"], **on.load_kwargs())
     check_lengths(spec, ck, on)
     if "text" in task.columns and task.head.endswith("SequenceClassification"):
         pick_padding_side(ck.model, ck.processor)
@@ -168,20 +168,20 @@ def check_lengths(spec: dict, ck, method):
     there = max_positions(ck.model)
     if not there or not hasattr(ck.processor, "model_max_length"):
         return
-    taken = sum(getattr(insert, "max_positions", 0) for insert in method.plan(ck.anatomy).inject)
-    room, rows = there - taken, f" ({taken} of them are used by {method!r})" if taken else ""
+    taken = sum(getattr(insert, "max_positions", 0) for insert in method.plan(ck.anatomy).injections)
+    space, rows = there - taken, f" ({taken} of them are used by {method!r})" if taken else ""
     for name in ("max_length", "max_new_tokens"):
-        asked = spec["max_length"] if name == "max_length" else spec.get("asked", {}).get(name)
-        if asked and asked > room:
+        requested = spec["max_length"] if name == "max_length" else spec.get("asked", {}).get(name)
+        if requested and requested > space:
             raise FtError(
-                f"{name}={asked} exceeds the positions of {spec['checkpoint']}: {there}{rows}. Use at most {room}."
+                f"{name}={requested} exceeds the positions of {spec['checkpoint']}: {there}{rows}. Use at most {space}."
             )
-    if room < 1:
+    if space < 1:
         raise FtError(
             f"{method!r} uses {taken} positions, and {spec['checkpoint']} has {there}; none is left for the text."
             " Use fewer rows."
         )
-    ck.processor.model_max_length = min(ck.processor.model_max_length, room)
+    ck.processor.model_max_length = min(ck.processor.model_max_length, space)
 
 
 # %% ../nbs/70_api.ipynb #d7f5aa14
@@ -288,23 +288,25 @@ def pick_execution(spec: dict, model, task, rows, device, steps: int = None) -> 
     first job.
     """
     set_modes(model, frozen_dropout=spec["learner"].get("frozen_dropout", False))
-    if held := AGREED.get():
-        return held[0]
+    if valid_rows := AGREED.get():
+        return valid_rows[0]
     random, some = rng_state(), median_length_batch(rows, -(-spec["batch_size"] // spec["accumulate"]))
     try:
-        way = autotune(model, task, task.collate(rows, some), spec["learner"].get("precision", "auto"), device, steps)
+        execution = autotune(
+            model, task, task.collate(rows, some), spec["learner"].get("precision", "auto"), device, steps
+        )
     finally:
         set_rng_state(*random)
-    if held is not None:
-        held.append(way)
-    return way
+    if valid_rows is not None:
+        valid_rows.append(execution)
+    return execution
 
 
 # %% ../nbs/70_api.ipynb #7da3a5af
 def make_learner(spec: dict, ck, task, train, valid, **options) -> Learner:
     "A learner for a task, with the options of the specification."
     on = from_dict(spec["method"])
-    rows, held = task.encode(train, ck.processor), task.encode(valid, ck.processor) if valid is not None else None
+    rows, valid_rows = task.encode(train, ck.processor), task.encode(valid, ck.processor) if valid is not None else None
     if hasattr(task, "for_training"):
         rows = task.for_training(rows)
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -318,18 +320,18 @@ def make_learner(spec: dict, ck, task, train, valid, **options) -> Learner:
     for h in attached(ck.model).handles:
         h.at(0)
     with ExecutionConfig(**spec["way"]).used():
-        task = PhasedFeatureCache(spec, ck.model, task, rows, held, steps, len(batches))
+        task = PhasedFeatureCache(spec, ck.model, task, rows, valid_rows, steps, len(batches))
     batches.collate = task.collate
 
     def step(learner, batch):
         return task.loss(task.forward(learner.model, batch), batch)
 
     def check(learner):
-        return evaluate(learner.model, task, held, device=learner.device)
+        return evaluate(learner.model, task, valid_rows, device=learner.device)
 
     options |= spec["learner"] | {"precision": spec["way"]["precision"], "lr": spec["lr"], "steps": steps}
     options |= dict(metric=task.metric, greater_is_better=task.greater_is_better)
-    learner = Learner(ck.model, batches, step, on, validate=check if held is not None else None, **options)
+    learner = Learner(ck.model, batches, step, on, validate=check if valid_rows is not None else None, **options)
     learner.seconds = time.perf_counter() - began
     return learner
 
@@ -415,11 +417,11 @@ def finetune(
     **options,
 ) -> Run:
     "Fine-tune a checkpoint on data. Raises `FtError` for every error that can be detected before training."
-    asked, learner = split_options(options, task, max_length)
+    requested, learner = split_options(options, task, max_length)
     spec = dict(
         checkpoint=str(checkpoint),
         task=task,
-        asked=asked,
+        asked=requested,
         method=to_dict(make_method(method)),
         pretrained=pretrained,
         epochs=epochs,
@@ -481,10 +483,10 @@ def split_options(
 
     from ftkit.core import unknown_name_error
 
-    asks = {f.name for f in fields(resolve("task", task))} - {"classes", "columns"}
-    if max_length and "max_length" not in asks:
+    wanted = {f.name for f in fields(resolve("task", task))} - {"classes", "columns"}
+    if max_length and "max_length" not in wanted:
         raise FtError(f"max_length is a text length in tokens; {task} has no text input.")
-    asks.discard("max_length")
+    wanted.discard("max_length")
     own = {
         "models",
         "batches",
@@ -502,13 +504,13 @@ def split_options(
     }
     names = {f.name for f in fields(Learner)} - own
     for o in options:
-        if o not in names | asks:
+        if o not in names | wanted:
             raise unknown_name_error(
                 "finetune option",
                 o,
-                names | asks | set(finetune.__code__.co_varnames[: finetune.__code__.co_argcount]),
+                names | wanted | set(finetune.__code__.co_varnames[: finetune.__code__.co_argcount]),
             )
-    return {k: v for k, v in options.items() if k in asks}, {k: v for k, v in options.items() if k not in asks}
+    return {k: v for k, v in options.items() if k in wanted}, {k: v for k, v in options.items() if k not in wanted}
 
 
 # %% ../nbs/70_api.ipynb #be9168f4
@@ -520,22 +522,22 @@ def show_batch(
     columns: dict = None,  # role -> column name; None infers them
     seed: int = 0,  # for the choice of rows and the augmentation
     clean: bool = False,  # drop unreadable images
-    **asked,  # options of the task, e.g. augment
+    **requested,  # options of the task, e.g. augment
 ):
     "Plot some training examples as the model receives them. Raises `FtError` for a task without image input."
     from ftkit.models.checkpoints import read_config, read_processor, resolve_checkpoint
 
-    spec = dict(task=task, asked=split_options(asked, task)[0], columns=columns or {}, seed=seed)
+    spec = dict(task=task, asked=split_options(requested, task)[0], columns=columns or {}, seed=seed)
     found = prepare_data(spec, data, None, clean=clean)
     source, where = resolve_checkpoint(checkpoint)
-    asks = resolve("task", task)(classes=spec["classes"], columns=spec["columns"], **spec["asked"])
-    if not hasattr(asks, "show"):
+    wanted = resolve("task", task)(classes=spec["classes"], columns=spec["columns"], **spec["asked"])
+    if not hasattr(wanted, "show"):
         raise FtError(f"Examples of {task} cannot be plotted; print some of them instead.")
     some = found.train.select(np.random.default_rng(seed).permutation(len(found.train))[:n])
     seed_everything(seed)
-    rows = asks.encode(some, read_processor(where, source, read_config(where, source)))
-    rows = asks.for_training(rows) if hasattr(asks, "for_training") else rows
-    return asks.show(rows, asks.collate(rows, range(len(rows))))
+    rows = wanted.encode(some, read_processor(where, source, read_config(where, source)))
+    rows = wanted.for_training(rows) if hasattr(wanted, "for_training") else rows
+    return wanted.show(rows, wanted.collate(rows, range(len(rows))))
 
 
 # %% ../nbs/70_api.ipynb #a8ad8f8f

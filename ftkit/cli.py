@@ -94,17 +94,17 @@ def compare(o):
         clean=o.clean,
     )
     show_table(done.table)
-    if o.picture:
-        print(f"plot: {done.plot().save(o.picture)}")
+    if o.plot:
+        print(f"plot: {done.plot().save(o.plot)}")
 
 
 # %% ../nbs/90_cli.ipynb #75db7c89
 def demo(o):
     "Fine-tune bert-mini on generated reviews with five methods: a table and a plot."
     started = time.perf_counter()
-    asked = ["compare", "bert-mini", "reviews", "--steps", str(o.steps), "--batch-size", "16"]
-    asked += ["--option", "valid_every=3", "--picture", str(o.picture)]  # validated at the end only
-    compare(parser().parse_args(asked))
+    requested = ["compare", "bert-mini", "reviews", "--steps", str(o.steps), "--batch-size", "16"]
+    requested += ["--option", "valid_every=3", "--plot", str(o.plot)]  # validated at the end only
+    compare(parser().parse_args(requested))
     print(
         f"{time.perf_counter() - started:.0f} s. Next: `make lab` opens the notebooks; `ftkit finetune --help` shows"
         " how to use your own data."
@@ -205,7 +205,7 @@ ALONE = {
 MANY = {
     "--methods": dict(default="full,head,freeze,bitfit,lora", help="names, separated by commas"),
     "--seeds": dict(type=int, default=1, help="number of seeds (1)"),
-    "--picture": dict(type=Path, help="where to save the plot"),
+    "--plot": dict(type=Path, help="where to save the plot"),
 }
 
 # %% ../nbs/90_cli.ipynb #3c76890a
@@ -214,9 +214,9 @@ VERBS = {
         demo,
         {
             "--steps": dict(type=int, default=90, help="optimiser steps for each method (90)"),
-            "--picture": dict(type=Path, default=Path("demo.png"), help="where to save the plot (demo.png)"),
+            "--plot": dict(type=Path, default=Path("demo.png"), help="where to save the plot (demo.png)"),
         },
-        "ftkit demo --picture demo.png",
+        "ftkit demo --plot demo.png",
     ),
     "list": (
         list_,
@@ -231,7 +231,7 @@ VERBS = {
     "compare": (
         compare,
         {**POSITIONAL, **MANY, **SHARED},
-        "ftkit compare bert-mini reviews --methods full,head,lora --seeds 3 --picture methods.png",
+        "ftkit compare bert-mini reviews --methods full,head,lora --seeds 3 --plot methods.png",
     ),
 }
 
@@ -247,8 +247,8 @@ def parser() -> argparse.ArgumentParser:
     verbs = whole.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, (function, options, example) in VERBS.items():
         p = verbs.add_parser(name, help=function.__doc__, description=function.__doc__, epilog=f"Example:  {example}")
-        for flag, told in options.items():
-            p.add_argument(flag, **told)
+        for flag, given in options.items():
+            p.add_argument(flag, **given)
         p.set_defaults(function=function)
     return whole
 

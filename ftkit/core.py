@@ -352,9 +352,9 @@ def without_bitsandbytes():
 def forget_bitsandbytes():
     "Clear peft's cached checks of whether bitsandbytes is available."
     for name in ("is_bnb_available", "is_bnb_4bit_available"):
-        asked = getattr(sys.modules.get("peft.import_utils"), name, None)
-        if hasattr(asked, "cache_clear"):
-            asked.cache_clear()
+        requested = getattr(sys.modules.get("peft.import_utils"), name, None)
+        if hasattr(requested, "cache_clear"):
+            requested.cache_clear()
 
 
 # %% ../nbs/10_core.ipynb #f76fa15c

@@ -217,10 +217,10 @@ def _judge(check: Callable, answer) -> Feedback:
     if answer is None or answer is ... or _is_stub(answer):
         return _UNTRIED
     try:
-        said = check(answer)
-        if isinstance(said, (str, Feedback)):
-            return said if isinstance(said, Feedback) else Feedback(False, said)
-        return Feedback(True, "Right.") if said else Feedback(False, _NO_REASON)
+        text = check(answer)
+        if isinstance(text, (str, Feedback)):
+            return text if isinstance(text, Feedback) else Feedback(False, text)
+        return Feedback(True, "Right.") if text else Feedback(False, _NO_REASON)
     except NotImplementedError:
         return _UNTRIED
     except Exception as error:

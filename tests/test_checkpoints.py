@@ -510,7 +510,7 @@ def test_names_that_only_count_fit_any_classes(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "asked, told, order",
+    "requested, told, order",
     [
         (["no", "yes"], ["yes", "no"], [1, 0]),
         (["not spam", "spam"], ["SPAM", "not_spam"], [1, 0]),
@@ -525,8 +525,8 @@ def test_names_that_only_count_fit_any_classes(tmp_path, capsys):
         ),
     ],
 )
-def test_which_row_a_class_has(asked, told, order):
-    assert head_order(asked, told) == order
+def test_which_row_a_class_has(requested, given, order):
+    assert head_order(requested, given) == order
 
 
 # tokenizers
@@ -644,7 +644,7 @@ def test_a_folder_without_its_tokenizer(tmp_path):
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     for y, name in enumerate(("cat", "dog")):
         (tmp_path / "pictures" / name).mkdir(parents=True)
         for i in range(6):
@@ -673,12 +673,12 @@ SIZES = {
         ("CLIPModel", "CLIPImageProcessor"),
     ],
 )
-def test_a_model_of_two_towers_classifies_pictures(kind, processor, tmp_path, pictures):
+def test_a_model_of_two_towers_classifies_pictures(kind, processor, tmp_path, images):
     made(kind, **TOWERS).save_pretrained(tmp_path / "m")
     getattr(hf, processor)(**SIZES[processor]).save_pretrained(tmp_path / "m")
     run = ft.finetune(
         str(tmp_path / "m"),
-        pictures,
+        images,
         "linear_probe",
         task="image-classification",
         epochs=1,
@@ -686,7 +686,7 @@ def test_a_model_of_two_towers_classifies_pictures(kind, processor, tmp_path, pi
         progress=False,
     )
     assert run.metrics["loss"] > 0
-    shown = ft.show_batch(str(tmp_path / "m"), pictures, n=2)
+    shown = ft.show_batch(str(tmp_path / "m"), images, n=2)
     assert shown is not None
 
 
@@ -706,7 +706,7 @@ def test_a_processor_for_both_gives_its_half(tmp_path):
     "architecture, options",
     [("resnet10t", {}), ("vit_tiny_patch16_224", dict(img_size=32, depth=2)), ("test_efficientnet", {})],
 )
-def test_a_folder_that_timm_saved(architecture, options, tmp_path, pictures):
+def test_a_folder_that_timm_saved(architecture, options, tmp_path, images):
     import timm
 
     model = timm.create_model(architecture, pretrained=False, num_classes=2, **options).eval()
@@ -725,7 +725,7 @@ def test_a_folder_that_timm_saved(architecture, options, tmp_path, pictures):
     assert ck.processor.data_config["input_size"] == (3, 32, 32)
     run = ft.finetune(
         str(tmp_path / "m"),
-        pictures,
+        images,
         "linear_probe",
         task="image-classification",
         epochs=1,

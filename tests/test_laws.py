@@ -17,11 +17,11 @@ SUMS = [
 
 
 @pytest.mark.sweep("method", "law")
-@pytest.mark.parametrize("law", INVARIANTS)
+@pytest.mark.parametrize("check", INVARIANTS)
 @pytest.mark.parametrize("method", SUMS)
-def test_law(method, law):
+def test_law(method, check):
     model, batch = tiny_model()
-    verdict = check_method(method, model, batch, {law: INVARIANTS[law]})
+    verdict = check_method(method, model, batch, {check: INVARIANTS[check]})
     assert verdict.ok, verdict
 
 
@@ -48,12 +48,12 @@ def test_merging_one_of_two_deltas_leaves_the_other():
         for p in method.attach(model, name).added().values():
             p.data += 0.1 * torch.randn_like(p)
     both = model.eval()(**batch).logits
-    with places["b"].off(model, "b"):
+    with places["b"].disabled(model, "b"):
         only_a = model(**batch).logits
     assert not torch.allclose(both, only_a, atol=1e-3)
     places["a"].merge(model, "a")
     assert torch.allclose(model(**batch).logits, both, atol=1e-5)
-    with places["b"].off(model, "b"):
+    with places["b"].disabled(model, "b"):
         assert torch.allclose(model(**batch).logits, only_a, atol=1e-5)
     places["b"].merge(model, "b")
     assert torch.allclose(model(**batch).logits, both, atol=1e-5)

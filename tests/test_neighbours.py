@@ -106,7 +106,7 @@ def test_a_method_keeps_rows_apart(name, method):
     known(name)
     side = "left" if name in READS_THE_LAST_PLACE else "right"
     model, on = ready(name, side), ft.method(method)
-    if on.loading():
+    if on.load_kwargs():
         pytest.skip("needs weights in four bits")
     try:
         held = on.attach(model, steps=10)

@@ -93,7 +93,7 @@ def test_pixels_are_those_of_the_processor(name, images):
     rows = encode_images([*whole, file], g)
     for i, image in enumerate([*whole, Image.open(io.BytesIO(file))]):
         want = torch.as_tensor(np.asarray(own(image, return_tensors="pt")["pixel_values"])).float()
-        assert (rows.pixels(rows.pictures[[i]]) - want).abs().max() <= 1e-5 * max(1, float(want.abs().max()))
+        assert (rows.pixels(rows.images[[i]]) - want).abs().max() <= 1e-5 * max(1, float(want.abs().max()))
 
 
 def test_grey_images_keep_one_channel_and_reach_the_model_in_three():
@@ -102,9 +102,9 @@ def test_grey_images_keep_one_channel_and_reach_the_model_in_three():
         processor("MobileViT"),
     )
     rows = encode_images([grey], preprocessing_from_processor(own))
-    assert rows.pictures.shape[1] == 1
+    assert rows.images.shape[1] == 1
     want = own(grey.convert("RGB"), return_tensors="pt")["pixel_values"]
-    assert torch.allclose(rows.pixels(rows.pictures).expand(-1, 3, -1, -1), want, atol=1e-5)
+    assert torch.allclose(rows.pixels(rows.images).expand(-1, 3, -1, -1), want, atol=1e-5)
 
 
 def test_random_crops_have_a_margin_and_validation_has_none():
@@ -116,7 +116,7 @@ def test_random_crops_have_a_margin_and_validation_has_none():
 def test_what_is_drawn_is_what_was_given(name):
     picture = Image.fromarray(np.full((36, 36, 3), (250, 120, 10), np.uint8))
     rows = encode_images([picture], preprocessing_from_processor(processor(name)))
-    seen = rows.drawn(rows.pixels(rows.pictures))[0].mean((1, 2))
+    seen = rows.drawn(rows.pixels(rows.images))[0].mean((1, 2))
     assert seen[0] > seen[1] > seen[2] and seen.min() >= 0 and seen.max() <= 1
 
 

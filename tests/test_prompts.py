@@ -164,7 +164,7 @@ def test_a_silent_prefix_leaves_the_base_bit_for_bit(name, method):
         )
         on = stirred(model, method)
         tuned = model(**batch).logits
-        with method.off(model):
+        with method.disabled(model):
             assert torch.equal(model(**batch).logits, base)
         assert not torch.allclose(tuned, base, atol=1e-3) and torch.equal(model(**batch).logits, tuned)
     model(**batch).logits.square().sum().backward()
@@ -358,7 +358,7 @@ def test_a_prefix_passes_by_attentions_that_no_function_reaches():
     method = ft.PrefixTuning(num_virtual_tokens=2)
     on = stirred(model, method)
     assert len(on.handles[0].hosts) == 6 and not torch.allclose(first_output(model, given), before, atol=1e-3)
-    with method.off(model):
+    with method.disabled(model):
         assert torch.equal(first_output(model, given), before)
     method.detach(model)
     assert torch.equal(first_output(model, given), before)
@@ -392,7 +392,7 @@ def test_two_prompts_on_one_model():
         alone = {}
         for name, size in (("a", 2), ("b", 5)):
             stirred(model, ft.PromptTuning(num_virtual_tokens=size), name)
-        with ft.PromptTuning(num_virtual_tokens=5).off(model, "b"):
+        with ft.PromptTuning(num_virtual_tokens=5).disabled(model, "b"):
             alone["a"] = model(input_ids=ids).logits
         both = model(input_ids=ids).logits
         ft.PromptTuning(num_virtual_tokens=5).detach(model, "b")
@@ -448,7 +448,7 @@ def test_methods_on_experts(name, method):
 
 def test_gates_of_one_row_get_no_adapter():
     model = made(*EXPERTS["qwen 2, a shared expert"])
-    assert not any("gate" in t for t in ft.Adapter().plan(ft.anatomy(model)).inject[0].targets)
+    assert not any("gate" in t for t in ft.Adapter().plan(ft.anatomy(model)).injections[0].targets)
 
 
 THIN = {

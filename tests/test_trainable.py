@@ -130,7 +130,7 @@ ON_CNNS = [
 def plain_loop(model, x, y, on, steps=2):
     "A loop as people write it: train(), and what requires a gradient in an optimiser of their own."
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
-    follow = on.method.follow(model, optimizer)
+    follow = on.method.attach_to_optimizer(model, optimizer)
     for _ in range(steps):
         model.train()
         optimizer.zero_grad()
@@ -274,10 +274,10 @@ def test_a_head_is_not_kept_in_four_bits(name, way, tmp_path):
     model = kind(kind.config_class(**options))
     method = ft.QLoRA(r=2)
     if way == "as the kit reads":
-        again = reload_quantized(model, method.loading())
+        again = reload_quantized(model, method.load_kwargs())
     else:
         model.save_pretrained(tmp_path)
-        again = kind.from_pretrained(tmp_path, dtype=torch.float32, **method.loading())
+        again = kind.from_pretrained(tmp_path, dtype=torch.float32, **method.load_kwargs())
     kinds = {n: type(m).__name__ for n, m in again.named_modules()}
     assert "Linear4bit" in kinds.values()
     assert not [n for n, k in kinds.items() if k == "Linear4bit" and any(n == h or n.startswith(h + ".") for h in head)]
@@ -288,7 +288,7 @@ def test_a_head_is_not_kept_in_four_bits(name, way, tmp_path):
 def test_a_head_in_four_bits_is_refused(tmp_path):
     pytest.importorskip("bitsandbytes")
     tiny_model()[0].save_pretrained(tmp_path)
-    options = ft.QLoRA().loading()
+    options = ft.QLoRA().load_kwargs()
     options["quantization_config"].llm_int8_skip_modules = ["nothing"]
     model = transformers.BertForSequenceClassification.from_pretrained(tmp_path, dtype=torch.float32, **options)
     for method in (ft.QLoRA(r=2), ft.LoRA(r=2), ft.Full(), ft.LinearProbe()):

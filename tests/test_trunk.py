@@ -55,7 +55,7 @@ class Pictures(Texts):
 
     def collate(self, rows, index):
         return {
-            "x": torch.from_numpy(rows.pictures[np.asarray(index)]),
+            "x": torch.from_numpy(rows.images[np.asarray(index)]),
             "labels": torch.from_numpy(rows.columns["label"][np.asarray(index)]),
         }
 
@@ -67,7 +67,7 @@ class Pictures(Texts):
 class PictureRows:
     def __init__(self, n=20, size=64, seed=0):
         rng = np.random.default_rng(seed)
-        self.pictures, self.columns = (
+        self.images, self.columns = (
             rng.standard_normal((n, 3, size, size)).astype(np.float32),
             {"label": rng.integers(0, 3, n)},
         )
@@ -77,7 +77,7 @@ class PictureRows:
         return len(self.lengths)
 
     def fingerprint(self):
-        return ft.core.sha256(self.pictures.tobytes())
+        return ft.core.sha256(self.images.tobytes())
 
 
 def text_rows(n=40, seed=0, last=None):
@@ -450,7 +450,7 @@ def test_pictures_that_nobody_reads_again_are_not_made_into_decimals_again(monke
 
     class Decimals(Pictures):
         def collate(self, rows, index):
-            return {"x": rows.pixels(rows.pictures[np.asarray(index)]), "labels": rows.column("label", index)}
+            return {"x": rows.pixels(rows.images[np.asarray(index)]), "labels": rows.column("label", index)}
 
     torch.manual_seed(0)
     model, r = timm.create_model("resnet18", num_classes=3), np.random.default_rng(0)

@@ -535,7 +535,7 @@ def test_maps_lie_where_the_patches_lie():
 def test_what_lies_between_blocks_waits_for_the_upper_one(name):
     model = blank(name).model
     on = ft.GradualUnfreeze().attach(model, steps=100)
-    first, *_, last = on.plan.inject[0].groups
+    first, *_, last = on.plan.injections[0].groups
     lowest = on.anatomy.blocks[-1]
     order = [n for n, _ in model.named_parameters()]
     assert (

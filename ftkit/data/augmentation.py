@@ -75,7 +75,7 @@ class AugmentedDataset(ImageDataset):
         name,  # as in `transforms`
         classes: int = 0,  # number of classes
     ):
-        super().__init__(rows.pictures, rows.columns, rows.geometry)
+        super().__init__(rows.images, rows.columns, rows.geometry)
         if rows.geometry.whole:
             raise FtError(
                 "This checkpoint's processor gives no bytes that can be augmented before conversion to floats; train"
@@ -88,16 +88,16 @@ class AugmentedDataset(ImageDataset):
             )
         self.change, self.mix = transforms(name, rows.geometry.side, classes)
 
-    def pixels(self, pictures):
+    def pixels(self, images):
         "Augmented images, as floats."
-        return super().pixels(torch.stack([self.changed(p) for p in pictures]) if self.change else pictures)
+        return super().pixels(torch.stack([self.changed(p) for p in images]) if self.change else images)
 
-    def changed(self, picture):
+    def changed(self, image):
         "One image after augmentation, in bytes."
-        x, side = self.change(picture), self.geometry.side
+        x, side = self.change(image), self.geometry.side
         if x.ndim != 3 or min(x.shape[1:]) < side or x.shape[1] != x.shape[2]:
             raise FtError(
-                f"The augmentation returned {tuple(x.shape)} for an image of {tuple(picture.shape)}; this checkpoint"
+                f"The augmentation returned {tuple(x.shape)} for an image of {tuple(image.shape)}; this checkpoint"
                 f" needs squares of at least {side} pixels."
             )
         if x.dtype == torch.uint8:

@@ -274,13 +274,13 @@ def best_fit_bins(
 
     Source: Johnson 1973, best fit decreasing.
     """
-    room, found = [[] for _ in range(capacity + 1)], []
+    space, found = [[] for _ in range(capacity + 1)], []
     for i in np.argsort(-np.asarray(lengths), kind="stable"):
         n = min(int(lengths[i]), capacity)
-        left = next((r for r in range(n, capacity + 1) if room[r]), None)
-        b = found.append([]) or len(found) - 1 if left is None else room[left].pop()
+        left = next((r for r in range(n, capacity + 1) if space[r]), None)
+        b = found.append([]) or len(found) - 1 if left is None else space[left].pop()
         found[b].append(int(i))
-        room[(capacity if left is None else left) - n].append(b)
+        space[(capacity if left is None else left) - n].append(b)
     return found
 
 

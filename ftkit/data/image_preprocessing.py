@@ -26,35 +26,35 @@ from ..core import FtError, log_info
 
 # %% ../../nbs/data/55_image_preprocessing.ipynb #16c39056
 def normalize_mode(
-    picture: Image.Image,
+    image: Image.Image,
 ) -> tuple:  # the image in 8 bits, grey or RGB; the conversions that were applied
     "Convert an image to 8-bit grey or RGB in its intended orientation."
-    done, mode = [], picture.mode
-    if picture.getexif().get(0x0112, 1) != 1:
-        picture = ImageOps.exif_transpose(picture)
+    done, mode = [], image.mode
+    if image.getexif().get(0x0112, 1) != 1:
+        image = ImageOps.exif_transpose(image)
         done.append("rotated upright")
     if mode[0] in "IF":
-        x = np.asarray(picture, np.float32)
+        x = np.asarray(image, np.float32)
         if not np.isfinite(x).all():
             raise FtError("contains NaN or infinite values")
         deep = mode.startswith("I;16") or x.min() >= 0 and 255 < x.max() <= 65535
         low, high = (0, 65535) if deep else (min(0, x.min()), max(1, x.max()))
-        picture = Image.fromarray(((x - low) * (255 / (high - low))).round().astype(np.uint8))
+        image = Image.fromarray(((x - low) * (255 / (high - low))).round().astype(np.uint8))
         dark = deep and x.max() < 4096
         done.append(
             "nearly black: of 16 bits only the lower ones are used (rescale them to the full range)"
             if dark
             else "scaled to eight bits" + ("" if deep else ", each by its own range")
         )
-    if picture.has_transparency_data:
-        over = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
+    if image.has_transparency_data:
+        over = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
         done.append("composited onto white")
     if mode == "CMYK":
         done.append("converted from CMYK")
     if mode == "P" and not done:
         done.append("converted from a palette")
-    return picture.convert("L" if picture.mode in ("1", "L") else "RGB"), done
+    return image.convert("L" if image.mode in ("1", "L") else "RGB"), done
 
 
 # %% ../../nbs/data/55_image_preprocessing.ipynb #1a8089aa
@@ -87,12 +87,12 @@ class ImagePreprocessing:
     def key(self) -> tuple:
         return self.side, self.wide, self.mean, self.std, self.flip, self.whole
 
-    def decimals(self, pictures: torch.Tensor) -> torch.Tensor:  # (images, channels, side, wide)
+    def decimals(self, images: torch.Tensor) -> torch.Tensor:  # (images, channels, side, wide)
         "Convert images in bytes, (images, 1 or 3, height, width), to model inputs."
         if self.whole:
-            return pictures
-        top, left = (pictures.shape[-2] - self.side) // 2, (pictures.shape[-1] - self.wide) // 2
-        x = pictures[..., top : top + self.side, left : left + self.wide].float()
+            return images
+        top, left = (images.shape[-2] - self.side) // 2, (images.shape[-1] - self.wide) // 2
+        x = images[..., top : top + self.side, left : left + self.wide].float()
         if len(self.mean) < x.shape[1]:
             x = x.mean(1, keepdim=True)
         if self.flip:
@@ -149,9 +149,9 @@ def constant_images(whole: Callable, mode: str):
     scale = (white - black) / 255
     if (scale == 0).any():
         return None
-    std, told = 1 / (255 * scale), torch.tensor([0.0, 128.0, 255.0], dtype=torch.float64)
-    turned = bool(blue) and len(scale) == 3 and not torch.allclose(blue[0], told * scale + black, atol=1e-4)
-    if turned and not torch.allclose(blue[0], told.flip(0) * scale + black, atol=1e-4):
+    std, given = 1 / (255 * scale), torch.tensor([0.0, 128.0, 255.0], dtype=torch.float64)
+    turned = bool(blue) and len(scale) == 3 and not torch.allclose(blue[0], given * scale + black, atol=1e-4)
+    if turned and not torch.allclose(blue[0], given.flip(0) * scale + black, atol=1e-4):
         return None
     return tuple((-black * std).tolist()), tuple(std.tolist()), turned
 
@@ -167,7 +167,7 @@ def _probes(side: int, mode: str) -> list:
 def matching_preprocessing(
     whole: Callable,  # [image] -> floats
     candidates: list,  # functions [image] -> bytes of the size, or of a larger one around it
-    told: tuple,  # mean and standard deviation stated by the processor
+    given: tuple,  # mean and standard deviation stated by the processor
     mode: str = "RGB",  # image mode
 ) -> ImagePreprocessing:
     """The first of several conversions to bytes from which a linear function per channel gives the processor's
@@ -184,8 +184,8 @@ def matching_preprocessing(
     line = constant_images(whole, mode)
     for shape in candidates if line else ():
         mean, std, flip = line
-        if all(len(a) == len(b) and np.allclose(a, b, atol=1e-6) for a, b in zip(told, (mean, std))):
-            mean, std = told
+        if all(len(a) == len(b) and np.allclose(a, b, atol=1e-6) for a, b in zip(given, (mean, std))):
+            mean, std = given
         found = ImagePreprocessing(side, None, mean, std, flip=flip, wide=wide, shape=shape)
         if not _agree(found, whole, _probes(min(side, 128), mode)):
             continue
@@ -193,7 +193,7 @@ def matching_preprocessing(
         found.stored, same = size[-2], _probes(32, mode)[0].resize((size[-1], size[-2]))
         found.same = torch.equal(shape([same])[0], bytes_of(same))
         return found
-    return ImagePreprocessing(side, None, *told, wide=wide, shape=whole, whole=True)
+    return ImagePreprocessing(side, None, *given, wide=wide, shape=whole, whole=True)
 
 
 def _agree(found, whole, images) -> bool:
@@ -231,14 +231,16 @@ def preprocessing_from_processor(processor) -> ImagePreprocessing:
 
         return shape
 
-    ways = [way()]
+    configs = [way()]
     if on.get("do_center_crop", getattr(processor, "do_center_crop", False)):
-        inner, outer = ways[0](_probes(32, mode)[:1]), way(do_center_crop=False)(_probes(32, mode)[:1])
+        inner, outer = configs[0](_probes(32, mode)[:1]), way(do_center_crop=False)(_probes(32, mode)[:1])
         side, wide = inner.shape[-2:]
         edge = side + (min(outer.shape[-2:]) - side) // 2 * 2  # so that both crops have the same centre
         if side == wide and edge > side:
-            ways.insert(0, way(crop_size={"height": edge, "width": edge}))
-    return matching_preprocessing(lambda images: processed(processor, images, **on).float(), ways, tuple(named), mode)
+            configs.insert(0, way(crop_size={"height": edge, "width": edge}))
+    return matching_preprocessing(
+        lambda images: processed(processor, images, **on).float(), configs, tuple(named), mode
+    )
 
 
 def _one_size(processor, images, size, crop) -> dict:
@@ -247,8 +249,8 @@ def _one_size(processor, images, size, crop) -> dict:
         return {}
     on = {
         k: True
-        for k, told in (("do_resize", size), ("do_center_crop", crop))
-        if told and getattr(processor, k, None) is False
+        for k, given in (("do_resize", size), ("do_center_crop", crop))
+        if given and getattr(processor, k, None) is False
     }
     if on:
         log_info(
@@ -269,12 +271,12 @@ def _as_bytes(x: torch.Tensor) -> torch.Tensor:
 # %% ../../nbs/data/55_image_preprocessing.ipynb #20463587
 def _of_timm(processor) -> ImagePreprocessing:
     "The geometry of a timm processor: its own steps up to bytes, with a margin around a centre crop."
-    told = processor.data_config
-    side, mean, std = told["input_size"][-1], tuple(told["mean"]), tuple(told["std"])
-    mode = "L" if told["input_size"][0] == 1 else "RGB"
+    given = processor.data_config
+    side, mean, std = given["input_size"][-1], tuple(given["mean"]), tuple(given["std"])
+    mode = "L" if given["input_size"][0] == 1 else "RGB"
     steps = getattr(getattr(processor, "val_transforms", None), "transforms", None)
     if not steps:
-        return ImagePreprocessing(side, round(side / (told.get("crop_pct") or 1)), mean, std)
+        return ImagePreprocessing(side, round(side / (given.get("crop_pct") or 1)), mean, std)
     names = [type(s).__name__ for s in steps]
     before = list(steps[: next(i for i, n in enumerate(names) if "ToTensor" in n)])
 
@@ -286,7 +288,7 @@ def _of_timm(processor) -> ImagePreprocessing:
 
         return shape
 
-    ways = [way(before)]
+    configs = [way(before)]
     if names[len(before) - 1 : len(before)] == ["CenterCrop"]:
         from torchvision.transforms import CenterCrop
 
@@ -294,8 +296,8 @@ def _of_timm(processor) -> ImagePreprocessing:
             side + (min(way(before[:-1])(_probes(32, mode)[:1]).shape[-2:]) - side) // 4 * 4
         )  # halves are rounded to even
         if edge > side:
-            ways.insert(0, way([*before[:-1], CenterCrop(edge)]))
-    return matching_preprocessing(lambda images: processor(images)["pixel_values"].float(), ways, (mean, std), mode)
+            configs.insert(0, way([*before[:-1], CenterCrop(edge)]))
+    return matching_preprocessing(lambda images: processor(images)["pixel_values"].float(), configs, (mean, std), mode)
 
 
 # %% ../../nbs/data/55_image_preprocessing.ipynb #2cdeb0fe

@@ -66,7 +66,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..core import FtError, cache_dir, log_info, sha256
 from .image_preprocessing import ImagePreprocessing, bytes_of, normalize_mode
-from .tables import MISSING_VALUES
+from .tables import COLUMN_NAMES
 
 # %% ../../nbs/data/60_images.ipynb #19c9eb89
 Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
@@ -82,23 +82,23 @@ def open_image(
         value = value["bytes"] if value.get("bytes") is not None else value["path"]
     if isinstance(value, (np.ndarray, torch.Tensor)):
         value = image_from_array(np.asarray(value))
-    held = isinstance(value, Image.Image)
-    if not held and not isinstance(value, (str, os.PathLike, bytes)):
+    valid_rows = isinstance(value, Image.Image)
+    if not valid_rows and not isinstance(value, (str, os.PathLike, bytes)):
         raise FtError(f"is a {type(value).__name__}, not an image")
     if isinstance(value, str) and "://" in value[:12]:
         raise FtError("is a URL, and URLs are not fetched; download the images, and give their file names")
     try:
-        data = b"" if held else value if isinstance(value, bytes) else Path(value).read_bytes()
+        data = b"" if valid_rows else value if isinstance(value, bytes) else Path(value).read_bytes()
     except OSError as e:
         raise FtError(f"cannot be read ({e.strerror})") from None
     try:
-        with nullcontext(value) if held else Image.open(io.BytesIO(data)) as picture:
-            if min(picture.size) < 2:
-                raise FtError(f"has {picture.width} x {picture.height} pixels")
-            if quick and not held:
-                picture.draft("RGB", (quick, quick))
-            picture.load()
-            return normalize_mode(picture)
+        with nullcontext(value) if valid_rows else Image.open(io.BytesIO(data)) as image:
+            if min(image.size) < 2:
+                raise FtError(f"has {image.width} x {image.height} pixels")
+            if quick and not valid_rows:
+                image.draft("RGB", (quick, quick))
+            image.load()
+            return normalize_mode(image)
     except UnidentifiedImageError:
         raise FtError(describe_non_image(data)) from None
     except Image.DecompressionBombError:
@@ -243,7 +243,7 @@ def resolve_image_columns(
 
 def is_named(column: str) -> bool:
     "Whether a column has one of the usual names of image columns."
-    return column.lower() in MISSING_VALUES["image"]
+    return column.lower() in COLUMN_NAMES["image"]
 
 
 def is_path(value: str) -> bool:
@@ -449,8 +449,8 @@ def decode_image(
     filter=Image.Resampling.BILINEAR,
 ) -> np.ndarray:  # (stored, stored) or (stored, stored, 3), uint8
     "The centre square of an image, resized to one size."
-    picture = open_image(value, quick=stored)[0]
-    return np.array(picture if picture.size == (stored, stored) else ImageOps.fit(picture, (stored, stored), filter))
+    image = open_image(value, quick=stored)[0]
+    return np.array(image if image.size == (stored, stored) else ImageOps.fit(image, (stored, stored), filter))
 
 
 # %% ../../nbs/data/60_images.ipynb #c12ed738
@@ -459,27 +459,27 @@ class ImageDataset:
 
     def __init__(
         self,
-        pictures: torch.Tensor,  # (images, 1 or 3, height, width), uint8; or floats if `geometry.whole`
+        images: torch.Tensor,  # (images, 1 or 3, height, width), uint8; or floats if `geometry.whole`
         columns: dict = None,  # name -> array with one entry per image
         geometry: ImagePreprocessing = None,  # preprocessing of the checkpoint
     ):
-        self.pictures, self.columns, self.lengths = pictures, dict(columns or {}), np.ones(len(pictures), np.int64)
-        self.geometry = geometry or ImagePreprocessing(pictures.shape[-1])
+        self.images, self.columns, self.lengths = images, dict(columns or {}), np.ones(len(images), np.int64)
+        self.geometry = geometry or ImagePreprocessing(images.shape[-1])
 
     def __len__(self):
-        return len(self.pictures)
+        return len(self.images)
 
     def column(self, name: str, index):
         return torch.as_tensor(self.columns[name][np.asarray(index)])
 
-    def pixels(self, pictures: torch.Tensor) -> torch.Tensor:
+    def pixels(self, images: torch.Tensor) -> torch.Tensor:
         "Convert images in bytes to model inputs: floats, in the channels of the model."
-        return self.geometry.decimals(pictures)
+        return self.geometry.decimals(images)
 
-    def hollow(self):
+    def placeholder(self):
         "The same rows with blank images, for a model of which only the upper layers are computed."
         return PlaceholderImages(
-            torch.zeros((), dtype=torch.uint8).expand(self.pictures.shape), self.columns, self.geometry
+            torch.zeros((), dtype=torch.uint8).expand(self.images.shape), self.columns, self.geometry
         )
 
     def drawn(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -488,8 +488,8 @@ class ImageDataset:
 
     def fingerprint(self) -> str:
         "A hash of all images and columns, and of the conversion to floats."
-        h = hashlib.sha256(repr((tuple(self.pictures.shape), *self.geometry.key())).encode())
-        for x in (self.pictures.numpy(), *(self.columns[k] for k in sorted(self.columns))):
+        h = hashlib.sha256(repr((tuple(self.images.shape), *self.geometry.key())).encode())
+        for x in (self.images.numpy(), *(self.columns[k] for k in sorted(self.columns))):
             h.update(np.ascontiguousarray(x).view(np.uint8).reshape(-1))
         return h.hexdigest()
 
@@ -498,8 +498,8 @@ class ImageDataset:
 class PlaceholderImages(ImageDataset):
     "Rows whose images are not used; their floats take no time and no memory."
 
-    def pixels(self, pictures):
-        return torch.zeros(()).expand(len(pictures), len(self.geometry.mean), self.geometry.side, self.geometry.wide)
+    def pixels(self, images):
+        return torch.zeros(()).expand(len(images), len(self.geometry.mean), self.geometry.side, self.geometry.wide)
 
 
 def map_images(function, values) -> list:
@@ -527,15 +527,15 @@ def preprocess_images(values, geometry: ImagePreprocessing) -> list:
         found, waiting = {}, []
         for i, value in chunk:
             try:
-                picture = open_image(value)[0]
+                image = open_image(value)[0]
             except FtError as e:
                 raise FtError(f"{image_name(value, i)} {e}") from None
             size = (geometry.wide if geometry.stored == geometry.side else geometry.stored, geometry.stored)
-            one = picture.mode == "L" and not geometry.whole
-            if geometry.same and picture.size == size:
-                found[i] = bytes_of(picture.convert("L") if grey else picture)
+            one = image.mode == "L" and not geometry.whole
+            if geometry.same and image.size == size:
+                found[i] = bytes_of(image.convert("L") if grey else image)
             else:
-                waiting.append((i, picture.convert("L" if grey else "RGB"), one))
+                waiting.append((i, image.convert("L" if grey else "RGB"), one))
             if sum(p.width * p.height for _, p, _ in waiting) > 500_000:
                 found |= resize_images(waiting, geometry)
                 waiting = []
@@ -546,12 +546,12 @@ def preprocess_images(values, geometry: ImagePreprocessing) -> list:
     return [x for part in parts for _, x in sorted(part.items())]
 
 
-def resize_images(pictures: list, geometry: ImagePreprocessing) -> dict:
+def resize_images(images: list, geometry: ImagePreprocessing) -> dict:
     "Convert images, each (index, image, whether one channel suffices), to a dict by index."
-    if not pictures:
+    if not images:
         return {}
-    done = geometry.shape([p for _, p, _ in pictures])
-    return {i: x[:1] if one else x for (i, _, one), x in zip(pictures, done)}
+    done = geometry.shape([p for _, p, _ in images])
+    return {i: x[:1] if one else x for (i, _, one), x in zip(images, done)}
 
 
 # %% ../../nbs/data/60_images.ipynb #307227d9

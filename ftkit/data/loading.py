@@ -38,7 +38,7 @@ from datasets import Dataset, DatasetDict
 
 from ..core import DATASETS, FtError, log_info, resolve
 from . import images, tables
-from .tables import MISSING_VALUES, check_delimiter, decode
+from .tables import COLUMN_NAMES, check_delimiter, decode
 
 # %% ../../nbs/data/10_loading.ipynb #bbbc6ce0
 ROW_NUMBER_COLUMN = "_row"  # column with the line or position of each row
@@ -93,7 +93,7 @@ def _pictures(values, key):
     """
     if not images.is_image_column(values):
         return None
-    usual = str(key).lower() in MISSING_VALUES["image"]
+    usual = str(key).lower() in COLUMN_NAMES["image"]
     first = [v for v in values if v is not None][:3]
     if isinstance(first[0], bytes) and not usual and not any(map(images.is_image, first)):
         return None
@@ -117,7 +117,7 @@ def _table(columns, name, rows=None) -> Dataset:
     rows = list(rows) if rows is not None else list(range(size))
     arrays, shown = {}, []
     for key, values in columns.items():
-        if key.lower() in (*MISSING_VALUES["text"], *MISSING_VALUES["target"]):
+        if key.lower() in (*COLUMN_NAMES["text"], *COLUMN_NAMES["target"]):
             check_lengths(values, rows, key, name)
         values = [os.fspath(v) if isinstance(v, os.PathLike) else v for v in values]
         found = _pictures(values, key)
@@ -405,7 +405,7 @@ def _pick_column(ds, role, fits, taken):
     "The column for a role, by its name, otherwise by its values."
     columns = [c for c in ds.column_names if c != ROW_NUMBER_COLUMN and c not in taken]
     lower = {c.lower(): c for c in reversed(columns)}
-    if named := [lower[n] for n in MISSING_VALUES[role] if n in lower]:
+    if named := [lower[n] for n in COLUMN_NAMES[role] if n in lower]:
         return named[0]
     fitting = [c for c in columns if fits(c)]
     if len(fitting) == 1:
@@ -418,7 +418,7 @@ def _pick_column(ds, role, fits, taken):
     )
     pictures_ = (
         ' For images, set task="image-classification".'
-        if role == "text" and set(lower) & set(MISSING_VALUES["image"])
+        if role == "text" and set(lower) & set(COLUMN_NAMES["image"])
         else ""
     )
     raise FtError(
@@ -503,8 +503,8 @@ def infer_columns(
 ) -> dict:  # role -> column
     "Find and report the columns of a task. Raises `FtError` if a column is missing or ambiguous."
     found = {r: c for r, c in given.items() if c is not None}
-    if strange := [r for r in found if r not in roles]:
-        raise FtError(f"This task has no {strange[0]} column; its columns are: {' and '.join(roles)}.")
+    if unexpected := [r for r in found if r not in roles]:
+        raise FtError(f"This task has no {unexpected[0]} column; its columns are: {' and '.join(roles)}.")
     for role, column in found.items():
         _require(dataset, role, column)
     if missing := [r for r in roles if r not in found]:

@@ -72,23 +72,23 @@ def _group_draw(labels, groups, share, seed):
 # %% ../../nbs/data/30_splits.ipynb #ed2493b3
 def _copies_draw(labels, contents, share, seed):
     "Indices of a split that contains each text or image with all its copies, close to the class proportions."
-    labels, rng, places, held = np.array(labels), np.random.default_rng(seed), defaultdict(list), []
+    labels, rng, places, valid_rows = np.array(labels), np.random.default_rng(seed), defaultdict(list), []
     for i, content in enumerate(contents):
         places[content].append(i)
     units = list(places.values())
     of_class = np.array([labels[u[0]] for u in units])
     take = stratified_counts(np.bincount(labels), max(1, round(len(labels) * share)))
     for c, n in enumerate(take):
-        mine = rng.permutation(np.flatnonzero(of_class == c))
-        sizes = np.array([len(units[u]) for u in mine])
+        own = rng.permutation(np.flatnonzero(of_class == c))
+        sizes = np.array([len(units[u]) for u in own])
         chosen, count = [], 0
-        for u, size in zip(mine[:-1] if n else (), sizes):  # the last one stays in training
+        for u, size in zip(own[:-1] if n else (), sizes):  # the last one stays in training
             if count + size <= n:
                 chosen, count = [*chosen, u], count + size
-        if n and not chosen and len(mine) > 1:
-            chosen = [mine[int(sizes.argmin())]]  # each has more copies than requested
-        held += [i for u in chosen for i in units[u]]
-    return np.array(held, int)
+        if n and not chosen and len(own) > 1:
+            chosen = [own[int(sizes.argmin())]]  # each has more copies than requested
+        valid_rows += [i for u in chosen for i in units[u]]
+    return np.array(valid_rows, int)
 
 
 # %% ../../nbs/data/30_splits.ipynb #9f13c338
@@ -108,20 +108,20 @@ def split(
     labels = validation.label_ids(ds, label, validation.label_names(ds, label)) if label else [0] * len(ds)
     contents = validation.content_keys(ds, copies) if copies and not groups else []
     if groups:
-        held = _group_draw(labels, list(ds[loading._require(ds, "groups", groups)]), valid, seed)
+        valid_rows = _group_draw(labels, list(ds[loading._require(ds, "groups", groups)]), valid, seed)
     elif len(set(contents)) < len(contents):
-        held = _copies_draw(labels, contents, valid, seed)
+        valid_rows = _copies_draw(labels, contents, valid, seed)
     else:
         labels, rng = np.array(labels), np.random.default_rng(seed)
         take = stratified_counts(np.bincount(labels), max(1, round(len(ds) * valid)))
-        held = np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:n] for c, n in enumerate(take)])
-    if not 0 < len(held) < len(ds):
+        valid_rows = np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:n] for c, n in enumerate(take)])
+    if not 0 < len(valid_rows) < len(ds):
         raise FtError(
             f"{len(ds)} rows cannot be split with valid={valid}: one split would be empty; give more rows or another"
             " fraction."
         )
-    kept = np.setdiff1d(np.arange(len(ds)), held)
-    return ds.select(kept), ds.select(np.sort(held))
+    kept = np.setdiff1d(np.arange(len(ds)), valid_rows)
+    return ds.select(kept), ds.select(np.sort(valid_rows))
 
 
 # %% ../../nbs/data/30_splits.ipynb #47ec1ec3
@@ -131,17 +131,17 @@ def leakage(
     text: str,  # text or image column, in both
 ) -> list[tuple[int, int]]:  # (row in train, row in valid)
     "Rows whose text (compared without case and spacing) or image is in both splits."
-    held = defaultdict(list)
+    valid_rows = defaultdict(list)
 
     def rows(ds):
         return ds[loading.ROW_NUMBER_COLUMN][:] if loading.ROW_NUMBER_COLUMN in ds.column_names else range(len(ds))
 
     for content, row in zip(validation.content_keys(valid, text), rows(valid)):
-        held[content].append(row)
+        valid_rows[content].append(row)
     return [
         (row, other)
         for content, row in zip(validation.content_keys(train, text), rows(train))
-        for other in held.get(content, ())
+        for other in valid_rows.get(content, ())
     ]
 
 
@@ -158,10 +158,10 @@ class PreparedData:
     fingerprint: str = ""  # SHA-256 of texts and labels of both splits
 
     def __repr__(self):
-        held = f", valid {len(self.valid):,}" if self.valid is not None else ", no validation rows"
+        valid_rows = f", valid {len(self.valid):,}" if self.valid is not None else ", no validation rows"
         names = ", ".join(self.classes[:6]) + (" …" if len(self.classes) > 6 else "")
         kinds = f"; {len(self.classes)} classes: {names}" if self.classes else ""
-        return f"Data(train {len(self.train):,} rows{held}{kinds}; fingerprint {self.fingerprint[:12]})"
+        return f"Data(train {len(self.train):,} rows{valid_rows}{kinds}; fingerprint {self.fingerprint[:12]})"
 
 
 def fingerprint(
@@ -266,9 +266,9 @@ def from_flags(
     """
     values = [ds[loading._require(ds, role, c)][:] for c in flags]
     for c, column in zip(flags, values):
-        if odd := [v for v in column if str(v) not in _FLAGS]:
+        if unsupported := [v for v in column if str(v) not in _FLAGS]:
             raise FtError(
-                f"Column {c!r} should indicate the label {c!r}, but contains {str(odd[0])[:30]!r}; give columns"
+                f"Column {c!r} should indicate the label {c!r}, but contains {str(unsupported[0])[:30]!r}; give columns"
                 " of ones and zeros."
             )
     rows = [[k for k, v in enumerate(row) if _FLAGS[str(v)]] for row in zip(*values)]
@@ -305,7 +305,7 @@ def _labels_alike(train, valid, label):
 
 def _with_roles(train, valid, roles, given):
     "Both splits with a column for each role, and the names of these columns."
-    held = isinstance(valid, Dataset)
+    valid_rows = isinstance(valid, Dataset)
     flags = {r: list(c) for r, c in given.items() if isinstance(c, (list, tuple))}
     given = {r: c for r, c in given.items() if r not in flags}
     if "labels" in roles and "labels" not in given | flags:
@@ -320,10 +320,10 @@ def _with_roles(train, valid, roles, given):
         if role not in ("label", "labels"):
             raise FtError(f"The {role} must be one column, but {len(names)} are given: {', '.join(map(str, names))}.")
         train, given[role] = from_flags(train, names, role)
-        if held:
+        if valid_rows:
             valid, _ = from_flags(valid, names, role)
     columns = loading.infer_columns(train, roles, **given)
-    if held:
+    if valid_rows:
         for role, column in columns.items():
             loading._require(valid, f"{role} in the validation data", column)
         if "label" in columns:
@@ -352,7 +352,7 @@ def prepare(
 
     Raises `FtError` before any expensive step.
     """
-    held, (train, valid) = valid, read_splits(source, valid, encoding=encoding, delimiter=delimiter)
+    valid_rows, (train, valid) = valid, read_splits(source, valid, encoding=encoding, delimiter=delimiter)
     given = {r: c for r, c in (("text", text), ("label", label)) if c} | (columns or {})
     train, valid, columns = _with_roles(train, valid, roles, given)
     label, report = columns.get("label"), {}
@@ -361,7 +361,7 @@ def prepare(
     )
     if isinstance(valid, Dataset):
         valid, report["valid"] = validated(
-            log_source(valid, columns), columns, clean, source_title(held, "the validation data"), drop_duplicates
+            log_source(valid, columns), columns, clean, source_title(valid_rows, "the validation data"), drop_duplicates
         )
     if label:
         validation.check_classes(train, label, named="label" in given)

@@ -6,7 +6,7 @@
 __all__ = [
     "COMMON_CHINESE_CHARACTERS",
     "MAX_FIELD_CHARS",
-    "MISSING_VALUES",
+    "COLUMN_NAMES",
     "decode",
     "unix_newlines",
     "records",
@@ -173,7 +173,7 @@ def divided(text: str, name: str, usual: str) -> tuple:  # (delimiter, [(line, f
 
 
 # %% ../../nbs/data/05_tables.ipynb #b1f2e640
-MISSING_VALUES = {
+COLUMN_NAMES = {
     "image": "image img picture photo file path filename file_name".split(),
     "text": "text sentence review body content comment message document title tweet question utterance".split(),
     "labels": "labels label tags findings classes categories".split(),
@@ -204,7 +204,7 @@ def has_no_header(first: list, rows: list) -> bool:
     "Whether the first line of a table is a data row and not a header."
     if len(rows) < 3 or any(len(r) != len(first) for r in rows):
         return False
-    usual = {n for names in MISSING_VALUES.values() for n in names}
+    usual = {n for names in COLUMN_NAMES.values() for n in names}
     cells = [c.strip() for c in first]
     own = any(c.lower() in usual and c not in {r[i].strip() for r in rows} for i, c in enumerate(cells))
     if own or first in rows and usual & {c.lower() for c in cells}:

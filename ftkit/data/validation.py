@@ -131,10 +131,10 @@ def label_ids(
 ) -> list[int]:
     "The class index of each row. Raises `FtError` with the rows whose label is not among the classes."
     at, names = {c: i for i, c in enumerate(classes)}, _labels(ds, label)
-    if strange := [(n, r) for n, r in zip(names, ds[ROW_NUMBER_COLUMN][:]) if n not in at]:
-        kinds = ", ".join(repr(n) for n in dict(strange))
+    if unexpected := [(n, r) for n, r in zip(names, ds[ROW_NUMBER_COLUMN][:]) if n not in at]:
+        kinds = ", ".join(repr(n) for n in dict(unexpected))
         raise FtError(
-            f"The label {kinds} ({format_rows(r for _, r in strange)}) does not occur in training, which has"
+            f"The label {kinds} ({format_rows(r for _, r in unexpected)}) does not occur in training, which has"
             f" {', '.join(map(repr, classes[:20]))}; correct or remove these rows."
         )
     return [at[n] for n in names]
@@ -173,12 +173,12 @@ def empty_rows(
             continue  # images are checked by `pictures.checked`, and a list of labels may be empty
         values = _labels(ds, column) if role == "label" else ds[column][:]
         check_lengths(values, numbers, column, "the data")
-        if odd := next(
+        if unsupported := next(
             ((t, r) for t, r in zip(values, numbers) if t is not None and t == t and not isinstance(t, str)), None
         ):
             raise FtError(
-                f"Column {column!r} contains {type(odd[0]).__name__} values, not text (row {odd[1]}:"
-                f" {str(odd[0])[:30]}); set the {role} column with {role}=…."
+                f"Column {column!r} contains {type(unsupported[0]).__name__} values, not text (row {unsupported[1]}:"
+                f" {str(unsupported[0])[:30]}); set the {role} column with {role}=…."
             )
         empty[role] = [r for t, r in zip(values, numbers) if not isinstance(t, str) or not normalize_text(t)]
     return empty
@@ -244,8 +244,8 @@ def deduplicate(
 ]:  # the rows; {"duplicates": [(row, earlier equal row)], "conflicts": [(row, row of the same text)]}
     "Report rows that are equal in all columns used, and rows with another label for the same text or image."
     first, repeated, keep, duplicates, conflicts = {}, {}, [], [], []
-    what, told = next(iter(columns)), _answers(ds, columns)
-    for i, (content, answer, row) in enumerate(zip(content_keys(ds, columns[what]), told, ds[ROW_NUMBER_COLUMN][:])):
+    what, given = next(iter(columns)), _answers(ds, columns)
+    for i, (content, answer, row) in enumerate(zip(content_keys(ds, columns[what]), given, ds[ROW_NUMBER_COLUMN][:])):
         known_answer, known = first.setdefault(content, (answer, row))
         before = repeated.setdefault((content, answer), row)
         if before != row:
@@ -272,10 +272,10 @@ def deduplicate(
 def _answers(ds, columns) -> list:
     "The columns of each row other than its text or image, in comparable form."
     others = [r for r in columns if r not in ("text", "image")]
-    told = [_labels(ds, columns[r]) if r == "label" else ds[columns[r]][:] for r in others]
-    if len(told) == 1 and all(isinstance(v, str) for v in told[0]):
-        return told[0]
-    return [json.dumps(row, default=str, sort_keys=True) for row in zip(*told)] if told else [""] * len(ds)
+    given = [_labels(ds, columns[r]) if r == "label" else ds[columns[r]][:] for r in others]
+    if len(given) == 1 and all(isinstance(v, str) for v in given[0]):
+        return given[0]
+    return [json.dumps(row, default=str, sort_keys=True) for row in zip(*given)] if given else [""] * len(ds)
 
 
 # %% ../../nbs/data/20_validation.ipynb #11ef2170
@@ -405,9 +405,9 @@ def check_multilabel(
         )
     classes = named or sorted(seen)
     for names, row in zip(label_sets(valid, column), valid[ROW_NUMBER_COLUMN]) if valid is not None else ():
-        if strange := [n for n in names if n not in classes]:
+        if unexpected := [n for n in names if n not in classes]:
             raise FtError(
-                f"The label {strange[0]!r} (row {row}) does not occur in training, which has"
+                f"The label {unexpected[0]!r} (row {row}) does not occur in training, which has"
                 f" {', '.join(map(repr, classes[:20]))}; correct or remove this row."
             )
     return classes

@@ -61,12 +61,12 @@ DEVICES = {  # gamma, contrast, brightness, grain, blur as a fraction of the sid
 }
 
 
-def apply_scanner(picture: np.ndarray, device: str, r: np.random.Generator) -> np.ndarray:  # (size, size), uint8
+def apply_scanner(image: np.ndarray, device: str, r: np.random.Generator) -> np.ndarray:  # (size, size), uint8
     "An image as recorded by a device. Raises `FtError` for an unknown device."
     if device not in DEVICES:
         raise FtError(f"There is no device {device!r}; choose one of: {', '.join(DEVICES)}.")
     gamma, contrast, light, grain, blur, zoom = DEVICES[device]
-    size, x = len(picture), Image.fromarray(picture.clip(0, 1).astype(np.float32))
+    size, x = len(image), Image.fromarray(image.clip(0, 1).astype(np.float32))
     if zoom > 1:
         c = size * (1 - 1 / zoom) / 2
         x = x.resize((size, size), Image.Resampling.BILINEAR, box=(c, c, size - c, size - c))
@@ -88,11 +88,11 @@ def chest_xray(
 ) -> Dataset:  # image, label: clear or finding
     "Generated images like chest X-rays. For courses; nothing learned from them may be used on any person."
     r = np.random.default_rng([seed, 5])
-    labels, pictures = r.permutation(np.arange(rows) < round(share * rows)).astype(int), []
+    labels, images = r.permutation(np.arange(rows) < round(share * rows)).astype(int), []
     for sick in labels:
-        picture, lungs = render_chest(2 * size, r)
+        image, lungs = render_chest(2 * size, r)
         if sick:
-            picture = picture + render_lesion(lungs, r, severity * r.uniform(0.6, 1.4))
-        picture = np.asarray(Image.fromarray(picture.astype(np.float32)).resize((size, size), Image.Resampling.BOX))
-        pictures.append(apply_scanner(picture, device, r))
-    return image_dataset(pictures, labels.tolist(), ["clear", "finding"])
+            image = image + render_lesion(lungs, r, severity * r.uniform(0.6, 1.4))
+        image = np.asarray(Image.fromarray(image.astype(np.float32)).resize((size, size), Image.Resampling.BOX))
+        images.append(apply_scanner(image, device, r))
+    return image_dataset(images, labels.tolist(), ["clear", "finding"])

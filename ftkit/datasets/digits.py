@@ -24,17 +24,17 @@ def digits(
 
     found = load_digits()
     order = np.random.default_rng(17).permutation(len(found.target))
-    mine = order[:600] if part == "test" else order[600:]
-    if part not in ("train", "test") or rows > len(mine):
+    own = order[:600] if part == "test" else order[600:]
+    if part not in ("train", "test") or rows > len(own):
         raise FtError(
             f"The digits have the splits train ({len(order) - 600} rows) and test (600), but {rows} rows of"
             f" {part!r} were requested."
         )
-    r, turn = np.random.default_rng([seed, 3]), np.zeros(len(mine))
+    r, turn = np.random.default_rng([seed, 3]), np.zeros(len(own))
     for k in range(10):
-        at = r.permutation(np.flatnonzero(found.target[mine] == k))
+        at = r.permutation(np.flatnonzero(found.target[own] == k))
         turn[at] = np.arange(len(at))
-    chosen = r.permutation(mine[np.argsort(turn + r.random(len(mine)) * 0.5, kind="stable")[:rows]])
+    chosen = r.permutation(own[np.argsort(turn + r.random(len(own)) * 0.5, kind="stable")[:rows]])
     return image_dataset(
         [(x * 255 / 16).round().astype(np.uint8) for x in found.images[chosen]],
         found.target[chosen],

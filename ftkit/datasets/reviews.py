@@ -288,7 +288,7 @@ def _level4(rng, d, want):
         x=w if agree else o,
         who=_pick(rng, _WHO),
         always_right=("always right", "always wrong")[not agree],
-        told=("kept its word", "lied")[not agree],
+        given=("kept its word", "lied")[not agree],
         wrong=("wrong", "right")[not agree],
         true=("true", "false")[not agree],
     )
@@ -328,8 +328,8 @@ def _rows(rows, levels, seed, noise, seen):
         )
         seen.add(text.casefold())
         out.append(dict(text=text, label=want, level=level, flipped=False))
-    for mine, other in ((out[::2], "positive"), (out[1::2], "negative")):
-        for r in sorted(mine, key=lambda r: rng.random())[: round(noise * len(mine))]:
+    for own, other in ((out[::2], "positive"), (out[1::2], "negative")):
+        for r in sorted(own, key=lambda r: rng.random())[: round(noise * len(own))]:
             r.update(label=other, flipped=True)
     return sorted(out, key=lambda r: rng.random())
 

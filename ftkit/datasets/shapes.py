@@ -90,12 +90,12 @@ def mask(
     "The mask of a shape, with soft edges."
     over, turned = 3, np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     points = (outline(kind) @ turned * radius + at) * over
-    picture = Image.new("L", (size * over, size * over))
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("L", (size * over, size * over))
+    draw = ImageDraw.Draw(image)
     draw.polygon([tuple(p) for p in points], fill=255)
     if kind == "ring":
         draw.polygon([tuple(p) for p in (points - np.array(at) * over) * 0.55 + np.array(at) * over], fill=0)
-    return np.asarray(picture.resize((size, size), Image.Resampling.BOX)) / 255
+    return np.asarray(image.resize((size, size), Image.Resampling.BOX)) / 255
 
 
 # %% ../../nbs/datasets/20_shapes.ipynb #6f7055ff
@@ -111,7 +111,7 @@ def render_scene(
     "An image of shapes on a texture."
     colours = r.uniform(0.15, 0.85, (2, 3))
     ground = texture(ground or str(r.choice(TEXTURES)), size, r)[..., None]
-    picture, taken, boxes = (
+    image, taken, boxes = (
         colours[0] * (1 - 0.5 * ground) + colours[1] * 0.5 * ground,
         np.zeros((size, size), bool),
         [],
@@ -124,13 +124,13 @@ def render_scene(
                 break
         taken |= here > 0.5
         colour = (
-            picture[here > 0.5].mean(0) + contrast * np.where(r.random(3) < 0.5, -1, 1) * r.uniform(0.6, 1, 3)
+            image[here > 0.5].mean(0) + contrast * np.where(r.random(3) < 0.5, -1, 1) * r.uniform(0.6, 1, 3)
         ).clip(0, 1)
-        picture = picture * (1 - here[..., None]) + colour * here[..., None]
+        image = image * (1 - here[..., None]) + colour * here[..., None]
         ys, xs = np.nonzero(here > 0.5)
         boxes.append([float(xs.min()), float(ys.min()), float(xs.max() + 1), float(ys.max() + 1)])
-    picture = picture + noise * r.standard_normal(picture.shape)
-    return (255 * picture.clip(0, 1)).round().astype(np.uint8), boxes
+    image = image + noise * r.standard_normal(image.shape)
+    return (255 * image.clip(0, 1)).round().astype(np.uint8), boxes
 
 
 # %% ../../nbs/datasets/20_shapes.ipynb #fa2a992b
@@ -156,9 +156,9 @@ def shapes(
     "Images of one shape each, on textures; the label is its name."
     r = np.random.default_rng([seed, 1])
     labels = r.permutation(np.arange(rows) % len(SHAPES))
-    pictures = [to_image_record(render_scene(size, [SHAPES[i]], r, **difficulty_settings(level))[0]) for i in labels]
+    images = [to_image_record(render_scene(size, [SHAPES[i]], r, **difficulty_settings(level))[0]) for i in labels]
     return Dataset.from_dict(
-        {"image": pictures, "label": labels.tolist()},
+        {"image": images, "label": labels.tolist()},
         features=Features(image=IMAGE, label=ClassLabel(names=list(SHAPES))),
     )
 

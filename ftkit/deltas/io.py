@@ -122,22 +122,22 @@ def class_names(model) -> list:
 # %% ../../nbs/deltas/10_io.ipynb #7db2f163
 def write_component(folder: Path, on: Attachment, plan, dtype) -> list:
     "Write the part of a delta that belongs to one plan; returns the file names."
-    handles = [h for h in on.handles if h.injection in plan.inject]
+    handles = [h for h in on.handles if h.injection in plan.injections]
     base = {n: on.trained[n] for n in plan.train}
     for h in handles:
-        base = h.packed(base)
+        base = h.pack(base)
     if plan.buffers:
         base |= {"buffer:" + n: b for n, b in on.anatomy.model.named_buffers()}
-    theirs = (
+    reference = (
         handles
         and all(hasattr(h.injection, "config") for h in handles)
         and all(on.anatomy.in_head(n) for n in plan.train)
     )
-    if theirs and not any(h.bent for h in handles):
+    if reference and not any(h.bent for h in handles):
         return [f for h in handles for f in write_peft(folder, h, base, on, dtype)]
     added = {strip_adapter_name(h.name, canonical(n)): p for h in handles for n, p in h.stored().items()}
     write_tensors(folder / "delta.safetensors", cast({**base, **added}, dtype))
-    if theirs:
+    if reference:
         write_as_lora(folder, handles[0], base, on, dtype)
     return ["delta.safetensors"]
 
@@ -244,7 +244,7 @@ def load_delta(
     if not (folder / "ftkit.json").exists():
         return load_peft(model, folder, name, keep)
     manifest, made = read_manifest(folder)
-    if made.loading() and not getattr(model, "is_loaded_in_4bit", False):
+    if made.load_kwargs() and not getattr(model, "is_loaded_in_4bit", False):
         if any_base:
             return load_peft(model, folder, name, keep)
         raise FtError(
@@ -328,8 +328,8 @@ def assign_tensors(own: dict, on: Attachment, values: dict, where) -> dict:
             n = canonical(n)
             own[strip_adapter_name(h.name, f"added:{n}")] = own["base_model.model." + strip_adapter_name(h.name, n)] = p
     for h in on.handles:
-        values = h.unpacked(values)
-    found, strange = {}, []
+        values = h.unpack(values)
+    found, unexpected = {}, []
     for n, v in values.items():
         key = next(
             (k for k in (n, f"{n}.weight") if k in own), n.removeprefix("base_model.model.")
@@ -337,11 +337,11 @@ def assign_tensors(own: dict, on: Attachment, values: dict, where) -> dict:
         if key in own and own[key].shape == v.shape:
             found[key] = v
         elif not copy_base_value(on.anatomy.model, n, v):
-            strange.append(f"{n} {tuple(v.shape)}")
-    if strange:
+            unexpected.append(f"{n} {tuple(v.shape)}")
+    if unexpected:
         raise FtError(
-            f"{where} contains {listed(strange)}, which {'has' if len(strange) == 1 else 'have'} no matching parameter"
-            " in this model: the shape differs, or base weights were trained as well."
+            f"{where} contains {listed(unexpected)}, which {'has' if len(unexpected) == 1 else 'have'} no matching"
+            " parameter in this model: the shape differs, or base weights were trained as well."
         )
     copy_into(own, found)
     return {id(own[k]): own[k] for k in found}
@@ -469,12 +469,12 @@ def method_from_peft_config(config: dict, model):
     if options.get("init_lora_weights") in (False, "gaussian"):
         del options["init_lora_weights"]  # the initialisation is irrelevant for loaded values
     if kind == "lora" and set(options) <= set(LORA_OPTIONS):
-        mine = {LORA_OPTIONS[k]: v for k, v in options.items() if LORA_OPTIONS[k]}
-        if mine.get("start", "pissa") == "pissa":
+        own = {LORA_OPTIONS[k]: v for k, v in options.items() if LORA_OPTIONS[k]}
+        if own.get("start", "pissa") == "pissa":
             return method(
                 "dora" if options.get("use_dora") else "lora",
                 on=on,
-                **{"r": plain["r"], "alpha": plain["lora_alpha"], **mine},
+                **{"r": plain["r"], "alpha": plain["lora_alpha"], **own},
             )
     if kind == "adalora":
         options.pop("rank_pattern", None)

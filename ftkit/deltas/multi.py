@@ -137,7 +137,7 @@ class MultiAdapter:
         self.model, self.values, self.classes = model.eval(), {}, {}
         for name, folder in folders.items():
             on = load_delta(model, folder, name, keep="cpu")
-            if on.plan.buffers or on.plan.moves:
+            if on.plan.buffers or on.plan.rewrites:
                 on.method.detach(model, name)
                 raise FtError(
                     f"{on.method!r} rewrites {'statistics' if on.plan.buffers else 'weights'} of the base, which deltas"
@@ -210,7 +210,7 @@ def check_mixable(on):
 @contextmanager
 def per_example_adapters(model, values: dict, groups: dict):
     "Context manager in which layers, heads and inserts apply each delta to its own rows."
-    heads = {p for mine in values.values() for n in mine for p in anatomy(model).head if n.startswith(p + ".")}
+    heads = {p for own in values.values() for n in own for p in anatomy(model).head if n.startswith(p + ".")}
     with ExitStack() as stack:
         places = {}
         for path, layer in tuner_layers(model):
@@ -239,13 +239,13 @@ def replaced_forward(module, forward):
 @contextmanager
 def restrict_to_examples(on, rows):
     "Context manager in which the inserts of a delta apply to some rows only."
-    mine = [m for h in on.handles if isinstance(h, HookHandle) for m in h.added()]
-    for m in mine:
+    own = [m for h in on.handles if isinstance(h, HookHandle) for m in h.added()]
+    for m in own:
         m.__dict__["only_rows"] = rows
     try:
         yield
     finally:
-        for m in mine:
+        for m in own:
             del m.__dict__["only_rows"]
 
 
@@ -290,7 +290,7 @@ def merge_weighted(
 
 def check_additive(on, name: str, layers: list):
     "Refuse a delta whose layers are not additive updates of weights. Raises `FtError`."
-    plain = on.method.merges and layers and all(map(on.anatomy.in_head, on.trained))
+    plain = on.method.mergeable and layers and all(map(on.anatomy.in_head, on.trained))
     plain = plain and all(isinstance(h, PeftHandle) for h in on.handles)
     for layer in layers:
         if not hasattr(layer, "get_delta_weight") or getattr(layer, "use_dora", {}).get(name):

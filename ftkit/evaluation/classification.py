@@ -61,9 +61,9 @@ class Predictions:
     @property
     def table(self) -> pd.DataFrame:
         "One row per prediction, the most confident errors first."
-        true, said = ([self.classes[i] for i in of] for of in (self.truth, self.said))
+        true, text = ([self.classes[i] for i in of] for of in (self.truth, self.said))
         t = pd.DataFrame(
-            {"row": np.arange(len(self.p)), "true": true, "said": said, "probability": self.sure, "right": self.right}
+            {"row": np.arange(len(self.p)), "true": true, "said": text, "probability": self.sure, "right": self.right}
         )
         return t.sort_values(["right", "probability"], ascending=[True, False], ignore_index=True)
 

@@ -28,13 +28,13 @@ from ..runs import Run
 # %% ../../nbs/evaluation/20_saliency.ipynb #6a9b353c
 def prepare_image(
     run: Run,
-    picture,  # an image in any form
+    image,  # an image in any form
     label: str = None,  # the target class; None uses the predicted class
 ) -> tuple:  # pixels (1, channels, side, side), the class index, the encoded rows
     "Preprocess an image. Raises `FtError` for a class that the model does not have."
     if run.task.name != "image-classification":
         raise FtError(f"Saliency maps need an image-classification run, not {run.task.name}.")
-    rows = run.task.encode([picture], run.processor)
+    rows = run.task.encode([image], run.processor)
     x = run.task.collate(rows, [0])["pixel_values"].to(run.device)
     if label is not None and str(label) not in map(str, run.task.classes):
         raise FtError(f"Unknown class {label!r}; choose one of: {', '.join(map(str, run.task.classes))}.")
@@ -63,7 +63,7 @@ def occluder(
 @torch.inference_mode()
 def occlusion(
     run: Run,
-    picture,
+    image,
     label: str = None,  # the target class; None uses the predicted class
     share: float = 0.25,  # side of the square, as a fraction of the image side
     steps: int = 12,  # positions along each side
@@ -74,7 +74,7 @@ def occlusion(
 
     Raises `FtError` for an unknown cover. Source: Zeiler and Fergus 2014.
     """
-    x, k, _ = prepare_image(run, picture, label)
+    x, k, _ = prepare_image(run, image, label)
     side, wide = x.shape[-1], max(1, round(share * x.shape[-1]))
     at = [round(a) for a in np.linspace(0, side - wide, steps)]
     covered, lost, seen = x.repeat(len(at) ** 2, 1, 1, 1), np.zeros((side, side)), np.zeros((side, side))
@@ -124,7 +124,7 @@ def to_feature_maps(
 # %% ../../nbs/evaluation/20_saliency.ipynb #20c99790
 def grad_cam(
     run: Run,
-    picture,
+    image,
     label: str = None,  # the target class; None uses the predicted class
     block: int = None,  # index of the block; None uses the last one whose output is used beyond the first token
 ) -> np.ndarray:  # (side, side), from 0 to 1
@@ -132,7 +132,7 @@ def grad_cam(
 
     Raises `FtError` for a block after which only the first token is used. Source: Selvaraju et al. 2017.
     """
-    x, k, _ = prepare_image(run, picture, label)
+    x, k, _ = prepare_image(run, image, label)
     for at in (-1, -2) if block is None else (block,):
         maps, grads = activations_and_grads(run, x, k, at)
         if grads.any():
@@ -168,14 +168,14 @@ def activations_and_grads(run: Run, x, k: int, block: int) -> tuple:
 @torch.inference_mode()
 def rollout(
     run: Run,
-    picture,
+    image,
 ) -> np.ndarray:  # (side, side), from 0 to 1
     """Attention rollout: the contribution of each patch to the first token.
 
     Raises `FtError` on models without attention, without a first token, or with attention within windows. Source:
     Abnar and Zuidema 2020.
     """
-    x, _, _ = prepare_image(run, picture)
+    x, _, _ = prepare_image(run, image)
     seen, hooks = [], []
     for name, m in run.model.named_modules():
         if hasattr(m, "qkv") and hasattr(m, "num_heads"):
@@ -211,7 +211,7 @@ def rollout(
 
 # %% ../../nbs/evaluation/20_saliency.ipynb #921f24f7
 def overlay(
-    picture,  # an image in any form; resized to the map's size
+    image,  # an image in any form; resized to the map's size
     heat: np.ndarray,  # (height, width); negative values are clipped to 0
 ) -> np.ndarray:  # (height, width, 3), uint8
     "The image in grey, with high values of the map in red."
@@ -219,7 +219,7 @@ def overlay(
 
     from ftkit.plot.images import to_uint8_image
 
-    x = to_uint8_image(picture)
+    x = to_uint8_image(image)
     if x.shape[:2] != heat.shape:
         x = np.asarray(Image.fromarray(np.ascontiguousarray(x)).resize(heat.shape[::-1], Image.Resampling.BILINEAR))
     grey = x.mean(2, keepdims=True) / 255

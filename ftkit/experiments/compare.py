@@ -346,9 +346,9 @@ def scatter(
         ax.xaxis.set_minor_formatter("")
         fig.draw_without_rendering()
         write_labels(ax, list(zip(xs, ys, spread)), [replace_missing_glyphs(n) for n in names])
-    said = ", ".join(f"{n} {format_number(v)} at {format_number(c)}" for n, v, c in zip(names, ys, xs))
+    text = ", ".join(f"{n} {format_number(v)} at {format_number(c)}" for n, v, c in zip(names, ys, xs))
     more = "".join(f" The dashed line, {n}, is at {format_number(v)}." for n, v in line.items())
-    return Figure(fig, f"{title + '. ' if title else ''}{y} against {x} by {label}: {said}.{more}", texts)
+    return Figure(fig, f"{title + '. ' if title else ''}{y} against {x} by {label}: {text}.{more}", texts)
 
 
 # %% ../../nbs/experiments/10_compare.ipynb #31a6b1b9
@@ -380,8 +380,8 @@ def place_labels(
             a, b = math.cos(turn * math.pi / 6), math.sin(turn * math.pi / 6)
             p, q = u + a * (far + 4 + w / 2), v + b * (far + 4 + h / 2)
             box = (p - w / 2, q - h / 2, p + w / 2, q + h / 2)
-            way = [(u + t * (p - u), v + t * (q - v)) for t in (0.2, 0.35, 0.5, 0.65)] if far > 9 else []
-            leader = [(s - 1, t - 1, s + 1, t + 1) for s, t in way]
+            execution = [(u + t * (p - u), v + t * (q - v)) for t in (0.2, 0.35, 0.5, 0.65)] if far > 9 else []
+            leader = [(s - 1, t - 1, s + 1, t + 1) for s, t in execution]
             outside = box[0] < frame[0] or box[1] < frame[1] or box[2] > frame[2] or box[3] > frame[3]
             cost = far / 10 + 0.2 * (turn % 6 != 0) + 200 * outside + 3 * sum(overlap(box, o) for o in bars)
             cost += 60 * sum(overlap(box, o) for o in others) + 30 * any(overlap(box, o) for o in lines)

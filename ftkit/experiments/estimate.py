@@ -118,23 +118,23 @@ def estimate(
     pretrained: bool = True,
     seed: int = 0,
     clean: bool = False,
-    **asked,  # options of the task
+    **requested,  # options of the task
 ) -> Estimate:
     "Estimate memory and time of a fine-tuning run from two small batches. Raises `FtError` as finetune does."
     if precision == "auto":
         precision = pick_precision(device_of({"learner": {}}))
     known = finetune.__code__.co_varnames[: finetune.__code__.co_argcount]
-    if o := next((o for o in asked if o in known), None):
+    if o := next((o for o in requested if o in known), None):
         raise FtError(f"estimate has no option {o}=; omit it (use columns={{role: name}} for columns).")
-    asked, unasked = split_options(asked, task, max_length)
+    requested, unasked = split_options(requested, task, max_length)
     if unasked:
         raise FtError(f"estimate does not support {', '.join(unasked)}; omit it, but the actual cost may differ.")
-    spec = dict(checkpoint=str(checkpoint), task=task, asked=asked, method=to_dict(make_method(method)))
+    spec = dict(checkpoint=str(checkpoint), task=task, asked=requested, method=to_dict(make_method(method)))
     spec |= dict(columns=dict(columns or {}), max_length=max_length, pretrained=pretrained, seed=seed, learner={})
     found = prepare_data(spec, data, valid, clean=clean)
-    ck, asks = load_checkpoint_and_task(spec)
+    ck, wanted = load_checkpoint_and_task(spec)
     some = found.train.select(range(min(len(found.train), 64)))
-    rows, device = asks.encode(some, ck.processor), device_of(spec)
+    rows, device = wanted.encode(some, ck.processor), device_of(spec)
     on = from_dict(spec["method"])
     total = steps or epochs * -(-len(found.train) // batch_size)
     on.attach(ck.model.to(device), steps=total)
@@ -142,7 +142,7 @@ def estimate(
         h.at(total)  # the most expensive phase, if there are several
     set_modes(ck.model)
     micro = max(1, -(-batch_size // accumulate))
-    small, large = (profile_step(asks, ck.model, rows, min(n, len(rows), micro), device, precision) for n in (2, 6))
+    small, large = (profile_step(wanted, ck.model, rows, min(n, len(rows), micro), device, precision) for n in (2, 6))
 
     def at(i):
         return (

@@ -169,7 +169,7 @@ class Adapter(Method):
     scale: float = 1.0  # factor on the output of a bottleneck
     layers: tuple = None  # block indices, or None for all
     lr: float = None  # learning rate; None: 1e-3 at width 768, scaled to the model's width
-    merges = False
+    mergeable = False
 
     def __post_init__(self):
         if self.bottleneck_dim < 1:

@@ -60,11 +60,11 @@ class Plan:
 
     lr: float  # the method's default learning rate; a user's `lr` replaces it
     train: dict  # parameter name -> learning rate
-    inject: list = field(default_factory=list)  # injections: objects with `add(model, name, steps)`
+    injections: list = field(default_factory=list)  # injections: objects with `add(model, name, steps)`
     buffers: bool = False  # whether BatchNorm statistics are updated
     parts: list = field(default_factory=list)  # the plans of the methods in a composition
-    still: tuple = ()  # names of parameters without weight decay
-    moves: tuple = ()  # names of base weights that attaching rewrites
+    no_decay: tuple = ()  # names of parameters without weight decay
+    rewrites: tuple = ()  # names of base weights that attaching rewrites
 
 
 # %% ../../nbs/methods/10_base.ipynb #f22e20c9
@@ -159,10 +159,10 @@ class Handle:
     def parameters(self) -> dict:
         return {}  # added parameters, by name
 
-    def rates(self) -> dict:
+    def lrs(self) -> dict:
         return {n: self.injection.lr for n in self.parameters()}  # learning rates of the added parameters, by name
 
-    def off(self):
+    def disabled(self):
         return nullcontext()  # a context in which it is disabled
 
     def bases(self) -> list:
@@ -203,7 +203,7 @@ class Handle:
     def resume(self, state: dict, step: int):
         self.at(step)  # restore that state
 
-    def still(self) -> set:
+    def no_decay(self) -> set:
         return set()  # its parameters without weight decay, which would pull them away from their initial values
 
     def ready(self) -> bool:
@@ -218,10 +218,10 @@ class Handle:
     def stored(self) -> dict:
         return {f"added:{n}": p for n, p in self.parameters().items()}  # what is saved to disk
 
-    def packed(self, values: dict) -> dict:
+    def pack(self, values: dict) -> dict:
         return values  # the base's trained values, by name, as they are saved
 
-    def unpacked(self, values: dict) -> dict:
+    def unpack(self, values: dict) -> dict:
         return values  # the inverse of `packed`
 
 
@@ -247,17 +247,17 @@ def apply(
     base = base_fingerprint(model)
     flags = {canonical(n): p.requires_grad for n, p in params.items()}
     modes = {n: m.training for n, m in model.named_modules()}
-    copies = keep == "cpu" or all(cut.in_head(n) for n in (*plan.train, *plan.moves))
-    kept = {n: params[n].detach().to("cpu", copy=True) for n in (*plan.train, *plan.moves)} if copies else None
+    copies = keep == "cpu" or all(cut.in_head(n) for n in (*plan.train, *plan.rewrites))
+    kept = {n: params[n].detach().to("cpu", copy=True) for n in (*plan.train, *plan.rewrites)} if copies else None
     buffers = (
         {n: b.detach().to("cpu", copy=True) for n, b in model.named_buffers()} if plan.buffers and copies else None
     )
-    trained, moved = {n: params[n] for n in plan.train}, {n: params[n] for n in plan.moves}
+    trained, moved = {n: params[n] for n in plan.train}, {n: params[n] for n in plan.rewrites}
     for p in params.values():
         p.requires_grad_(False)
     handles = []
     try:
-        for i in plan.inject:
+        for i in plan.injections:
             handles.append(i.add(model, name, steps))
     except Exception:
         for h in reversed(handles):
@@ -326,8 +326,8 @@ def param_groups(
     "Parameter groups for any torch optimiser."
     on = attached(model, name)
     scale = 1.0 if lr is None else lr / on.plan.lr
-    rates = {**on.plan.train, **{n: r for h in on.handles for n, r in h.rates().items()}}
-    groups, still = {}, {*on.plan.still, *(n for h in on.handles for n in h.still())}
+    rates = {**on.plan.train, **{n: r for h in on.handles for n, r in h.lrs().items()}}
+    groups, still = {}, {*on.plan.no_decay, *(n for h in on.handles for n in h.no_decay())}
     for n, p in on.parameters().items():
         key = (rates[n] * scale, weight_decay if p.ndim > 1 and n not in still else 0.0)
         groups.setdefault(key, []).append(p)
@@ -392,7 +392,7 @@ def disabled(
     now = {n: p.detach().clone() for n, p in own.items()}
     with ExitStack() as stack:
         for h in on.handles:
-            stack.enter_context(h.off())
+            stack.enter_context(h.disabled())
         copy_into(own, on.kept)
         try:
             yield model
@@ -487,10 +487,10 @@ class MethodType(type):
 class Method(metaclass=MethodType):
     "A fine-tuning method: a frozen dataclass with a `plan(anatomy)`."
 
-    starts_at_base = True  # before the first step the outputs equal the base's
-    merges = True  # what it adds can be merged into the base weights
+    identity_at_init = True  # before the first step the outputs equal the base's
+    mergeable = True  # what it adds can be merged into the base weights
 
-    def loading(self) -> dict:
+    def load_kwargs(self) -> dict:
         "Options for loading the base, needed before the weights are read."
         return {}
 
@@ -517,7 +517,7 @@ class Method(metaclass=MethodType):
     def ready(self, model, name="default") -> bool:
         return all(h.ready() for h in attached(model, name).handles)  # e.g. pruned to the budget
 
-    def follow(self, model, optimizer, name="default"):
+    def attach_to_optimizer(self, model, optimizer, name="default"):
         """Register `extra_loss` and `after_step` as hooks of an optimiser, for custom training loops; returns a handle
         whose `remove` removes them.
         """
@@ -528,7 +528,7 @@ class Method(metaclass=MethodType):
         found = [x for h in attached(model, name).handles if (x := h.extra_loss()) is not None]
         return sum(found) if found else None
 
-    def off(self, model, name="default"):
+    def disabled(self, model, name="default"):
         return disabled(model, name)
 
     def merge(self, model, name="default"):
@@ -561,12 +561,12 @@ class Composite(Method):
     parts: tuple
 
     @property
-    def starts_at_base(self) -> bool:
-        return all(p.starts_at_base for p in self.parts)
+    def identity_at_init(self) -> bool:
+        return all(p.identity_at_init for p in self.parts)
 
     @property
-    def merges(self) -> bool:
-        return all(p.merges for p in self.parts)
+    def mergeable(self) -> bool:
+        return all(p.mergeable for p in self.parts)
 
     def plan(self, anatomy):
         "The combined plan: all parameters and injections, with the larger learning rate where two methods overlap."
@@ -575,13 +575,13 @@ class Composite(Method):
         for p in plans:
             for n, r in p.train.items():
                 train[n] = max(r, train.get(n, 0.0))
-        inject = sorted((i for p in plans for i in p.inject), key=repr)
-        still, moves = (tuple(n for p in plans for n in getattr(p, what)) for what in ("still", "moves"))
-        return Plan(max(p.lr for p in plans), train, inject, any(p.buffers for p in plans), plans, still, moves)
+        inject = sorted((i for p in plans for i in p.injections), key=repr)
+        no_decay, rewrites = (tuple(n for p in plans for n in getattr(p, what)) for what in ("no_decay", "rewrites"))
+        return Plan(max(p.lr for p in plans), train, inject, any(p.buffers for p in plans), plans, no_decay, rewrites)
 
-    def loading(self):
+    def load_kwargs(self):
         "The loading options of all its methods."
-        return {k: v for p in self.parts for k, v in p.loading().items()}
+        return {k: v for p in self.parts for k, v in p.load_kwargs().items()}
 
     def __repr__(self):
         return " + ".join(map(repr, self.parts))

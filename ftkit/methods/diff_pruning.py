@@ -43,11 +43,11 @@ class HardConcreteGates(nn.Module):
 
     def gate(self):
         "The gates: sampled while they are trained, deterministic otherwise."
-        drawn = self.training and self.log_alpha.requires_grad
-        u = torch.rand_like(self.log_alpha).clamp(1e-6, 1 - 1e-6) if drawn else None
+        sampled = self.training and self.log_alpha.requires_grad
+        u = torch.rand_like(self.log_alpha).clamp(1e-6, 1 - 1e-6) if sampled else None
         s = (
             torch.sigmoid((torch.log(u) - torch.log1p(-u) + self.log_alpha) / BETA)
-            if drawn
+            if sampled
             else torch.sigmoid(self.log_alpha)
         )
         return (s * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
@@ -136,7 +136,7 @@ class GateHandle(HookHandle):
         super().__init__(injection, model, name, hosts)
         self.last = last  # the step after which the gates are fixed
 
-    def rates(self):
+    def lrs(self):
         return {n: 0.1 if n.endswith("log_alpha") else self.injection.lr for n in self.parameters()}
 
     def counts(self):
@@ -182,7 +182,7 @@ class GateHandle(HookHandle):
             for kind, t in zip(("places", "values"), to_sparse(u))
         }
 
-    def unpacked(self, values):
+    def unpack(self, values):
         "Gates and updates, from indices and values."
         for path, g in zip(self.injection.targets, self.added()):
             if f"places:{path}" in values:

@@ -31,9 +31,9 @@ class GradientMask:
         params = dict(model.named_parameters())
         if self.by == "fisher" and steps is None:
             raise FtError(
-                'FISHMask(criterion="fisher") accumulates gradients first and needs the number of steps: call attach(model,'
-                " steps=...), and follow(model, optimizer), or after_step(model, step) after every optimiser step; or"
-                ' use by="magnitude".'
+                'FISHMask(criterion="fisher") accumulates gradients first and needs the number of steps: call'
+                " attach(model, steps=...), and follow(model, optimizer), or after_step(model, step) after every"
+                ' optimiser step; or use by="magnitude".'
             )
         look = self.look or (8 if not steps or steps > 8 else max(1, steps // 4))
         if self.by == "fisher" and 0 < steps <= look:
@@ -103,17 +103,17 @@ class MaskHandle(Handle):
         for h in self.hooks:
             h.remove()
 
-    def packed(self, values):
+    def pack(self, values):
         "Indices and current values of every masked parameter."
         places = self.places or {n: torch.empty(0, dtype=torch.long) for n in self.params}
-        mine = {
+        own = {
             f"{kind}:{n}": t
             for n in self.params
             for kind, t in (("places", places[n].int()), ("values", values[n].detach().flatten()[places[n]]))
         }
-        return {**{n: v for n, v in values.items() if n not in self.params}, **mine}
+        return {**{n: v for n, v in values.items() if n not in self.params}, **own}
 
-    def unpacked(self, values):
+    def unpack(self, values):
         "Full parameters, from indices and values."
         self.places, rest = {}, {n: v for n, v in values.items() if not n.startswith(("places:", "values:"))}
         for n, p in self.params.items():
@@ -157,5 +157,5 @@ class FISHMask(Method):
             lr,
             {**dict.fromkeys(names, lr), **head_plan(anatomy, lr)},
             [GradientMask(names, self.density, self.criterion, self.num_fisher_steps, lr)],
-            still=names,
+            no_decay=names,
         )

@@ -24,7 +24,10 @@ class Freeze(Method):
     train_bn: bool = False  # update BatchNorm statistics
 
     def plan(self, anatomy):
-        "The last `num_trainable_blocks` blocks, the modules after them, and the head. Raises `FtError` if there are fewer blocks."
+        """The last `num_trainable_blocks` blocks, the modules after them, and the head.
+
+        Raises `FtError` if there are fewer blocks.
+        """
         blocks, name = anatomy.blocks, type(anatomy.model).__name__
         if not 0 < self.num_trainable_blocks <= len(blocks):
             choices = "1" if len(blocks) == 1 else f"1 to {len(blocks)}"

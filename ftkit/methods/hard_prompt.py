@@ -61,8 +61,8 @@ class HardPrompt(Method):
 
     num_virtual_tokens: int = 8  # number of tokens
     lr: float = None  # learning rate; None: 5e-2 at width 768, scaled to the model's width
-    starts_at_base = False
-    merges = False
+    identity_at_init = False
+    mergeable = False
 
     def __post_init__(self):
         if self.num_virtual_tokens < 1:

@@ -83,12 +83,12 @@ class HookInjection:
         except Exception:
             HookHandle(self, model, name, [h for h in hosts if name in injected_modules(h, self.kind)]).remove()
             raise
-        heard = self.listens(model)
-        for source, host in zip(heard, hosts):
+        captured = self.listens(model)
+        for source, host in zip(captured, hosts):
             source.register_forward_pre_hook(
                 InputCapture(self, name, injected_modules(host, self.kind)[name]), with_kwargs=True
             )
-        return HookHandle(self, model, name, hosts, heard)
+        return HookHandle(self, model, name, hosts, captured)
 
     def hang(self, host: nn.Module, path: str, name: str):
         "Register the added module, and the hooks that use it, on one host module."
@@ -179,12 +179,12 @@ def apply_to_rows(after, added: nn.Module, rows: torch.Tensor, args, kwargs, out
 
     if "heard" in added.__dict__:
         added.__dict__["heard"] = take(added.__dict__["heard"])
-    said = after(*tree_map(take, (args, kwargs, output)))
+    text = after(*tree_map(take, (args, kwargs, output)))
     return tree_map(
         lambda new, old: (
             old.index_copy(0, rows, new.to(old.dtype)) if torch.is_tensor(old) and old.ndim and len(old) == n else old
         ),
-        said,
+        text,
         output,
     )
 
@@ -207,11 +207,11 @@ class HookHandle(Handle):
 
     def parameters(self) -> dict:
         "The added parameters, by name."
-        mine = {id(p) for m in self.added() for p in m.parameters()}
-        return {n: p for n, p in self.model.named_parameters() if id(p) in mine}
+        own = {id(p) for m in self.added() for p in m.parameters()}
+        return {n: p for n, p in self.model.named_parameters() if id(p) in own}
 
     @contextmanager
-    def off(self):
+    def disabled(self):
         "Disable what was added."
         for m in self.added():
             m.__dict__["silent"] = True
@@ -365,7 +365,7 @@ def verify_injection(handle, given: dict, before: torch.Tensor, heard: bool = Tr
         return handle
     model, parameters = handle.model, list(handle.parameters().values())
     try:
-        with handle.off():
+        with handle.disabled():
             plain = first_output(model, given)
         one = first_output(model, given)
         deaf = (
@@ -412,8 +412,8 @@ def responds_to_input(model: nn.Module, given: dict, one: torch.Tensor) -> bool:
 
 def shorten_error(error: Exception, most: int = 160) -> str:
     "An error's message in one line of at most so many characters."
-    said = " ".join(str(error).split()) or type(error).__name__
-    return said if len(said) <= most else said[:most].rsplit(" ", 1)[0] + " …"
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= most else text[:most].rsplit(" ", 1)[0] + " …"
 
 
 # %% ../../nbs/methods/32_hooks.ipynb #5c1d20a5

@@ -26,7 +26,8 @@ class LinearProbe(Method):
         if not train and anatomy.head:
             raise FtError(
                 f"The head of {type(anatomy.model).__name__} ({anatomy.head[0]}) is tied to the input embeddings and"
-                " cannot be trained alone; use Freeze(num_trainable_blocks=1), or load the checkpoint with a task that adds a head."
+                " cannot be trained alone; use Freeze(num_trainable_blocks=1), or load the checkpoint with a task that"
+                " adds a head."
             )
         if not train:
             raise FtError(

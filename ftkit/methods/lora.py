@@ -89,11 +89,13 @@ class LoRA(Method):
         moves = tuple(
             n for n, p in anatomy.model.named_parameters() if n.rpartition(".")[0] in targets and n.endswith("weight")
         )
-        if odd := [n for n in moves if anatomy.model.get_parameter(n).ndim != 2]:
-            raise FtError(f'PiSSA needs weights with two dimensions, which {odd[0]} does not have; use init="zero".')
+        if unsupported := [n for n in moves if anatomy.model.get_parameter(n).ndim != 2]:
+            raise FtError(
+                f'PiSSA needs weights with two dimensions, which {unsupported[0]} does not have; use init="zero".'
+            )
         return Plan(
             lr,
             head_plan(anatomy, lr),
             [PissaInjection("LoraConfig", (*options, ("init_lora_weights", "pissa")), targets, lr, faster)],
-            moves=moves,
+            rewrites=moves,
         )

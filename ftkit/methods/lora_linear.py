@@ -28,25 +28,25 @@ class LowRank(torch.autograd.Function):
         )
         with torch.autocast(device, enabled=False):
             flat, w, a16, b16 = (t.to(ctx.dtype) for t in (x.reshape(-1, x.shape[-1]), weight, a, b))
-            thin = apply_dropout_mask(flat, ctx.mask, p) @ a16.t()
+            low_rank = apply_dropout_mask(flat, ctx.mask, p) @ a16.t()
             y = flat.new_empty(*x.shape[:-1], len(w))  # in its final shape: the returned tensor must not be a view
             rows = y.view(-1, len(w))
             torch.mm(flat, w.t(), out=rows) if bias is None else torch.addmm(bias.to(ctx.dtype), flat, w.t(), out=rows)
-            rows.addmm_(thin, b16.t(), alpha=scale)
-        ctx.save_for_backward(x, weight, a, b, thin, *([] if ctx.mask is None else [ctx.mask]))
+            rows.addmm_(low_rank, b16.t(), alpha=scale)
+        ctx.save_for_backward(x, weight, a, b, low_rank, *([] if ctx.mask is None else [ctx.mask]))
         ctx.mask = None
         return y
 
     @staticmethod
     def backward(ctx, grad):
-        x, weight, a, b, thin, *mask = ctx.saved_tensors
+        x, weight, a, b, low_rank, *mask = ctx.saved_tensors
         mask = mask[0] if mask else None
         with torch.autocast(x.device.type, enabled=False):
             flat, w, a16, b16, g = (
                 t.to(ctx.dtype) for t in (x.reshape(-1, x.shape[-1]), weight, a, b, grad.reshape(-1, grad.shape[-1]))
             )
             u = (g @ b16).mul_(ctx.scale)
-            to_a, to_b = u.t() @ apply_dropout_mask(flat, mask, ctx.p), (g.t() @ thin).mul_(ctx.scale)
+            to_a, to_b = u.t() @ apply_dropout_mask(flat, mask, ctx.p), (g.t() @ low_rank).mul_(ctx.scale)
             to_x = to_weight = to_bias = None
             if ctx.needs_input_grad[0]:
                 to_x = g @ w

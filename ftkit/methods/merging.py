@@ -108,7 +108,7 @@ def merge(
             h.fold()
         with ExitStack() as stack:
             for h in on.handles:
-                stack.enter_context(h.off())
+                stack.enter_context(h.disabled())
             if given is not None:
                 check_same_outputs(before, first_output(model, given), on.method, model)
     except Exception:

@@ -159,12 +159,12 @@ def rollback(injection: PeftInjection, model, was: Snapshot, error: Exception) -
     was.restore()
     if isinstance(error, FtError):
         return error
-    said = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
     if not isinstance(error, (ValueError, TypeError, NotImplementedError, ImportError)):
-        said = f"it fails with {type(error).__name__} ({said})"  # not a message for users
-    said = said if len(said) < 240 else f"{said[:80]} … {said[-140:]}"  # some messages print whole modules
+        text = f"it fails with {type(error).__name__} ({text})"  # not a message for users
+    text = text if len(text) < 240 else f"{text[:80]} … {text[-140:]}"  # some messages print whole modules
     return FtError(
-        f"{injection.title} cannot be attached to {type(model).__name__}: {said.rstrip('.')}. Use LoRA(), or select"
+        f"{injection.title} cannot be attached to {type(model).__name__}: {text.rstrip('.')}. Use LoRA(), or select"
         " other modules with target_modules=..."
     )
 
@@ -209,8 +209,8 @@ def default_targets(anatomy, blocks: tuple, r: int) -> tuple:
     skipped. Raises `FtError` if none remain.
     """
     name = type(anatomy.model).__name__
-    if strange := [b for b in blocks or () if not 0 <= b < len(anatomy.blocks)]:
-        raise FtError(f"There is no block {strange[0]}; {name} has {len(anatomy.blocks)} blocks, counted from 0.")
+    if unexpected := [b for b in blocks or () if not 0 <= b < len(anatomy.blocks)]:
+        raise FtError(f"There is no block {unexpected[0]}; {name} has {len(anatomy.blocks)} blocks, counted from 0.")
 
     def of(role):
         return [
@@ -227,19 +227,19 @@ def default_targets(anatomy, blocks: tuple, r: int) -> tuple:
             " with target_modules=..., or use LNTuning() or BitFit()."
         )
     found = [p for p in select(anatomy, on, blocks) if getattr(anatomy.module(p), "groups", 1) == 1]
-    thin = [p for p in found if r > min(shape_of(anatomy.module(p)))]
+    low_rank = [p for p in found if r > min(shape_of(anatomy.module(p)))]
     if mamba := [p for p in found if has_custom_mixing(anatomy.model, p)]:
         log_info(f"skipped, their weights are read by a kernel that bypasses their forward: {format_paths(mamba)}")
     found = [p for p in found if p not in mamba]
-    thin = [p for p in thin if p in found]
+    low_rank = [p for p in low_rank if p in found]
     most = max(min(shape_of(anatomy.module(p))) for p in found)
-    if len(thin) == len(found):
+    if len(low_rank) == len(found):
         raise FtError(f"A rank of {r} is too large for every weight matrix of {name}; use r={most} or less.")
-    if thin:
-        log_info(f"skipped, too small for a rank of {r}: {format_paths(thin)}")
+    if low_rank:
+        log_info(f"skipped, too small for a rank of {r}: {format_paths(low_rank)}")
     if stacked := [p for p in of("expert") if not is_linear(anatomy.module(p))]:
         log_info(f"experts are not adapted, their weights are stacked: {format_paths(stacked)}")
-    return tuple(p for p in found if p not in thin)
+    return tuple(p for p in found if p not in low_rank)
 
 
 def has_custom_mixing(model, path: str) -> bool:
@@ -350,12 +350,12 @@ class PeftHandle(MergeableHandle):
         own = {f"{path}.{n}": p for path, layer in self.layers() for n, p in layer.named_parameters()}
         return {n: p for n, p in own.items() if prefix in n and (n.endswith(mark) or f"{mark}." in n)}
 
-    def still(self) -> set:
+    def no_decay(self) -> set:
         return {
             n for n in self.parameters() if "ia3_l" in n or "lora_magnitude_vector" in n
         }  # scales, initialised to one or to a norm
 
-    def rates(self) -> dict:
+    def lrs(self) -> dict:
         "Learning rates of the added parameters, by name."
         return {
             n: self.injection.lr * next((f for part, f in self.injection.faster if part in n), 1.0)
@@ -363,7 +363,7 @@ class PeftHandle(MergeableHandle):
         }
 
     @contextmanager
-    def off(self):
+    def disabled(self):
         "Disable what was added; other deltas stay active."
         was = [(layer, list(layer.active_adapters)) for _, layer in self.layers()]
         for layer, names in was:
@@ -379,9 +379,9 @@ class PeftHandle(MergeableHandle):
         for path, layer in self.layers():
             set_active_adapters(layer, [n for n in layer.active_adapters if n != self.name])
             layer.delete_adapter(self.name)
-            for held in (getattr(layer, attribute) for attribute in layer.adapter_layer_names):
-                if self.name in held:
-                    del held[self.name]  # some tuners share these among layers and do not delete them
+            for valid_rows in (getattr(layer, attribute) for attribute in layer.adapter_layer_names):
+                if self.name in valid_rows:
+                    del valid_rows[self.name]  # some tuners share these among layers and do not delete them
             if adapter_names(layer):
                 continue
             self.model.set_submodule(path, layer.base_layer)  # which may be another tuner's layer
@@ -464,9 +464,9 @@ def try_merge(path: str, layer, name: str, injection: PeftInjection):
 
 def cannot_merge(path: str, injection: PeftInjection, error: Exception) -> FtError:
     "The error for a layer that peft cannot merge."
-    said = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
     return FtError(
-        f"{injection.title} cannot be merged into {path}: {said.rstrip('.')}. Keep the delta attached, or save it with"
+        f"{injection.title} cannot be merged into {path}: {text.rstrip('.')}. Keep the delta attached, or save it with"
         " save_delta."
     )
 

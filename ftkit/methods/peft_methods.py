@@ -31,7 +31,7 @@ class CheckedInjection(PeftInjection):
         if given is None:
             return handle
         try:
-            with handle.off():
+            with handle.disabled():
                 plain = first_output(model, given)
             if first_output(model, given).shape != before.shape:
                 raise ValueError("the shape of the output changes")

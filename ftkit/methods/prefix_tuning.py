@@ -230,9 +230,9 @@ class PrefixAdded(HookHandle):
     "Prefixes attached to a model."
 
     @contextmanager
-    def off(self):
+    def disabled(self):
         "Disable them; where none is active and ftkit's function cannot call the original one, restore that."
-        with super().off():
+        with super().disabled():
             own = self.model.__dict__["_ft_attention"]
             quiet = switch_implementation(own, self.model.config) and all(map(is_disabled, prefixes(self.model)))
             if quiet:
@@ -313,8 +313,8 @@ class PrefixTuning(Method):
     prefix_projection: bool = False  # produce the keys and values by a small network during training
     layers: tuple = None  # block indices, or None for all
     lr: float = None  # learning rate; None: 5e-4 at width 768, scaled to the model's width
-    starts_at_base = False
-    merges = False
+    identity_at_init = False
+    mergeable = False
 
     def __post_init__(self):
         if self.num_virtual_tokens < 1:

@@ -377,8 +377,8 @@ class PromptTuning(Method):
     lr: float = None  # learning rate; None: 5e-3 at width 768, scaled to the model's width
     encoder_type = None
     deep = False
-    starts_at_base = False
-    merges = False
+    identity_at_init = False
+    mergeable = False
 
     def __post_init__(self):
         if self.num_virtual_tokens < 1:

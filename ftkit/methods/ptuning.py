@@ -22,8 +22,8 @@ class PTuning(Method):
     num_virtual_tokens: int = 16  # number of virtual tokens
     encoder_type: str = "lstm"  # "lstm" (followed by an MLP) or "mlp"
     lr: float = None  # learning rate; None: 5e-4 at width 768, scaled to the model's width
-    starts_at_base = False
-    merges = False
+    identity_at_init = False
+    mergeable = False
 
     def __post_init__(self):
         if self.encoder_type not in ("lstm", "mlp"):

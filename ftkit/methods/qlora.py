@@ -34,8 +34,8 @@ def quantization_kwargs(
     # Heads are not quantised, also where `from_pretrained` is called without `ft.load`, which lists everything
     # outside the blocks.
     heads = [rf"(?:\w+\.)?{HEADS.pattern.strip('^$')}"]
-    told = dict(bnb_4bit_quant_type=quant_type, bnb_4bit_use_double_quant=double_quant, bnb_4bit_compute_dtype=wide)
-    return {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=heads, **told)}
+    given = dict(bnb_4bit_quant_type=quant_type, bnb_4bit_use_double_quant=double_quant, bnb_4bit_compute_dtype=wide)
+    return {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=heads, **given)}
 
 
 # %% ../../nbs/methods/35_qlora.ipynb #3abff869
@@ -75,13 +75,13 @@ class QLoRA(Method):
     lr: float = None  # learning rate; None: 4e-4 at width 768, scaled to the model's width
     quant_type: str = "nf4"  # 4-bit data type, "nf4" or "fp4"
     double_quant: bool = True  # quantise the scales to 8 bits
-    merges = False
+    mergeable = False
 
     def __post_init__(self):
         if self.quant_type not in ("nf4", "fp4"):
             raise FtError(f"Unknown 4-bit data type {self.quant_type!r}; choose one of: nf4, fp4.")
 
-    def loading(self):
+    def load_kwargs(self):
         return quantization_kwargs(self.quant_type, self.double_quant)
 
     def plan(self, anatomy):

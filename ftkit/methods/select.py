@@ -33,10 +33,10 @@ class Select(Method):
         lr = self.lr or scale_lr_to_width(1e-4, anatomy)
         on = self.target_modules or ("ffn" if "ffn" in anatomy.roles else "conv")
         paths = select(anatomy, on, self.layers)
-        mine = [r for r in ("query", "key", "value") if r in on.replace(" ", "").split(",")]
-        if 0 < len(mine) < 3 and (both := [p for p in paths if p in anatomy.fused]):
+        own = [r for r in ("query", "key", "value") if r in on.replace(" ", "").split(",")]
+        if 0 < len(own) < 3 and (both := [p for p in paths if p in anatomy.fused]):
             raise FtError(
-                f"{both[0]} holds query, key and value in one matrix, so {' and '.join(mine)} cannot be trained alone;"
+                f"{both[0]} holds query, key and value in one matrix, so {' and '.join(own)} cannot be trained alone;"
                 f' use target_modules="query,key,value", or LoRA(target_modules={on!r}).'
             )
         train = {n: lr for n, _ in anatomy.model.named_parameters() if any(n.startswith(p + ".") for p in paths)}

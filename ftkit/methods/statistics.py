@@ -36,8 +36,8 @@ def freeze_statistics(model: nn.Module):
     on = [a for a in model.__dict__.get("_ft", {}).values() if not a.merged]
     hold = bool(on) and not on[-1].plan.buffers
     for m in model.modules():
-        held = isinstance(m.__dict__.get("train"), KeepEvalMode)
-        if held and not hold:
+        valid_rows = isinstance(m.__dict__.get("train"), KeepEvalMode)
+        if valid_rows and not hold:
             del m.__dict__["train"]
-        if hold and not held and keeps_statistics(m):
+        if hold and not valid_rows and keeps_statistics(m):
             m.__dict__["train"] = KeepEvalMode(m)

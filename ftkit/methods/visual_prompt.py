@@ -67,7 +67,7 @@ class VisualPrompt(Method):
     # "shallow" or "deep" between the patches, "pixels" around the image; None: shallow where there are patches
     kind: str = None
     lr: float = None  # learning rate; None: 1e-2 at width 768, scaled to the model's width
-    merges = False
+    mergeable = False
 
     def __post_init__(self):
         if self.kind not in (None, "shallow", "deep", "pixels"):
@@ -76,7 +76,7 @@ class VisualPrompt(Method):
             raise FtError(f"A visual prompt needs a size of at least 1, not {self.num_prompts}.")
 
     @property
-    def starts_at_base(self) -> bool:
+    def identity_at_init(self) -> bool:
         return self.kind == "pixels"
 
     def plan(self, anatomy):
@@ -108,7 +108,8 @@ def input_conv(anatomy) -> str:
         if isinstance(m, nn.Conv2d) and m.in_channels == 3:
             return n
     raise FtError(
-        f"{type(anatomy.model).__name__} has no image inputs, so a visual prompt cannot be added; use PromptTuning() instead."
+        f"{type(anatomy.model).__name__} has no image inputs, so a visual prompt cannot be added; use PromptTuning()"
+        " instead."
     )
 
 

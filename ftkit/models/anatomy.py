@@ -80,7 +80,7 @@ def find_repeated_blocks(
         if has_enough_weights(child, matrices):
             groups.setdefault(type(child), []).append((place, child))
     least = 1 if isinstance(module, rows) and len(children) == 1 else 2
-    mine = max(
+    own = max(
         (
             g
             for kind, g in groups.items()
@@ -89,14 +89,14 @@ def find_repeated_blocks(
         key=len,
         default=[],
     )
-    if not mine or "expert" in path:
+    if not own or "expert" in path:
         return [] if "expert" in path else inner
-    inside = [b for b in inner if b.startswith(tuple(p + "." for p, _ in mine))]
-    row = [b for b in inside if is_list_item(b) or not is_list_item(mine[0][0])]
+    inside = [b for b in inner if b.startswith(tuple(p + "." for p, _ in own))]
+    row = [b for b in inside if is_list_item(b) or not is_list_item(own[0][0])]
     covered = sum(size(module.get_submodule(b[len(path) + 1 if path else 0 :])) for b in row)
-    if covered >= 0.6 * sum(size(c) for _, c in mine):
+    if covered >= 0.6 * sum(size(c) for _, c in own):
         return inner
-    return [*(b for b in inner if b not in inside), *(p for p, _ in mine)]
+    return [*(b for b in inner if b not in inside), *(p for p, _ in own)]
 
 
 def is_list_item(path: str) -> bool:
@@ -279,8 +279,8 @@ def add_singleton_blocks(model: nn.Module, blocks: list) -> list:
     "The blocks plus isolated ones: of the same class elsewhere, or of another class with the same numbered path."
     kinds, shape = {type(model.get_submodule(b)) for b in blocks}, lambda n: re.sub(r"\d+", "#", n)
     rows = {shape(b) for b in blocks if is_list_item(b)}
-    kin = [n for n, m in model.named_modules() if type(m) in kinds or shape(n) in rows and has_enough_weights(m)]
-    alone = [n for n in kin if not any(n == b or n.startswith(b + ".") or b.startswith(n + ".") for b in blocks)]
+    variants = [n for n, m in model.named_modules() if type(m) in kinds or shape(n) in rows and has_enough_weights(m)]
+    alone = [n for n in variants if not any(n == b or n.startswith(b + ".") or b.startswith(n + ".") for b in blocks)]
     order = {n: i for i, (n, _) in enumerate(model.named_modules())}
     return sorted([*blocks, *alone], key=order.get)
 
@@ -420,19 +420,19 @@ def summary_rows(
     ]
     own = [n for n in modules if n not in stem]
     names = [n for n, _ in anatomy.model.named_parameters()]  # tied weights are listed once
-    held = {
+    valid_rows = {
         INJECTED_MODULE.split(n)[0].replace(".base_layer", "").rpartition(".")[0]
         for n in names
         if not INJECTED_MODULE.search(n)
     }
     above = [n.replace(".base_layer", "") for n in own if anatomy.block_of(n) is None and not anatomy.in_head(n)]
-    rest = [n for n in above if n in held]
+    rest = [n for n in above if n in valid_rows]
     known = {id(p) for on in anatomy.model.__dict__.get("_ft", {}).values() for p in on.added().values()}
     owners, roles = {}, {}
     for name, p in anatomy.model.named_parameters():
         owners.setdefault(part_of(anatomy, name, rest), []).append((name, p))
     for role, paths in anatomy.roles.items():
-        for path in held.intersection(paths):
+        for path in valid_rows.intersection(paths):
             roles.setdefault(part_of(anatomy, path, rest), {})[role] = None
     out = []
     for part in [o for o in ("stem", *anatomy.blocks, "rest", "head") if o in owners]:

@@ -237,8 +237,8 @@ def load(
     names = list(classes or [f"LABEL_{i}" for i in range(num_labels or 0)])
     cache = {} if head.endswith("LM") else {"use_cache": False}  # the KV cache is only needed for generation
     config = read_config(where, source, **cache)
-    told = config_labels(config)
-    if classes or len(names) != len(told):
+    given = config_labels(config)
+    if classes or len(names) != len(given):
         name_classes(config, names)
     if getattr(task, "problem", None) == "multi":
         config.problem_type = "multi_label_classification"  # for pipelines
@@ -250,7 +250,7 @@ def load(
         path = hub_id(where) if source == "timm" else where
         model, new = read_weights(auto, path, config, source, dtype=torch.float32, **kw)
         if not hasattr(task, "wrap"):
-            new = fit_head(model, new, auto, told, name)
+            new = fit_head(model, new, auto, given, name)
     else:
         model = from_scratch(auto, config, **kw)
     model = build_task_head(model, task, names, new)
@@ -303,8 +303,8 @@ def new_head_parameters(model) -> list:
     """Parameters of the head of a model that was loaded pretrained or built from scratch; an LM head is not considered
     new.
     """
-    mine = [h for h in anatomy(model, new=()).head if not is_vocab_head(model, h)]
-    return [n for n, _ in model.named_parameters() if any(n == h or n.startswith(h + ".") for h in mine)]
+    own = [h for h in anatomy(model, new=()).head if not is_vocab_head(model, h)]
+    return [n for n, _ in model.named_parameters() if any(n == h or n.startswith(h + ".") for h in own)]
 
 
 # %% ../../nbs/models/30_checkpoints.ipynb #0e1534f6
@@ -543,9 +543,9 @@ def timm_config(name: str):
     from transformers import TimmWrapperConfig
 
     kind = name.partition(".")[0]
-    told = timm.models.get_pretrained_cfg(name) or timm.models.get_pretrained_cfg(kind)
+    given = timm.models.get_pretrained_cfg(name) or timm.models.get_pretrained_cfg(kind)
     return TimmWrapperConfig.from_dict(
-        dict(architecture=kind, num_classes=told.num_classes, pretrained_cfg=told.to_dict())
+        dict(architecture=kind, num_classes=given.num_classes, pretrained_cfg=given.to_dict())
     )
 
 
@@ -554,13 +554,15 @@ def hub_id(name: str) -> str:
     import timm
 
     kind = name.partition(".")[0]
-    told = timm.models.get_pretrained_cfg(name) or timm.models.get_pretrained_cfg(kind)
-    if not told.hf_hub_id:
+    given = timm.models.get_pretrained_cfg(name) or timm.models.get_pretrained_cfg(kind)
+    if not given.hf_hub_id:
         raise FtError(
             f"{name} has no pretrained weights; with pretrained=False its architecture is randomly initialised."
         )
     return (
-        told.hf_hub_id if told.hf_hub_id.count("/") and not told.hf_hub_id.endswith("/") else f"timm/{kind}.{told.tag}"
+        given.hf_hub_id
+        if given.hf_hub_id.count("/") and not given.hf_hub_id.endswith("/")
+        else f"timm/{kind}.{given.tag}"
     )
 
 

@@ -155,16 +155,16 @@ def can_be_new(model: torch.nn.Module):
     cut = anatomy(model, new=())
     inside = getattr(model, "base_model", model)
     base = f"{model.base_model_prefix}." if inside is not model else ""
-    told = (getattr(getattr(model, "timm_model", None), "pretrained_cfg", None) or {}).get("classifier") or ()
-    heads = [*cut.head, *(f"timm_model.{c}" for c in ([told] if isinstance(told, str) else told))]
+    given = (getattr(getattr(model, "timm_model", None), "pretrained_cfg", None) or {}).get("classifier") or ()
+    heads = [*cut.head, *(f"timm_model.{c}" for c in ([given] if isinstance(given, str) else given))]
     stem = set(cut.stem)
 
     def new(name: str) -> bool:
         module = name.rpartition(".")[0]
         if cut.block_of(name) is not None or module in stem or module and is_vocab_head(model, module):
             return False
-        mine = any(name.startswith(h + ".") for h in heads)
-        return mine or not name.startswith(base) or bool(re.search(r"pool|summary", name))
+        own = any(name.startswith(h + ".") for h in heads)
+        return own or not name.startswith(base) or bool(re.search(r"pool|summary", name))
 
     return new
 
@@ -247,10 +247,10 @@ def read_weights(auto, where: str, config, source: str, **kw) -> tuple:
             m.support_avx512bf16_for_cpu = False  # else bitsandbytes repacks 4-bit weights in place in the forward pass
     check_whole(model, info, where)
     wrong = [m[0] if isinstance(m, (list, tuple)) else m for m in info.get("mismatched_keys", [])]
-    if strange := [n for n in wrong if not can_be_new(model)(n)]:
+    if unexpected := [n for n in wrong if not can_be_new(model)(n)]:
         raise FtError(
-            f"The weights in {where} do not fit their configuration: {strange[0]} has a different shape. One of the two"
-            " files was changed."
+            f"The weights in {where} do not fit their configuration: {unexpected[0]} has a different shape. One of the"
+            " two files was changed."
         )
     if wrong:
         log_info(f"{Path(where).name}: its head has a different number of classes; a new one is randomly initialised")
@@ -285,8 +285,8 @@ def config_labels(config) -> list:
 
 # %% ../../nbs/models/20_weights.ipynb #eb2cad42
 def head_order(
-    asked: list,  # requested class names
-    told: list,  # the class names of the checkpoint's head, of the same number
+    requested: list,  # requested class names
+    given: list,  # the class names of the checkpoint's head, of the same number
 ) -> list:
     """The row of the head for each requested class, or None if the head has other classes.
 
@@ -297,12 +297,12 @@ def head_order(
         found = [int(m[1]) for n in names if (m := re.fullmatch(r"(?:LABEL_)?(\d+)", n.strip(), re.I))]
         return found if sorted(found) == list(range(len(names))) else None
 
-    mine, theirs = numbers(asked), numbers(told)
-    if mine or theirs:
-        theirs = theirs or list(range(len(told)))
-        return [theirs.index(i) for i in mine or range(len(asked))]
+    own, reference = numbers(requested), numbers(given)
+    if own or reference:
+        reference = reference or list(range(len(given)))
+        return [reference.index(i) for i in own or range(len(requested))]
     for alike in (str.strip, lambda n: re.sub(r"[\s_-]+", " ", n.strip().casefold())):
-        a, b = ([alike(n) for n in names] for names in (asked, told))
+        a, b = ([alike(n) for n in names] for names in (requested, given))
         if len(set(b)) == len(b) and sorted(a) == sorted(b):
             return [b.index(n) for n in a]
     return None
@@ -322,22 +322,25 @@ def is_class_head(auto, config) -> dict:
     return {n: next(d for d, (i, j) in enumerate(zip(a, b)) if i != j) for n, (a, b) in pairs.items() if a != b}
 
 
-def fit_head(model: torch.nn.Module, new: list, auto, told: list, name: str) -> list:
+def fit_head(model: torch.nn.Module, new: list, auto, given: list, name: str) -> list:
     """Reorder the rows of a fine-tuned head to the requested classes, or initialise a new head; returns the names of
     new parameters.
     """
-    asked = config_labels(model.config)
-    if new or not told or len(told) != len(asked) or told == asked:
+    requested = config_labels(model.config)
+    if new or not given or len(given) != len(requested) or given == requested:
         return new
-    order, short = head_order(asked, told), lambda names: ", ".join(names[:4]) + (" …" if len(names) > 4 else "")
-    if order == list(range(len(asked))):
+    order, short = head_order(requested, given), lambda names: ", ".join(names[:4]) + (" …" if len(names) > 4 else "")
+    if order == list(range(len(requested))):
         return new
     places = is_class_head(auto, model.config)
     if order is None:
-        log_info(f"{name}: its head has other classes ({short(told)}); a new one is initialised for {short(asked)}")
+        log_info(
+            f"{name}: its head has other classes ({short(given)}); a new one is initialised for {short(requested)}"
+        )
         return reinitialize(model, list(places))
     log_info(
-        f"{name}: its head has the classes in another order ({short(told)}); its rows are reordered to {short(asked)}"
+        f"{name}: its head has the classes in another order ({short(given)}); its rows are reordered to"
+        f" {short(requested)}"
     )
     with torch.no_grad():
         for n, dim in places.items():

@@ -338,10 +338,10 @@ def curves(
         cuts = []
         for ax, (kind, names) in zip(axes, panels.items()):
             cuts.append(_panel(ax, kind, names, series, line if kind == "score" else None, x, ends))
-    said = "; ".join(_describe_curve(name, points, x) for name, points in series.items())
+    text = "; ".join(_describe_curve(name, points, x) for name, points in series.items())
     more = f" The horizontal line, {line[0]}, is at {format_number(line[1])}." if line and "score" in panels else ""
     more += "".join(f" The axis of {kind} starts at {format_number(cut)}." for kind, cut in zip(panels, cuts) if cut)
-    return Figure(fig, f"{title + ': ' if title else ''}Curves over {x}. {said}.{more}", texts)
+    return Figure(fig, f"{title + ': ' if title else ''}Curves over {x}. {text}.{more}", texts)
 
 
 # %% ../../nbs/plot/20_charts.ipynb #df781d8b
@@ -360,8 +360,8 @@ def _panel(ax, kind: str, names: list, series: dict, line: tuple | None, x: str,
     ax.set_xlabel(wrap(x, 40))
     ax.grid(axis="y")
     first = 0 if 0 < min(ends) < 0.25 * max(ends) else min(ends)
-    room = 0.03 * (max(ends) - first) or max(0.5, 0.1 * abs(first))
-    ax.set_xlim(first - room, max(ends) + room)
+    space = 0.03 * (max(ends) - first) or max(0.5, 0.1 * abs(first))
+    ax.set_xlim(first - space, max(ends) + space)
     set_ticks(ax.xaxis, *ax.get_xlim(), 5, all(map(float.is_integer, ends)))
     start = value_axis(ax, values, share=kind == "score" and max(values) >= 0.05)
     if len(ax.get_legend_handles_labels()[1]) > 1:

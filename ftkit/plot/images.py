@@ -38,7 +38,7 @@ def to_uint8_image(
 
 # %% ../../nbs/plot/30_images.ipynb #38ee59ef
 def image_grid(
-    pictures,  # images in any form that `to_uint8_image` accepts
+    images,  # images in any form that `to_uint8_image` accepts
     captions: list | None = None,  # a caption for each image
     boxes: list | None = None,  # for each image a list of (x0, y0, x1, y1) in pixels
     names: list | None = None,  # for each image a list of the labels of its boxes
@@ -47,24 +47,24 @@ def image_grid(
     title: str = "",
 ) -> Figure:
     "Draw images in a grid. Raises `FtError` for an empty list."
-    drawn = [to_uint8_image(p) for p in pictures]
-    if not drawn:
+    sampled = [to_uint8_image(p) for p in images]
+    if not sampled:
         raise FtError("There are no images to draw.")
     captions, across, marked = (
-        [str(c) for c in captions or [""] * len(drawn)],
-        min(across, len(drawn)),
+        [str(c) for c in captions or [""] * len(sampled)],
+        min(across, len(sampled)),
         set(marked or ()),
     )
-    down = -(-len(drawn) // across)
+    down = -(-len(sampled) // across)
     with drawing_style(texts := (*captions, title, *(n for ns in names or () for n in ns))):
         shown = [wrap(c, 90 // across, 6) for c in captions]
         tall = (0.18 + 0.13 * max(1 + text.count("\n") for text in shown)) * any(captions)
         fig = empty_figure(down * (6.8 / across + tall) + 0.4 * bool(title), title)
         for i, ax in enumerate(fig.subplots(down, across, squeeze=False).flat):
-            if i >= len(drawn):
+            if i >= len(sampled):
                 ax.remove()
                 continue
-            ax.imshow(drawn[i], interpolation="nearest")
+            ax.imshow(sampled[i], interpolation="nearest")
             ax.set(xticks=[], yticks=[])
             ax.set_title(shown[i], fontsize=8, loc="center", fontweight="normal")
             for s in ax.spines.values():
@@ -94,12 +94,12 @@ def draw_box(
 
 def alt_text(captions: list, boxes, names, marked, title: str) -> str:
     "The description of a gallery, as alt text."
-    told = [c or f"image {i}" for i, c in enumerate(captions)]
+    given = [c or f"image {i}" for i, c in enumerate(captions)]
     if names:
-        told = [f"{t} ({', '.join(ns) or 'nothing'})" for t, ns in zip(told, names)]
-    more = f" and {len(told) - 12} more" if len(told) > 12 else ""
-    count = f"{len(told)} image{'s' * (len(told) > 1)}"
-    return f"{title + '. ' if title else ''}{count}: {'; '.join(told[:12])}{more}." + (
+        given = [f"{t} ({', '.join(ns) or 'nothing'})" for t, ns in zip(given, names)]
+    more = f" and {len(given) - 12} more" if len(given) > 12 else ""
+    count = f"{len(given)} image{'s' * (len(given) > 1)}"
+    return f"{title + '. ' if title else ''}{count}: {'; '.join(given[:12])}{more}." + (
         f" Framed: {len(marked)}." if marked else ""
     )
 
@@ -142,7 +142,7 @@ def plot_confusion(
 # %% ../../nbs/plot/30_images.ipynb #8389b8ad
 def plot_unfreezing(
     rows: list,  # dicts with name and spans: (start, end) of training, as fractions of all steps
-    rates: dict | None = None,  # name -> peak learning rate, shown on the right
+    lrs: dict | None = None,  # name -> peak learning rate, shown on the right
     title: str = "",
 ) -> Figure:
     "Draw when each part of a model trains, from the input (bottom) to the head (top)."
@@ -154,9 +154,9 @@ def plot_unfreezing(
             ax.barh(i, 100, 0.72, color="#f1f3f5", ec=MUTED_COLOR, lw=0.5)
             for a, b in r["spans"]:
                 ax.barh(i, 100 * (b - a), 0.72, left=100 * a, color="#9cc3e6", ec="#0b62a8", lw=0.9, hatch="//")
-            if rates and names[i] in rates:
+            if lrs and names[i] in lrs:
                 ax.annotate(
-                    format_number(rates[names[i]]),
+                    format_number(lrs[names[i]]),
                     (100, i),
                     (5, 0),
                     textcoords="offset points",
@@ -165,12 +165,12 @@ def plot_unfreezing(
                 )
         ax.set(
             xlim=(0, 100),
-            xlabel="% of the steps (hatched: trained" + ("; right: peak learning rate)" if rates else ")"),
+            xlabel="% of the steps (hatched: trained" + ("; right: peak learning rate)" if lrs else ")"),
         )
         ax.set_yticks(range(len(rows)), [wrap(n, 30, 2) for n in names])
         ax.tick_params(axis="y", length=0)
-    said = "; ".join(
+    text = "; ".join(
         f"{n} " + (" and ".join(f"from {100 * a:.0f} % to {100 * b:.0f} %" for a, b in r["spans"]) or "never")
         for n, r in zip(names, rows)
     )
-    return Figure(fig, f"{title + '. ' if title else ''}Training timeline: {said}.", texts)
+    return Figure(fig, f"{title + '. ' if title else ''}Training timeline: {text}.", texts)

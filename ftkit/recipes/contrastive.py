@@ -130,7 +130,7 @@ class TwoViewCollator:
     def __call__(self, rows, index) -> dict:
         change, index = AugmentedDataset(rows, self.augment), torch.as_tensor(np.asarray(index))
         labels = {"labels": rows.column("label", index)} if "label" in rows.columns else {}
-        return {"a": change.pixels(rows.pictures[index]), "b": change.pixels(rows.pictures[index]), **labels}
+        return {"a": change.pixels(rows.images[index]), "b": change.pixels(rows.images[index]), **labels}
 
 
 class DropLastBatches(DataLoader):
@@ -227,7 +227,7 @@ class Contrasted:
 
     def save(self, folder):
         "Save the tuned backbone as a checkpoint folder, which `finetune` takes by its path."
-        if self.model._ft["default"].plan.inject:
+        if self.model._ft["default"].plan.injections:
             self.model._ft["default"].method.merge(self.model)
         with silence_transformers():
             for part in (self.model, self.processor):
@@ -264,7 +264,7 @@ def contrast(
     seed_everything(seed)
     ck = load(checkpoint, task=task, classes=task.classes, pretrained=pretrained)
     rows, on, head = task.encode(data, ck.processor), make_method(method), ck.anatomy.head[0]
-    if not on.merges:
+    if not on.mergeable:
         raise FtError(
             f"{on!r} cannot be merged into the backbone, and the result is a tuned backbone; use full, freeze or lora."
         )

@@ -110,8 +110,8 @@ def pad(
         out[np.arange(longest) < lengths[:, None]] = column.flat.reshape(-1, *size[1:])[tokens]
         return to_tensor(column, out)
     for row, at, n in zip(out, starts, lengths):
-        room = row[valid_slice(column, n)]
-        room[...] = column.flat[at : at + room.size].reshape(room.shape)
+        space = row[valid_slice(column, n)]
+        space[...] = column.flat[at : at + space.size].reshape(space.shape)
     return to_tensor(column, out)
 
 

@@ -345,8 +345,8 @@ def fastest(
     for i in range(rounds):
 
         def behind(way):
-            kin = [t for w, t in times.items() if (w.precision, w.onednn) == (way.precision, way.onednn)]
-            return any(t > (1.4 if i > 1 else 2.0) * min(times.values()) for t in kin)
+            variants = [t for w, t in times.items() if (w.precision, w.onednn) == (way.precision, way.onednn)]
+            return any(t > (1.4 if i > 1 else 2.0) * min(times.values()) for t in variants)
 
         for way in candidates:
             spent = time.perf_counter() - began
@@ -391,25 +391,25 @@ def autotune(
     blocks = anatomy(model).blocks
     if device.type != "cpu" or int(os.environ.get("WORLD_SIZE", 1)) > 1 or not blocks:
         return plain
-    asked = cache_key(model, blocks, batch, precision)
-    short, file = (cache_dir() / "probe" / f"{name}.json" for name in (f"{asked}-{steps}", asked))
+    requested = cache_key(model, blocks, batch, precision)
+    short, file = (cache_dir() / "probe" / f"{name}.json" for name in (f"{requested}-{steps}", requested))
     if known := next((f for f in (short, file) if f.exists()), None):
-        way = ExecutionConfig(**read_json(known)["way"])
-        return replace(way, threads=min(way.threads, plain.threads))
+        execution = ExecutionConfig(**read_json(known)["way"])
+        return replace(execution, threads=min(execution.threads, plain.threads))
     if cores_of_others() > BUSY_CORES:
         return plain
     candidates, before = candidate_configs(precision), cpu_seconds()
     with cpu_kernels(device):
         step = block_step(model, task, to_device(batch, device))
         if steps and steps * len(blocks) * min(time_step(step, plain) for _ in range(2)) < seconds:
-            way, times, file = plain, {}, short
+            execution, times, file = plain, {}, short
         else:
-            way, times = fastest(step, candidates, seconds) if len(candidates) > 1 else (candidates[0], {})
+            execution, times = fastest(step, candidates, seconds) if len(candidates) > 1 else (candidates[0], {})
     if cores_of_others(before) > BUSY_CORES:
         return plain
     with contextlib.suppress(FtError):
-        write_json(file, dict(way=asdict(way), seconds=[{**asdict(w), "seconds": t} for w, t in times.items()]))
-    return way
+        write_json(file, dict(way=asdict(execution), seconds=[{**asdict(w), "seconds": t} for w, t in times.items()]))
+    return execution
 
 
 # %% ../../nbs/speed/20_execution.ipynb #17c4b422

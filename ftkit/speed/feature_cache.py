@@ -128,14 +128,14 @@ def replaced(
     make,  # (name, forward) -> function
 ):
     "Context manager that replaces the forward functions of some modules."
-    mine = [(n, model.get_submodule(n)) for n in names]
-    before = [m.__dict__.get("forward") for _, m in mine]
-    for n, m in mine:
+    own = [(n, model.get_submodule(n)) for n in names]
+    before = [m.__dict__.get("forward") for _, m in own]
+    for n, m in own:
         m.forward = make(n, m.forward)
     try:
         yield
     finally:
-        for (_, m), f in zip(mine, before):
+        for (_, m), f in zip(own, before):
             del m.forward
             if f is not None:
                 m.forward = f
@@ -342,28 +342,28 @@ def find_frozen_prefix(
         raise NotCacheable("the task does not collate batches deterministically")
     first, second = ((lambda b=to_device(task.collate(rows, p), device): task.forward(model, b)) for p in picks)
     units, stop = find_units(model, trainable_parameters(model, name), first)
-    trunk = FrozenPrefix(model, units, stop, {}, {}, [])
-    if not trunk.blocks():
+    prefix = FrozenPrefix(model, units, stop, {}, {}, [])
+    if not prefix.blocks():
         raise NotCacheable(f"no block lies before {stop}, the first trainable module, or dropout is active there")
-    (a, trunk.trees), (again, _), (b, other) = (compute(model, units, stop, r) for r in (first, first, second))
-    if trunk.trees.keys() != other.keys():
+    (a, prefix.trees), (again, _), (b, other) = (compute(model, units, stop, r) for r in (first, first, second))
+    if prefix.trees.keys() != other.keys():
         raise NotCacheable("the calls of its modules differ between batches")
     chance = {k[0] for k, x in a.items() if torch.is_tensor(x) and not torch.equal(x, again[k])}
-    trunk.units = [u for u in units if u not in chance]
-    trunk.trees = {k: t for k, t in trunk.trees.items() if k[0] not in chance}
-    if not trunk.blocks():
+    prefix.units = [u for u in units if u not in chance]
+    prefix.trees = {k: t for k, t in prefix.trees.items() if k[0] not in chance}
+    if not prefix.blocks():
         raise NotCacheable(f"the outputs of {min(chance)} are not deterministic")
     for k, x in a.items():
         if k[0] in chance:
             continue
-        trunk.shapes[k] = x
+        prefix.shapes[k] = x
         if torch.is_tensor(x):
             order = tuple(sorted(range(x.ndim), key=lambda d: -x.stride(d)))
-            trunk.shapes[k] = (shape_template(x.shape, b[k].shape, tuple(map(len, picks)), longest), x.dtype, order)
-    trunk.across = find_boundary_tensors(model, trunk.units, first)
-    if any(trunk.shapes[k][0][0] == -2 for k in trunk.across):
+            prefix.shapes[k] = (shape_template(x.shape, b[k].shape, tuple(map(len, picks)), longest), x.dtype, order)
+    prefix.across = find_boundary_tensors(model, prefix.units, first)
+    if any(prefix.shapes[k][0][0] == -2 for k in prefix.across):
         raise NotCacheable("a tensor that crosses the boundary has no batch dimension")
-    return trunk
+    return prefix
 
 
 # %% ../../nbs/speed/40_feature_cache.ipynb #43929eba
@@ -445,8 +445,8 @@ def cache_key(
         )
     ]
     machine = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability(), torch.get_float32_matmul_precision()
-    way = versions(), precision, torch.device(device).type, machine, FILL_BATCH_SIZE
-    return sha256(repr((weights or weights_key(trunk), model, code, rows.fingerprint(), way)))
+    execution = versions(), precision, torch.device(device).type, machine, FILL_BATCH_SIZE
+    return sha256(repr((weights or weights_key(trunk), model, code, rows.fingerprint(), execution)))
 
 
 def weights_key(trunk: FrozenPrefix) -> str:
@@ -495,11 +495,11 @@ def outputs_and_grads(task, model, params: list, batch) -> list:
 
 def verify_equivalence(task: CachedTask, rows, name: str = "default", device="cpu"):
     "Compare the cached pass with the full pass. Raises `NotCacheable` where they differ."
-    trunk, some = task.trunk, sample_rows(rows)
-    model, params = trunk.model, trainable_parameters(trunk.model, name)
+    prefix, some = task.trunk, sample_rows(rows)
+    model, params = prefix.model, trainable_parameters(prefix.model, name)
     whole = outputs_and_grads(task, model, params, to_device(task.task.collate(rows, some), device))
     task.stores[id(rows)] = build(
-        trunk.columns(), rows.lengths, some, feature_chunks(trunk, task.task, rows, some, device)
+        prefix.columns(), rows.lengths, some, feature_chunks(prefix, task.task, rows, some, device)
     )
     try:
         cached = outputs_and_grads(task, model, params, to_device(task.collate(rows, some), device))
@@ -524,11 +524,11 @@ def cached(
 ):
     "The task with cached features where that is safe, otherwise the task itself."
     try:
-        trunk = find_frozen_prefix(model, task, parts[0][0], name, device)
-        found = CachedTask(task, trunk)
+        prefix = find_frozen_prefix(model, task, parts[0][0], name, device)
+        found = CachedTask(task, prefix)
         with keep_heap(device), cpu_kernels(device):
             verify_equivalence(found, parts[0][0], name, device)
-            weights = weights_key(trunk)
+            weights = weights_key(prefix)
             reused = [populate(found, *part, visits, device, weights) for part in parts]
     except NotCacheable as why:
         if insist:
@@ -540,7 +540,7 @@ def cached(
 
     size = sum(s.bytes for s in found.stores.values())
     log_info(
-        f"cached features: {trunk.blocks()} of {len(anatomy(model).blocks)} blocks, {format_bytes(size)}"
+        f"cached features: {prefix.blocks()} of {len(anatomy(model).blocks)} blocks, {format_bytes(size)}"
         + (", from an earlier run" if all(reused) else "")
     )
     return found
@@ -548,15 +548,15 @@ def cached(
 
 def populate(task: CachedTask, rows, context, precision: str, visits: float, device, weights: str = None) -> bool:
     "Load or compute the features of some rows for a cached task; returns whether they were cached before."
-    trunk, order = task.trunk, canonical_order(rows)
-    key = cache_key(trunk, task.task, rows, precision, device, weights)
+    prefix, order = task.trunk, canonical_order(rows)
+    key = cache_key(prefix, task.task, rows, precision, device, weights)
     store = lookup(key, rows.lengths, order) if key else None
     reused = store is not None
     if not reused and visits >= 2:
-        note, began = f"{type(trunk.model).__name__}, {len(rows)} rows, {trunk.blocks()} blocks", time.perf_counter()
-        columns = trunk.columns(run_frozen_prefix(trunk, task.task, rows, order[:2], device, context))
+        note, began = f"{type(prefix.model).__name__}, {len(rows)} rows, {prefix.blocks()} blocks", time.perf_counter()
+        columns = prefix.columns(run_frozen_prefix(prefix, task.task, rows, order[:2], device, context))
         store = build(
-            columns, rows.lengths, order, feature_chunks(trunk, task.task, rows, order, device, context), key, note
+            columns, rows.lengths, order, feature_chunks(prefix, task.task, rows, order, device, context), key, note
         )
         if slower_than_recompute(store, order, (time.perf_counter() - began) / len(order), device):
             return False

@@ -247,9 +247,9 @@ class ClassMetrics:
 
     def compute(self) -> dict:
         "accuracy, f1 (macro, over classes that occur or are predicted) and loss."
-        hit, true, said = self.counts.diag().double(), self.counts.sum(1).double(), self.counts.sum(0).double()
-        seen = (true + said) > 0
-        f1 = (2 * hit / (true + said).clamp(min=1))[seen].mean()
+        hit, true, text = self.counts.diag().double(), self.counts.sum(1).double(), self.counts.sum(0).double()
+        seen = (true + text) > 0
+        f1 = (2 * hit / (true + text).clamp(min=1))[seen].mean()
         return {
             "accuracy": float(hit.sum() / max(1, self.rows)),
             "f1": float(f1),

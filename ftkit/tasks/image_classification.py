@@ -183,8 +183,8 @@ def encode_labels_of(
     place = {str(c): i for i, c in enumerate(task.classes)}
     out = np.zeros((len(data), len(place)), np.float32)
     for row, names in zip(out, label_sets(data, column)):
-        if strange := [n for n in names if n not in place]:
-            raise FtError(f"The label {strange[0]!r} is not one of the model's classes: {', '.join(place)}.")
+        if unexpected := [n for n in names if n not in place]:
+            raise FtError(f"The label {unexpected[0]!r} is not one of the model's classes: {', '.join(place)}.")
         row[[place[n] for n in names]] = 1
     return out
 
@@ -205,13 +205,13 @@ def image_predictions(
             {"labels": [c for c, x in p.items() if x >= task.threshold], **{f"p_{c}": x for c, x in p.items()}}
             for p in each
         ]
-    said = class_predictions(outputs, task.classes)
+    text = class_predictions(outputs, task.classes)
     if len(task.classes) == 2:
         yes, no = task.classes[positive_index(task)], task.classes[1 - positive_index(task)]
-        for s in said:
+        for s in text:
             s["label"] = yes if s[f"p_{yes}"] >= task.threshold else no
             s["score"] = s[f"p_{s['label']}"]
-    return said
+    return text
 
 
 # %% ../../nbs/tasks/50_image_classification.ipynb #896d0ecb
@@ -246,7 +246,7 @@ class ImageClassification:
 
     def collate(self, rows: ImageDataset, index) -> dict:
         "pixel_values (batch, channels, height, width), and labels where known."
-        batch = {"pixel_values": rows.pixels(rows.pictures[torch.as_tensor(np.asarray(index))])}
+        batch = {"pixel_values": rows.pixels(rows.images[torch.as_tensor(np.asarray(index))])}
         if "label" in rows.columns:
             batch["labels"] = rows.column("label", index)
         return rows.mixed(batch) if hasattr(rows, "mixed") else batch

@@ -121,15 +121,15 @@ class FPNBackbone(nn.Module):
                 f"{type(trunk).__name__} does not provide its feature maps; use a timm checkpoint, such as resnet-mini,"
                 " resnet50 or a folder of one."
             )
-        told = trunk.feature_info
-        if len({f["reduction"] for f in told}) < levels + 1:
+        given = trunk.feature_info
+        if len({f["reduction"] for f in given}) < levels + 1:
             raise FtError(
                 f"{type(trunk).__name__} has feature maps at one scale only, and a feature pyramid needs {levels};"
                 " use a convolutional network such as resnet-mini or resnet50."
             )
         self.trunk, self.out_channels, self.at = trunk, channels, list(range(1, 1 + levels))
-        self.reductions = [told[i]["reduction"] for i in self.at]
-        self.fpn = FeaturePyramidNetwork([told[i]["num_chs"] for i in self.at], channels)
+        self.reductions = [given[i]["reduction"] for i in self.at]
+        self.fpn = FeaturePyramidNetwork([given[i]["num_chs"] for i in self.at], channels)
 
     def forward(self, x):
         "Feature maps by level, finest first."
@@ -178,8 +178,8 @@ def load_resized(values, side: int) -> tuple:
     "Resized images as bytes, (examples, 3, side, side), and their original sizes, (examples, 2)."
 
     def small(value):
-        picture = open_image(value)[0].convert("RGB")
-        return np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR)), picture.size
+        image = open_image(value)[0].convert("RGB")
+        return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR)), image.size
 
     pixels, sizes = zip(*map_images(small, values))
     return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(), np.array(sizes, np.float32)
@@ -190,7 +190,7 @@ class BoxRows(ImageDataset):
 
     boxes, names, flip = None, None, False  # boxes and label ids: one tensor per example
 
-    hollow = None  # a detector reads the sizes of its images, so blank placeholders do not work
+    placeholder = None  # a detector reads the sizes of its images, so blank placeholders do not work
 
     def mirrored(self, flip: bool):
         self.flip = self.random = flip
@@ -199,7 +199,7 @@ class BoxRows(ImageDataset):
     def batch(self, index) -> dict:
         "A batch: images, their original sizes, and where known boxes and label ids."
         x, boxes = (
-            self.pixels(self.pictures[torch.as_tensor(index)]),
+            self.pixels(self.images[torch.as_tensor(index)]),
             [self.boxes[i].clone() for i in index] if self.boxes else None,
         )
         turned = torch.rand(len(x)) < 0.5 if self.flip else torch.zeros(len(x), dtype=torch.bool)
@@ -239,10 +239,10 @@ class ObjectDetection:
 
     def encode(self, data, processor) -> BoxRows:
         "Images of one size, boxes and label ids, from a datasets.Dataset or a plain list of images."
-        told, table = preprocessing_from_processor(processor), hasattr(data, "column_names")
+        given, table = preprocessing_from_processor(processor), hasattr(data, "column_names")
         pixels, sizes = load_resized(data[self.columns["image"]][:] if table else list(data), self.side)
         rows = BoxRows(
-            pixels, {"size": sizes}, ImagePreprocessing(self.side, None, told.mean, told.std, flip=told.flip)
+            pixels, {"size": sizes}, ImagePreprocessing(self.side, None, given.mean, given.std, flip=given.flip)
         )
         if table and self.columns["boxes"] in data.column_names:
             rows.boxes, rows.names = targets(self, data, sizes)
@@ -315,8 +315,10 @@ def targets(task, data, sizes) -> tuple:
         b = boxes_of(value, size, i, task.box_format)
         if len(b) != len(labels):
             raise FtError(f"Row {i} has {len(b)} boxes and {len(labels)} labels.")
-        if strange := [n for n in labels if n not in place]:
-            raise FtError(f"Row {i}: the label {strange[0]!r} is not one of the model's classes: {', '.join(place)}.")
+        if unexpected := [n for n in labels if n not in place]:
+            raise FtError(
+                f"Row {i}: the label {unexpected[0]!r} is not one of the model's classes: {', '.join(place)}."
+            )
         boxes.append(torch.from_numpy(b * np.tile(task.side / size, 2).astype(np.float32)))
         names.append(torch.tensor([place[n] for n in labels], dtype=torch.long))
     return boxes, names

@@ -130,17 +130,17 @@ def tiny_batch(
     ids, mask, answer = torch.randint(3, 59, (6, 9)), torch.ones(6, 9, dtype=torch.long), torch.randint(3, 59, (6, 5))
     for row, n in enumerate((9, 7, 5, 9, 8, 4)):
         mask[row, n:], ids[row, n:], ids[row, n - 1] = 0, 0, 59
-    text, pictures, labels = (
+    text, images, labels = (
         {"input_ids": ids, "attention_mask": mask},
         torch.randn(6, 3, 32, 32),
         torch.arange(6) % num_labels,
     )
     if family in ("resnet", "vit"):
-        return {"pixel_values": pictures, "labels": labels}
+        return {"pixel_values": images, "labels": labels}
     if family == "whisper":
         return {"input_features": torch.randn(6, 8, 24), "labels": answer}
     if family == "clip":
-        return text | {"pixel_values": pictures, "return_loss": True}
+        return text | {"pixel_values": images, "return_loss": True}
     return text | {"labels": {"bert": labels, "gpt": ids.masked_fill(mask == 0, -100), "t5": answer}[family]}
 
 
@@ -166,7 +166,7 @@ def tiny_model(
         model._ft_new = ()  # its projections are pretrained
     for p in model.parameters():
         p.data += 0.02 * torch.randn_like(p)  # no parameter at exactly zero or one
-    if method is not None and (options := method.loading()):
+    if method is not None and (options := method.load_kwargs()):
         model = reload_quantized(model, options)
     return model.eval(), tiny_batch(family, num_labels)
 
@@ -243,8 +243,8 @@ def check_only_planned_parameters_change(method, model, batch):
     after = snapshot(model)
     stray = [n for n, t in after.items() if not torch.equal(t, before[n]) and n not in allowed]
     assert not stray, f"{stray[0]} changed although {method!r} does not train it"
-    still = [n for n in allowed if n in before and torch.equal(after[n], before[n]) and "num_batches" not in n]
-    return f"{len(allowed)} tensors may change" + (f", {len(still)} did not in two steps" if still else "")
+    no_decay = [n for n in allowed if n in before and torch.equal(after[n], before[n]) and "num_batches" not in n]
+    return f"{len(allowed)} tensors may change" + (f", {len(no_decay)} did not in two steps" if no_decay else "")
 
 
 # %% ../../nbs/testing/10_invariants.ipynb #d2634c99
@@ -284,7 +284,7 @@ def check_gradients_flow(method, model, batch):
 # %% ../../nbs/testing/10_invariants.ipynb #1d61b730
 def check_identity_at_init(method, model, batch):
     "At initialisation the output equals that of the base model, for methods with `starts_at_base`."
-    if not method.starts_at_base:
+    if not method.identity_at_init:
         return "not promised: the added parameters change the output from the first step on"
     base = model_outputs(model.eval(), batch)
     method.attach(model, steps=STEPS)
@@ -331,9 +331,9 @@ def check_merge(method, model, batch):
     try:
         method.merge(model)
     except FtError as e:
-        assert not method.merges, f"it should merge, but raises: {e}"
+        assert not method.mergeable, f"it should merge, but raises: {e}"
         return "refuses"
-    assert method.merges, "it merged although `merges` is False"
+    assert method.mergeable, "it merged although `merges` is False"
     gap = (model_outputs(model.eval(), batch) - tuned).abs().max().item()
     assert gap < 1e-4, f"merging changed the output by {gap:.1e}"
     assert [n for n, _ in model.named_modules()] == names, "merging left added modules behind"
@@ -541,17 +541,17 @@ def check_method(
     method,  # a method or its name
     model,  # a model; it is copied for every invariant
     batch: dict,  # keyword arguments of the model, with labels and attention_mask
-    laws=INVARIANTS,  # name -> invariant
+    invariants=INVARIANTS,  # name -> invariant
 ) -> Report:
     "Run the invariants on a method; a failure is a row with holds=False and the reason as its note."
     method, rows = make_method(method), []
-    for name, law in laws.items():
+    for name, check in invariants.items():
         started = time.perf_counter()
         try:
-            note, holds = law(method, copy.deepcopy(model), batch), True
+            note, holds = check(method, copy.deepcopy(model), batch), True
         except AssertionError as e:
             note, holds = str(e), False
-        rows.append(dict(law=name, holds=holds, note=note, seconds=round(time.perf_counter() - started, 2)))
+        rows.append(dict(check=name, holds=holds, note=note, seconds=round(time.perf_counter() - started, 2)))
     return Report(method, rows)
 
 
@@ -559,7 +559,7 @@ def check_method(
 def matrix_cell(
     method,  # a method or its name
     family: str,
-    laws=INVARIANTS,
+    invariants=INVARIANTS,
 ) -> dict:
     """The result of a method on a family: `cell` is "works", "cannot" with the reason as its `note`, or "broken" with
     the failed invariants.
@@ -570,7 +570,7 @@ def matrix_cell(
     except FtError as e:
         found = dict(cell="cannot", note=str(e))
     else:
-        verdict = check_method(method, model, batch, laws)
+        verdict = check_method(method, model, batch, invariants)
         notes = [r["note"] for r in verdict.rows if r["note"].startswith(("not promised", "refuses"))]
         found = dict(cell="works" if verdict.ok else "broken", note="; ".join(notes) if verdict.ok else repr(verdict))
     return dict(method=repr(make_method(method)), family=family, **found, seconds=round(time.perf_counter() - began, 1))

@@ -147,8 +147,8 @@ def save_state(learner, folder: Path):
 # %% ../../nbs/training/20_checkpointing.ipynb #58c4ec01
 def check_identity(learner, state: dict, folder: Path):
     "Raises `FtError` for the state of another run, or of a run with a different number of steps."
-    theirs = state.get("identity")
-    if theirs and learner.identity and theirs != learner.identity:
+    reference = state.get("identity")
+    if reference and learner.identity and reference != learner.identity:
         raise FtError(
             f"The state in {folder} belongs to another run: its data, its method or a training option differs."
             " Use another folder for this run."

@@ -38,7 +38,7 @@ def dpo_step(method, beta=0.5, encoder_decoder=False):
         def pair(k):
             return (batch["prompt"], batch[k]) if encoder_decoder else (torch.cat([batch["prompt"], batch[k]], 1), None)
 
-        with torch.no_grad(), method.off(model):
+        with torch.no_grad(), method.disabled(model):
             reference = {k: sequence_logp(model, *pair(k)) for k in ("chosen", "rejected")}
         policy = {k: sequence_logp(model, *pair(k)) for k in ("chosen", "rejected")}
         margin = (policy["chosen"] - reference["chosen"]) - (policy["rejected"] - reference["rejected"])
@@ -64,7 +64,7 @@ def test_dpo_prefers_the_chosen_and_leaves_the_reference_alone(make, encoder_dec
     )  # log 2: policy and reference are the same at the start
     assert learner.history[-1]["loss"] < 0.4 and learner.state["margin"] > 1
     kw = dict(input_ids=prompt, labels=chosen) if encoder_decoder else dict(input_ids=prompt)
-    with torch.no_grad(), method.off(model):
+    with torch.no_grad(), method.disabled(model):
         assert torch.equal(model(**kw).logits, base(**kw).logits)
 
 

@@ -64,7 +64,7 @@ def case(work: str, method: str, rows: int, epochs: int, allowed: float) -> dict
         method=method,
         epochs=epochs,
         rows=rows,
-        off=off["seconds"],
+        disabled=off["seconds"],
         on=on["seconds"],
         reached=reached,
         limit=allowed,

@@ -74,11 +74,11 @@ def costs(runs: list) -> dict:
         head=head,
         total=run.resources["total"],
         bytes=stored(run.model),
-        merges=run.method.merges,
+        mergeable=run.method.mergeable,
         peak=peak,
     )
     found["ms"], found["times_base"] = answer_ms(run.model, batch, base.model)
-    if run.method.merges:
+    if run.method.mergeable:
         found["ms_merged"], found["times_base_merged"] = answer_ms(run.method.merge(run.model), batch, base.model)
     return found
 

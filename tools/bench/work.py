@@ -173,15 +173,15 @@ class Plain(torch.nn.Module):
 # ---- tasks of this file
 
 
-def picture_rows(pictures, labels):
+def picture_rows(images, labels):
     "Images decoded once and stored as bytes."
     from ftkit.data.image_preprocessing import ImagePreprocessing
     from ftkit.data.images import ImageDataset
 
     return ImageDataset(
-        torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(),
+        torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
         {"label": labels},
-        ImagePreprocessing(pictures.shape[1]),
+        ImagePreprocessing(images.shape[1]),
     )
 
 
@@ -191,7 +191,7 @@ class Pictures:
     name, metric, greater_is_better, classes = "image-classification", "accuracy", True, list(range(10))
 
     def collate(self, rows, index):
-        x = rows.pixels(rows.pictures[index])
+        x = rows.pixels(rows.images[index])
         if getattr(rows, "flip", False):
             x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(-1), x)
         return {"pixel_values": x, "labels": rows.column("label", index)}
