@@ -168,7 +168,7 @@ def check_lengths(spec: dict, ck, method):
     there = max_positions(ck.model)
     if not there or not hasattr(ck.processor, "model_max_length"):
         return
-    taken = sum(getattr(insert, "max_positions", 0) for insert in method.plan(ck.anatomy).injections)
+    taken = sum(getattr(insert, "positions", 0) for insert in method.plan(ck.anatomy).injections)
     space, rows = there - taken, f" ({taken} of them are used by {method!r})" if taken else ""
     for name in ("max_length", "max_new_tokens"):
         requested = spec["max_length"] if name == "max_length" else spec.get("asked", {}).get(name)

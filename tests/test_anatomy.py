@@ -307,9 +307,9 @@ def test_freezing_says_what_it_means_for_a_shared_layer(capsys):
     frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
     assert frozen == {n for n, _ in model.named_parameters() if "embedding" in n} and on.anatomy.repeats
     assert "1 block, used 4 times with the same weights" in capsys.readouterr().out
-    with pytest.raises(ft.FtError, match="1 block, used 4 times with the same weights; use top=1"):
+    with pytest.raises(ft.FtError, match="1 block, used 4 times with the same weights; use 1"):
         ft.Freeze(num_trainable_blocks=2).attach(albert())
-    with pytest.raises(ft.FtError, match="2 blocks, but .* has 1 block; use top=1,"):
+    with pytest.raises(ft.FtError, match="2 blocks, but .* has 1 block; use 1,"):
         ft.Freeze(num_trainable_blocks=2).attach(one_layer())
 
 

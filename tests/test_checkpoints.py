@@ -510,7 +510,7 @@ def test_names_that_only_count_fit_any_classes(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "requested, told, order",
+    "requested, given, order",
     [
         (["no", "yes"], ["yes", "no"], [1, 0]),
         (["not spam", "spam"], ["SPAM", "not_spam"], [1, 0]),

@@ -84,7 +84,7 @@ def test_what_cannot_share_a_batch_says_so(tmp_path):
         for n, m in (("bitfit", ft.BitFit()), ("prompt", ft.PromptTuning(num_virtual_tokens=4)), ("lora", ft.LoRA()))
     }
     deltas = MultiAdapter(base, folders)
-    for n in ("bitfit", "prompt_tuning"):
+    for n in ("bitfit", "prompt"):
         with pytest.raises(ft.FtError, match="using"):
             with deltas.rows([n, "lora"]):
                 pass

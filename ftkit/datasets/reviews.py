@@ -288,7 +288,7 @@ def _level4(rng, d, want):
         x=w if agree else o,
         who=_pick(rng, _WHO),
         always_right=("always right", "always wrong")[not agree],
-        given=("kept its word", "lied")[not agree],
+        told=("kept its word", "lied")[not agree],
         wrong=("wrong", "right")[not agree],
         true=("true", "false")[not agree],
     )

@@ -530,7 +530,7 @@ class Report:
         return table(self.rows)._repr_html_()
 
     def __repr__(self):
-        broken = [f"invariant {r['law']}: {r['note']}" for r in self.rows if not r["holds"]]
+        broken = [f"invariant {r['check']}: {r['note']}" for r in self.rows if not r["holds"]]
         return "; ".join(
             [f"{self.method!r}: {len(self.rows) - len(broken)} of {len(self.rows)} invariants hold", *broken]
         )
