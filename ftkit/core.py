@@ -472,6 +472,7 @@ RENAMED = {  # owner -> {name in the previous version: current name}
     "GradualUnfreeze": {"decay": "lr_decay"},
     "LayerwiseLR": {"decay": "layer_decay"},
     "MAM": {"prefix": "num_virtual_tokens", "adapter": "bottleneck_dim"},
+    "UniPELT": {"prefix": "num_virtual_tokens", "adapter": "bottleneck_dim"},
     "method": {
         "head": "linear_probe",
         "norm_tuning": "ln_tuning",

@@ -9,9 +9,9 @@ from ftkit.testing.invariants import INVARIANTS, check_method, tiny_model
 SUMS = [
     "lora + bitfit",
     "freeze + lora",
-    "lora + prefix + adapter",
-    "prompt + ia3",
-    "sparse + norm_tuning",
+    "lora + prefix_tuning + adapter",
+    "prompt_tuning + ia3",
+    "fish_mask + ln_tuning",
     "adalora + bitfit",
 ]
 

@@ -21,11 +21,16 @@ CASES = {
         "60",
         "40",
     ),
-    "biases that are not there": ("t5", lambda m: ft.BitFit().attach(m), "bias", "NormTuning"),
+    "biases that are not there": ("t5", lambda m: ft.BitFit().attach(m), "bias", "LNTuning"),
     "a prefix without attention": ("resnet", lambda m: ft.PrefixTuning().attach(m), "ResNet", "LoRA"),
     "four bits that were not read": ("bert", lambda m: ft.QLoRA().attach(m), "4 bits", "loading"),
     "a part of a fused matrix": ("gpt", lambda m: ft.Select("query").attach(m), "c_attn", "query"),
-    "two of one kind in one place": ("bert", lambda m: (ft.LoRA(r=8) + ft.LoRA(r=4)).attach(m), "already", "on="),
+    "two of one kind in one place": (
+        "bert",
+        lambda m: (ft.LoRA(r=8) + ft.LoRA(r=4)).attach(m),
+        "already",
+        "target_modules=",
+    ),
     "two prompts": ("bert", lambda m: (ft.PromptTuning() + ft.PTuning()).attach(m), "already", "prompt"),
     "a part of a sum without a place": (
         "resnet",

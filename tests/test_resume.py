@@ -19,11 +19,11 @@ import ftkit as ft
 from ftkit.datasets.reviews import reviews
 out, kill = sys.argv[1], int(sys.argv[2])
 if kill:
-    plain = api.learner_for
+    plain = api.make_learner
     def with_kill(*a, **kw):
         learner = plain(*a, **kw)
         return learner.on("after_step", lambda l: l.step_count == kill and os.kill(os.getpid(), signal.SIGKILL))
-    api.learner_for = with_kill
+    api.make_learner = with_kill
 if sys.argv[3] == "resume":
     ft.resume(out)
 else:  # ten steps an epoch, so that the end of one lies between a saved state and the next

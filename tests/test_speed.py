@@ -203,7 +203,7 @@ def test_lora_keeps_less_than_peft():
         model = t.BertForSequenceClassification(config)
         with mock.patch(
             "ftkit.methods.lora_linear.use_efficient_lora",
-            (lambda m: 0) if not light else ft.methods.low_rank.use_efficient_lora,
+            (lambda m: 0) if not light else ft.methods.lora_linear.use_efficient_lora,
         ):
             ft.LoRA(dropout=0.05).attach(model)
         with cpu_kernels("cpu" if light else "meta"):

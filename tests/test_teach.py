@@ -130,7 +130,7 @@ def test_messages_carry_no_addresses():
 def test_hints_one_after_another():
     ex = Exercise("q", close(1), hint=["a", "b"])
     assert [ex.hint().text for _ in range(3)] == ["a", "b", "b"] and progress()[0]["hints"] == 2
-    assert "none" in Exercise("r", close(1)).hint().text
+    assert "no hint" in Exercise("r", close(1)).hint().text
     assert Exercise("s", close(1), hint="one").hints == ["one"]
 
 

@@ -147,7 +147,7 @@ def test_after_a_plain_loop_a_delta_holds_all_that_moved(method, name, tmp_path)
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=3)
     fresh, x, y = copy.deepcopy(model), torch.randn(4, 3, 64, 64), torch.tensor([0, 1, 2, 0])
-    options = dict(look=1) if method == "fish_mask" else {}
+    options = dict(num_fisher_steps=1) if method == "fish_mask" else {}
     try:
         on = ft.method(method, **options).attach(model, steps=8)
     except FtError as e:

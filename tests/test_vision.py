@@ -205,11 +205,11 @@ import os, signal
 import ftkit as ft
 out, data, kill = sys.argv[1], sys.argv[2], int(sys.argv[3])
 if kill:
-    plain = api.learner_for
+    plain = api.make_learner
     def die(learner):
         if learner.step_count == kill:
             os.kill(os.getpid(), signal.SIGKILL)
-    api.learner_for = lambda *a, **k: plain(*a, **k).on("after_step", die)
+    api.make_learner = lambda *a, **k: plain(*a, **k).on("after_step", die)
 if sys.argv[4] == "resume": ft.resume(out)
 else:
     method = ft.GradualUnfreeze(schedule=((0, 0), (0.5, 3)))
@@ -296,11 +296,11 @@ import ftkit as ft
 from ftkit.datasets.shapes import scenes
 out, kill = sys.argv[1], int(sys.argv[2])
 if kill:
-    plain = api.learner_for
+    plain = api.make_learner
     def die(learner):
         if learner.step_count == kill:
             os.kill(os.getpid(), signal.SIGKILL)
-    api.learner_for = lambda *a, **k: plain(*a, **k).on("after_step", die)
+    api.make_learner = lambda *a, **k: plain(*a, **k).on("after_step", die)
 if sys.argv[3] == "resume": ft.resume(out)
 else:
     options = dict(valid=scenes(8, seed=1), steps=6, batch_size=8, save_every=2, progress=False)
@@ -460,7 +460,7 @@ def test_options_that_mean_nothing_are_refused_before_training():
     refused("need a binary task", threshold=0.3)
     refused("no metric 'sensitivty'", metric="sensitivty")
     refused(
-        "no number for 'auc'",
+        "NaN for 'auc'",
         data=shapes(32, 32),
         valid=shapes(32, 32, seed=1).filter(lambda r: r["label"] == 0),
         metric="auc",
@@ -487,7 +487,7 @@ def test_answers_and_predictions_agree_at_a_threshold():
     ) < 1e-6
     counts = confusion(found)[0]
     assert abs(counts[1, 1] / counts[1].sum() - run.metrics["sensitivity"]) < 1e-6
-    with pytest.raises(FtError, match="parts train, test"):
+    with pytest.raises(FtError, match="splits train, test"):
         predictions(run, {"train": test[:4], "test": test[:4]})
 
 

@@ -32,15 +32,15 @@ MUTATIONS = [
     Mutation(
         "LoRA does not scale its update",
         "methods/lora_linear.py",
-        "rows.addmm_(thin, b16.t(), alpha=scale)",
-        "rows.addmm_(thin, b16.t())",
+        "rows.addmm_(low_rank, b16.t(), alpha=scale)",
+        "rows.addmm_(low_rank, b16.t())",
         f"{PEFT}test_ours_open_with_peft[lora]",
     ),
     Mutation(
         "LoRA's gradient of B is not scaled",
         "methods/lora_linear.py",
-        "(g.t() @ thin).mul_(ctx.scale)",
-        "(g.t() @ thin)",
+        "(g.t() @ low_rank).mul_(ctx.scale)",
+        "(g.t() @ low_rank)",
         f"{LOOP}test_gradients_of_lora_are_those_of_peft",
     ),
     Mutation(

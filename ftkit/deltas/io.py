@@ -470,10 +470,10 @@ def method_from_peft_config(config: dict, model):
         del options["init_lora_weights"]  # the initialisation is irrelevant for loaded values
     if kind == "lora" and set(options) <= set(LORA_OPTIONS):
         own = {LORA_OPTIONS[k]: v for k, v in options.items() if LORA_OPTIONS[k]}
-        if own.get("start", "pissa") == "pissa":
+        if own.get("init", "pissa") == "pissa":
             return method(
                 "dora" if options.get("use_dora") else "lora",
-                on=on,
+                target_modules=on,
                 **{"r": plain["r"], "alpha": plain["lora_alpha"], **own},
             )
     if kind == "adalora":
@@ -506,8 +506,8 @@ LORA_OPTIONS = {
     "r": "r",
     "lora_alpha": "alpha",
     "lora_dropout": "dropout",
-    "use_rslora": "rs",
-    "init_lora_weights": "start",
+    "use_rslora": "use_rslora",
+    "init_lora_weights": "init",
     "use_dora": None,
     "fan_in_fan_out": None,
 }  # peft's option -> ftkit's

@@ -195,11 +195,11 @@ class MultiAdapter:
 def check_mixable(on):
     "Raises `FtError` for a delta that cannot be applied to some rows of a batch only."
     moved = [n for n in on.trained if not on.anatomy.in_head(n)]
-    whole = [
-        h
-        for h in on.handles
-        if not isinstance(h, PeftHandle) and (not isinstance(h, HookHandle) or hasattr(h.injection, "before"))
-    ]
+    whole = []
+    for h in on.handles:
+        per_example = isinstance(h, HookHandle) and h.injection.per_example
+        if not isinstance(h, PeftHandle) and not per_example:
+            whole.append(h)
     if moved or whole:
         raise FtError(
             f"{on.method!r} changes {moved[0] if moved else 'modules used by all rows'}, so it cannot share a batch"

@@ -56,6 +56,11 @@ class HookInjection:
         "Its name in messages."
         return self.kind
 
+    @property
+    def per_example(self) -> bool:
+        "Whether it can be applied to some examples of a batch only."
+        return not hasattr(self, "before")
+
     def make(self, host: nn.Module, path: str) -> nn.Module:
         "Create the module that is added at a host module."
         raise NotImplementedError

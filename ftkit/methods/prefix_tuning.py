@@ -8,6 +8,8 @@ __all__ = [
     "prefix_attention",
     "prepend_prefix",
     "attention_function",
+    "gate_of",
+    "contributions",
     "pad_mask",
     "batch_prefix",
     "unmask_prefix",
@@ -83,7 +85,15 @@ def prefix_attention(own: str, module, query, key, value, attention_mask, **opti
         options["is_causal"] = False
     if options.get("position_bias") is not None:
         options["position_bias"] = pad_mask(options["position_bias"], size)
-    return attend(module, query, keys, values, mask, **options)
+    gates = [gate_of(p) for p in found]
+    if all(g is None for g in gates):
+        return attend(module, query, keys, values, mask, **options)
+    parts = contributions(values, [p.size for p in found])
+    output, weights = attend(module, query, keys, torch.cat(parts, -1), mask, **options)
+    own, *rest = output.split(values.shape[-1], -1)
+    for part, gate in zip(rest, gates):
+        own = own + (part if gate is None else part * gate[:, :, None].to(part.dtype))
+    return own, weights
 
 
 SELECTING_ATTENTION = ("indices", "block_indices")  # options that select keys: sparse attention
@@ -106,6 +116,21 @@ def attention_function(module, own: str):
     if found is None:
         raise FtError(f"The attention of {type(module).__name__} is not called by name in transformers")
     return found
+
+
+def gate_of(prefix):
+    "The gate of every token, (batch, length, 1), that scales what a prefix adds; None where it has none."
+    gate = prefix.__dict__.get("gate")
+    return None if gate is None or is_disabled(gate) else gate.__dict__.pop("value")
+
+
+def contributions(values: torch.Tensor, sizes: list) -> list:
+    "Values that separate what the model's own tokens and each prefix add to the output; zero at the others' positions."
+    lengths = [*sizes, values.shape[2] - sum(sizes)]
+    parts = [torch.zeros_like(values) for _ in lengths]
+    for part, piece, start in zip(parts, values.split(lengths, 2), [sum(lengths[:i]) for i in range(len(lengths))]):
+        part[:, :, start : start + piece.shape[2]] = piece
+    return [parts[-1], *parts[:-1]]
 
 
 # %% ../../nbs/methods/62_prefix_tuning.ipynb #5c1d20c2

@@ -381,8 +381,8 @@ class CachedTask:
         store = self.stores.get(id(rows))
         if store is None:
             return self.task.collate(rows, index)
-        hollow = getattr(rows, "hollow", None)  # placeholder rows: their content is not needed
-        return self.task.collate(hollow() if hollow else rows, index) | {
+        placeholder = getattr(rows, "placeholder", None)  # placeholder rows: their content is not needed
+        return self.task.collate(placeholder() if placeholder else rows, index) | {
             "trunk": store.batch(index),
             "trunk_size": (len(index), int(store.lengths[np.asarray(index)].max())),
         }
