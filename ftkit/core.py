@@ -506,7 +506,9 @@ def current_name(owner: str, name: str) -> str:
 
 def current_options(owner: str, options: dict) -> dict:
     "Options with their current names. Raises `FtError` where an option is given under both names."
-    found = {current_name(owner, name): value for name, value in options.items()}
+    found = {}
+    for name, value in options.items():
+        found[current_name(owner, name)] = value
     if len(found) < len(options):
         twice = [new for old, new in RENAMED[owner].items() if {old, new} <= options.keys()]
         raise FtError(f"{owner}: {twice[0]!r} is given twice, under its old and its current name.")

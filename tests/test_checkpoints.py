@@ -355,7 +355,7 @@ def test_shards_that_are_missing_are_named(tmp_path):
     whole = ft.load(tmp_path, **CLASSIFY)
     assert torch.equal(whole.model.classifier.weight, model.classifier.weight)
     shards[1].rename(tmp_path / "away")
-    refused(lambda: ft.load(tmp_path, **CLASSIFY), f"1 of {len(shards)} files", shards[1].name)
+    refused(lambda: ft.load(tmp_path, **CLASSIFY), f"1 of {len(shards)} weight files", shards[1].name)
     (tmp_path / "away").rename(shards[1])
     for text in ("[]", "{}", "{"):
         index.write_text(text)

@@ -200,7 +200,8 @@ def plant(page: list[dict], fault: str) -> None:
     elif fault == "open":
         page[at]["source"] = code(page[at]["source"])
     elif fault == "unnamed":
-        page[at]["source"] = re.sub("(code-summary: ).*", r'\1"Code"', page[at]["source"])
+        named = next(cell for cell in page if re.search('code-summary: "(?!Constants)', cell["source"]))
+        named["source"] = re.sub("(code-summary: ).*", r'\1"Code"', named["source"])
     elif fault == "order":
         parts = many["source"].removeprefix("::: {.symbols}\n").removesuffix("\n:::").split("\n\n")
         many["source"] = "::: {.symbols}\n" + "\n\n".join(reversed(parts)) + "\n:::"

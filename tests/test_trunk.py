@@ -232,7 +232,7 @@ def test_the_proof_refuses_what_is_a_little_off():
     class Lying(CachedTask):
         def collate(self, rows, index):
             batch = super().collate(rows, index)
-            return batch | ({"trunk": {k: v + 0.01 for k, v in batch["trunk"].items()}} if "trunk" in batch else {})
+            return batch | ({"prefix": {k: v + 0.01 for k, v in batch["prefix"].items()}} if "prefix" in batch else {})
 
     model, task, rows, params, _ = attached_setting()
     batch = task.collate(rows, [0, 1, 2])

@@ -86,7 +86,7 @@ def _array(values, name, key, rows):
 
 
 # %% ../../nbs/data/10_loading.ipynb #3017b927
-def _pictures(values, key):
+def _image_column(values, key):
     """The images of a column in stored form, or None if it contains none.
 
     Raises `FtError` for an invalid image in a column with a usual image name.
@@ -120,7 +120,7 @@ def _table(columns, name, rows=None) -> Dataset:
         if key.lower() in (*COLUMN_NAMES["text"], *COLUMN_NAMES["target"]):
             check_lengths(values, rows, key, name)
         values = [os.fspath(v) if isinstance(v, os.PathLike) else v for v in values]
-        found = _pictures(values, key)
+        found = _image_column(values, key)
         if found:
             shown.append(key)
         arrays[key] = (
@@ -416,14 +416,14 @@ def _pick_column(ds, role, fits, taken):
         if fitting
         else f"No column looks like the {role}"
     )
-    pictures_ = (
+    image_columns = (
         ' For images, set task="image-classification".'
         if role == "text" and set(lower) & set(COLUMN_NAMES["image"])
         else ""
     )
     raise FtError(
         f"{what}; choose one with {role}=…, e.g. {role}={(fitting or columns or ['…'])[0]!r}. The columns are"
-        f" {listed}.{pictures_}"
+        f" {listed}.{image_columns}"
     )
 
 

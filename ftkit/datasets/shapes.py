@@ -174,8 +174,8 @@ def scenes(
     found = {"image": [], "boxes": [], "labels": []}
     for _ in range(rows):
         kinds = r.integers(len(SHAPES), size=r.integers(1, most + 1))
-        picture, boxes = render_scene(size, [SHAPES[k] for k in kinds], r, noise=0.03)
-        for k, v in zip(found, (to_image_record(picture), boxes, kinds.tolist())):
+        image, boxes = render_scene(size, [SHAPES[k] for k in kinds], r, noise=0.03)
+        for k, v in zip(found, (to_image_record(image), boxes, kinds.tolist())):
             found[k].append(v)
     return Dataset.from_dict(
         found,

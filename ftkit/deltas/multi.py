@@ -85,12 +85,12 @@ def per_example_forward(layers: list, groups: dict):
 @contextmanager
 def isolate_hook_state(base, name: str, rows):
     "Context manager that enables only the inserts of one delta at a module, for a call with its rows."
-    here = [(n, m) for kind, shelf in base._modules.items() if kind.startswith("ft_") for n, m in shelf.items()]
+    here = [(n, m) for kind, injected in base._modules.items() if kind.startswith("ft_") for n, m in injected.items()]
     before = [dict(m.__dict__) for _, m in here]
     for n, m in here:
         m.__dict__.update(silent=n != name, only_rows=None)
-        if torch.is_tensor(heard_ := m.__dict__.get("heard")):
-            m.__dict__["heard"] = heard_[rows]
+        if torch.is_tensor(captured := m.__dict__.get("captured")):
+            m.__dict__["captured"] = captured[rows]
     try:
         yield
     finally:

@@ -122,7 +122,7 @@ def attach_verified(insert: HookInjection, add, model, name: str, steps: int):
     if not insert.width and not getattr(insert, "sources", ()):
         return add(model, name, steps)
     given, before = try_small_input(model)
-    return verify_injection(add(model, name, steps), given, before, heard=False)
+    return verify_injection(add(model, name, steps), given, before, used=False)
 
 
 # %% ../../nbs/methods/50_adapter.ipynb #afaea0b4
@@ -150,9 +150,9 @@ class ParallelAdapter(HookInjection):
         return Bottleneck(in_out_features(host)[1], self.size)
 
     def after(self, added, host, args, kwargs, output):
-        if self.sources and "heard" not in added.__dict__:
+        if self.sources and "captured" not in added.__dict__:
             raise ValueError("the module whose input it needs runs after the target module")
-        return output + self.scale * added(added.__dict__.pop("heard") if self.sources else args[0])
+        return output + self.scale * added(added.__dict__.pop("captured") if self.sources else args[0])
 
 
 # %% ../../nbs/methods/50_adapter.ipynb #dddb21af

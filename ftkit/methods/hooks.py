@@ -172,7 +172,7 @@ class InputCapture:
 
     def __call__(self, source, args, kwargs):
         if not is_disabled(self.added):
-            self.added.__dict__["heard"] = args[0]
+            self.added.__dict__["captured"] = args[0]
 
 
 def apply_to_rows(after, added: nn.Module, rows: torch.Tensor, args, kwargs, output):
@@ -182,8 +182,8 @@ def apply_to_rows(after, added: nn.Module, rows: torch.Tensor, args, kwargs, out
     def take(x):
         return x[rows] if torch.is_tensor(x) and x.ndim and len(x) == n else x
 
-    if "heard" in added.__dict__:
-        added.__dict__["heard"] = take(added.__dict__["heard"])
+    if "captured" in added.__dict__:
+        added.__dict__["captured"] = take(added.__dict__["captured"])
     text = after(*tree_map(take, (args, kwargs, output)))
     return tree_map(
         lambda new, old: (
@@ -203,8 +203,8 @@ def is_disabled(added: nn.Module) -> bool:
 class HookHandle(Handle):
     "What an insert added to a model, and how to disable or remove it."
 
-    def __init__(self, injection, model, name, hosts, heard=()):
-        self.injection, self.model, self.name, self.hosts, self.heard = injection, model, name, hosts, heard
+    def __init__(self, injection, model, name, hosts, captured=()):
+        self.injection, self.model, self.name, self.hosts, self.captured = injection, model, name, hosts, captured
 
     def added(self) -> list:
         "The modules that were added."
@@ -242,11 +242,11 @@ class HookHandle(Handle):
     def remove(self):
         "Remove children and hooks."
         for host in self.hosts:
-            shelf = injected_modules(host, self.injection.kind)
-            del shelf[self.name]
-            if not shelf:
+            injected = injected_modules(host, self.injection.kind)
+            del injected[self.name]
+            if not injected:
                 del host._modules[f"ft_{self.injection.kind}"]
-        for module in (*self.hosts, *self.heard):
+        for module in (*self.hosts, *self.captured):
             after, before = (
                 (module._forward_hooks, module._forward_hooks_with_kwargs),
                 (module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs),
@@ -363,9 +363,9 @@ def try_small_input(model: nn.Module, length: int = 5) -> tuple:
 
 
 # %% ../../nbs/methods/32_hooks.ipynb #5c1d20a7
-def verify_injection(handle, given: dict, before: torch.Tensor, heard: bool = True):
+def verify_injection(handle, given: dict, before: torch.Tensor, used: bool = True):
     """Check what was added on an input; returns the handle. Raises `FtError`, and removes it, if the model fails, gives
-    an output of another shape, ignores it (checked if `heard`), or differs from the base while it is disabled."""
+    an output of another shape, ignores it (checked if `used`), or differs from the base while it is disabled."""
     if given is None:
         return handle
     model, parameters = handle.model, list(handle.parameters().values())
@@ -374,7 +374,7 @@ def verify_injection(handle, given: dict, before: torch.Tensor, heard: bool = Tr
             plain = first_output(model, given)
         one = first_output(model, given)
         deaf = (
-            heard
+            used
             and torch.equal(one, perturbed_output(parameters, model, given))
             and responds_to_input(model, given, one)
         )

@@ -111,9 +111,9 @@ class InputPrompt(HookInjection):
 
         grown("attention_mask", 1)
         given.pop("cache_position", None)
-        told = positions_with(self.size, start, host, given, some.shape[1], first)
-        if told is not None:
-            given["position_ids"] = told
+        placed = positions_with(self.size, start, host, given, some.shape[1], first)
+        if placed is not None:
+            given["position_ids"] = placed
         if not first:
             return (), given
         grown("token_type_ids", 0)
@@ -123,11 +123,11 @@ class InputPrompt(HookInjection):
             insert_positions(words, added().to(words.dtype).expand(len(words), -1, -1), start),
             None,
         )
-        added.__dict__["heard"] = start, some.shape[1] + self.size - other_prompts(host, added)
+        added.__dict__["captured"] = start, some.shape[1] + self.size - other_prompts(host, added)
         return (), given
 
     def after(self, added, host, args, kwargs, output):
-        start, length = added.__dict__.pop("heard", (None, 0))
+        start, length = added.__dict__.pop("captured", (None, 0))
         return None if start is None else strip_prompt_outputs(output, start, length, self.size)
 
 

@@ -370,8 +370,8 @@ def find_frozen_prefix(
 class CachedTask:
     "A task whose cached rows start at the boundary."
 
-    def __init__(self, task, trunk: FrozenPrefix):
-        self.task, self.trunk, self.stores = task, trunk, {}
+    def __init__(self, task, prefix: FrozenPrefix):
+        self.task, self.prefix, self.stores = task, prefix, {}
 
     def __getattr__(self, name):
         return getattr(self.task, name)
@@ -383,15 +383,15 @@ class CachedTask:
             return self.task.collate(rows, index)
         placeholder = getattr(rows, "placeholder", None)  # placeholder rows: their content is not needed
         return self.task.collate(placeholder() if placeholder else rows, index) | {
-            "trunk": store.batch(index),
-            "trunk_size": (len(index), int(store.lengths[np.asarray(index)].max())),
+            "prefix": store.batch(index),
+            "prefix_size": (len(index), int(store.lengths[np.asarray(index)].max())),
         }
 
     def forward(self, model, batch):
         "The task's outputs; computed from the boundary on where the batch contains cached features."
-        if "trunk" not in batch:
+        if "prefix" not in batch:
             return self.task.forward(model, batch)
-        with self.trunk.standing(batch["trunk"], *batch["trunk_size"]):
+        with self.prefix.standing(batch["prefix"], *batch["prefix_size"]):
             return self.task.forward(model, batch)
 
 
@@ -399,29 +399,29 @@ class CachedTask:
 FILL_BATCH_SIZE = 64  # batch size when the features are computed
 
 
-def run_frozen_prefix(trunk: FrozenPrefix, task, rows, index, device, context) -> dict:
+def run_frozen_prefix(prefix: FrozenPrefix, task, rows, index, device, context) -> dict:
     "The outputs of the units for some rows, by address, in the context's precision."
     batch = to_device(task.collate(rows, index), device)
     with context():
-        return compute(trunk.model, trunk.units, trunk.stop, lambda: task.forward(trunk.model, batch))[0]
+        return compute(prefix.model, prefix.units, prefix.stop, lambda: task.forward(prefix.model, batch))[0]
 
 
-def feature_chunks(trunk: FrozenPrefix, task, rows, order, device="cpu", context=contextlib.nullcontext):
+def feature_chunks(prefix: FrozenPrefix, task, rows, order, device="cpu", context=contextlib.nullcontext):
     "Yield the tensors that cross the boundary, batch by batch, as flat arrays by address."
     for i in range(0, len(order), FILL_BATCH_SIZE):
         index = order[i : i + FILL_BATCH_SIZE]
-        values, n = run_frozen_prefix(trunk, task, rows, index, device, context), rows.lengths[index]
-        columns = trunk.columns(values)
-        for k in trunk.across:
-            expected = tuple({-1: len(index), -2: int(n.max())}.get(s, s) for s in trunk.shapes[k][0])
+        values, n = run_frozen_prefix(prefix, task, rows, index, device, context), rows.lengths[index]
+        columns = prefix.columns(values)
+        for k in prefix.across:
+            expected = tuple({-1: len(index), -2: int(n.max())}.get(s, s) for s in prefix.shapes[k][0])
             if tuple(values[k].shape) != expected:
                 raise NotCacheable(f"{k[0]} returned shape {tuple(values[k].shape)} instead of {expected}")
-        yield {name: unpad(columns[name], values[k], n) for name, k in zip(columns, trunk.across)}
+        yield {name: unpad(columns[name], values[k], n) for name, k in zip(columns, prefix.across)}
 
 
 # %% ../../nbs/speed/40_feature_cache.ipynb #d809a58e
 def cache_key(
-    trunk: FrozenPrefix,
+    prefix: FrozenPrefix,
     task,
     rows,
     precision: str = "fp32",
@@ -431,9 +431,9 @@ def cache_key(
     "The cache key of the features for some rows; None where the rows have no fingerprint."
     if not hasattr(rows, "fingerprint"):
         return None
-    units, config = [trunk.model.get_submodule(u) for u in trunk.units], getattr(trunk.model, "config", None)
+    units, config = [prefix.model.get_submodule(u) for u in prefix.units], getattr(prefix.model, "config", None)
     settings = config and config.to_json_string(use_diff=False), getattr(config, "_attn_implementation", None)
-    model = trunk.units, trunk.stop, trunk.across, list(map(repr, units)), settings
+    model = prefix.units, prefix.stop, prefix.across, list(map(repr, units)), settings
     code = [
         code_key(k)
         for k in (
@@ -446,25 +446,25 @@ def cache_key(
     ]
     machine = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability(), torch.get_float32_matmul_precision()
     execution = versions(), precision, torch.device(device).type, machine, FILL_BATCH_SIZE
-    return sha256(repr((weights or weights_key(trunk), model, code, rows.fingerprint(), execution)))
+    return sha256(repr((weights or weights_key(prefix), model, code, rows.fingerprint(), execution)))
 
 
-def weights_key(trunk: FrozenPrefix) -> str:
+def weights_key(prefix: FrozenPrefix) -> str:
     "The hash of all parameters and buffers below the boundary."
     h = hashlib.sha256()
-    for n, t in frozen_tensors(trunk):
+    for n, t in frozen_tensors(prefix):
         h.update(repr((n, t.dtype, tuple(t.shape))).encode())
         h.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return h.hexdigest()
 
 
-def frozen_tensors(trunk: FrozenPrefix) -> list:
+def frozen_tensors(prefix: FrozenPrefix) -> list:
     "Names and tensors below the boundary: those of the units, and the frozen tensors of the modules around them."
-    around = {u.rpartition(".")[0] for u in trunk.units}
+    around = {u.rpartition(".")[0] for u in prefix.units}
     around |= {a.rpartition(".")[0] for a in around} | {""}
-    found = [(f"{u}.{n}", t) for u in trunk.units for n, t in trunk.model.get_submodule(u).state_dict().items()]
+    found = [(f"{u}.{n}", t) for u in prefix.units for n, t in prefix.model.get_submodule(u).state_dict().items()]
     for a in sorted(around):
-        m = trunk.model.get_submodule(a)
+        m = prefix.model.get_submodule(a)
         found += [
             (f"{a}.{n}", t)
             for n, t in [*m.named_parameters(recurse=False), *m.named_buffers(recurse=False)]
@@ -495,7 +495,7 @@ def outputs_and_grads(task, model, params: list, batch) -> list:
 
 def verify_equivalence(task: CachedTask, rows, name: str = "default", device="cpu"):
     "Compare the cached pass with the full pass. Raises `NotCacheable` where they differ."
-    prefix, some = task.trunk, sample_rows(rows)
+    prefix, some = task.prefix, sample_rows(rows)
     model, params = prefix.model, trainable_parameters(prefix.model, name)
     whole = outputs_and_grads(task, model, params, to_device(task.task.collate(rows, some), device))
     task.stores[id(rows)] = build(
@@ -548,7 +548,7 @@ def cached(
 
 def populate(task: CachedTask, rows, context, precision: str, visits: float, device, weights: str = None) -> bool:
     "Load or compute the features of some rows for a cached task; returns whether they were cached before."
-    prefix, order = task.trunk, canonical_order(rows)
+    prefix, order = task.prefix, canonical_order(rows)
     key = cache_key(prefix, task.task, rows, precision, device, weights)
     store = lookup(key, rows.lengths, order) if key else None
     reused = store is not None

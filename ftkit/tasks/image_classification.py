@@ -303,12 +303,12 @@ def show_image_batch(
     "A gallery of a batch's images with their labels."
     from ftkit.plot.images import image_grid
 
-    def told(y):
+    def described(y):
         if y.ndim == 0:
             return str(task.classes[int(y)])
         return " + ".join(str(c) if p > 0.99 else f"{c} {100 * p:.0f} %" for c, p in zip(task.classes, y) if p > 0.01)
 
     return image_grid(
         [rows.drawn(x) for x in batch["pixel_values"].cpu()],
-        [told(y) for y in batch["labels"].cpu()] if "labels" in batch else None,
+        [described(y) for y in batch["labels"].cpu()] if "labels" in batch else None,
     )

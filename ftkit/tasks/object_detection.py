@@ -109,25 +109,25 @@ class FPNBackbone(nn.Module):
 
     def __init__(
         self,
-        trunk,  # a timm model that provides feature maps at several scales
+        features,  # a timm model that provides feature maps at several scales
         channels: int = 64,
         levels: int = 3,  # number of feature maps, from the finest one after the stem
     ):
         from torchvision.ops import FeaturePyramidNetwork
 
         super().__init__()
-        if not hasattr(trunk, "forward_intermediates"):
+        if not hasattr(features, "forward_intermediates"):
             raise FtError(
-                f"{type(trunk).__name__} does not provide its feature maps; use a timm checkpoint, such as resnet-mini,"
-                " resnet50 or a folder of one."
+                f"{type(features).__name__} does not provide its feature maps; use a timm checkpoint, such as"
+                " resnet-mini, resnet50 or a folder of one."
             )
-        given = trunk.feature_info
+        given = features.feature_info
         if len({f["reduction"] for f in given}) < levels + 1:
             raise FtError(
-                f"{type(trunk).__name__} has feature maps at one scale only, and a feature pyramid needs {levels};"
+                f"{type(features).__name__} has feature maps at one scale only, and a feature pyramid needs {levels};"
                 " use a convolutional network such as resnet-mini or resnet50."
             )
-        self.trunk, self.out_channels, self.at = trunk, channels, list(range(1, 1 + levels))
+        self.trunk, self.out_channels, self.at = features, channels, list(range(1, 1 + levels))
         self.reductions = [given[i]["reduction"] for i in self.at]
         self.fpn = FeaturePyramidNetwork([given[i]["num_chs"] for i in self.at], channels)
 

@@ -20,7 +20,7 @@ DECLARED = Declared(
     measures=(
         *FIT,
         *IMAGES,
-        *(f"ftkit/methods/{m}.py" for m in ("core", *METHODS, "low_rank", "tuners")),
+        *(f"ftkit/methods/{m}.py" for m in ("base", *METHODS, "lora_linear", "peft_bridge")),
         "ftkit/datasets/digits.py",
         "ftkit/zoo/resnet_mini/model.safetensors",
         "ftkit/zoo/vit_mini/model.safetensors",
