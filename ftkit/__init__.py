@@ -20,7 +20,7 @@ _WHERE = {
     "models.anatomy": "anatomy",
     "api": "finetune resume load_run method list_methods list_checkpoints list_tasks list_datasets show_batch",
     "experiments.compare": "compare Comparison find_lr",
-    "core": "FtError",
+    "core": "FtError ConfigError DataError CheckpointError UnsupportedError",
     "deltas.io": "save_delta load_delta",
     "deltas.multi": "MultiAdapter",
     "speed.array_store": "cache",

@@ -50,6 +50,8 @@ from ftkit.core import (
     DATASETS,
     METHODS,
     TASKS,
+    CheckpointError,
+    ConfigError,
     FtError,
     check_integer,
     check_number,
@@ -153,7 +155,7 @@ def load_checkpoint_and_task(spec: dict):
         pick_padding_side(ck.model, ck.processor)
     known = spec.setdefault("base", ck.fingerprint)
     if known != ck.fingerprint:
-        raise FtError(
+        raise CheckpointError(
             f"The weights of the checkpoint {spec['checkpoint']} differ from those this run was trained with; restore"
             " the original checkpoint, or start a new run."
         )
@@ -173,11 +175,11 @@ def check_lengths(spec: dict, ck, method):
     for name in ("max_length", "max_new_tokens"):
         requested = spec["max_length"] if name == "max_length" else spec.get("asked", {}).get(name)
         if requested and requested > space:
-            raise FtError(
+            raise ConfigError(
                 f"{name}={requested} exceeds the positions of {spec['checkpoint']}: {there}{rows}. Use at most {space}."
             )
     if space < 1:
-        raise FtError(
+        raise ConfigError(
             f"{method!r} uses {taken} positions, and {spec['checkpoint']} has {there}; none is left for the text."
             " Use fewer rows."
         )
@@ -485,7 +487,7 @@ def split_options(
 
     wanted = {f.name for f in fields(resolve("task", task))} - {"classes", "columns"}
     if max_length and "max_length" not in wanted:
-        raise FtError(f"max_length is a text length in tokens; {task} has no text input.")
+        raise ConfigError(f"max_length is a text length in tokens; {task} has no text input.")
     wanted.discard("max_length")
     own = {
         "models",
@@ -532,7 +534,7 @@ def show_batch(
     source, where = resolve_checkpoint(checkpoint)
     wanted = resolve("task", task)(classes=spec["classes"], columns=spec["columns"], **spec["asked"])
     if not hasattr(wanted, "show"):
-        raise FtError(f"Examples of {task} cannot be plotted; print some of them instead.")
+        raise ConfigError(f"Examples of {task} cannot be plotted; print some of them instead.")
     some = found.train.select(np.random.default_rng(seed).permutation(len(found.train))[:n])
     seed_everything(seed)
     rows = wanted.encode(some, read_processor(where, source, read_config(where, source)))
@@ -571,7 +573,7 @@ def resume(
 
     out = Path(out)
     if not (out / "spec.json").exists():
-        raise FtError(
+        raise CheckpointError(
             f"{out} contains no run to resume (spec.json is missing); use the folder that finetune(out=…) wrote."
         )
     spec = read_json(out / "spec.json") | ({"checkpoint": str(checkpoint)} if checkpoint is not None else {})
@@ -597,7 +599,7 @@ def load_run(
     """
     folder = Path(folder)
     if not (folder / "run.json").exists():
-        raise FtError(f"{folder} contains no saved run (run.json is missing).")
+        raise CheckpointError(f"{folder} contains no saved run (run.json is missing).")
     kept = read_json(folder / "run.json")
     if checkpoint is not None:
         kept["spec"]["checkpoint"] = str(checkpoint)
@@ -607,7 +609,9 @@ def load_run(
         raise (
             e
             if checkpoint is not None
-            else FtError(f"{e} If the base was moved, give its location: load_run({str(folder)!r}, checkpoint=...).")
+            else CheckpointError(
+                f"{e} If the base was moved, give its location: load_run({str(folder)!r}, checkpoint=...)."
+            )
         ) from e
     on = load_delta(ck.model, folder / "delta")
     ck.model.eval()

@@ -13,6 +13,10 @@ __all__ = [
     "TOKENS",
     "RENAMED",
     "FtError",
+    "ConfigError",
+    "DataError",
+    "CheckpointError",
+    "UnsupportedError",
     "unknown_name_error",
     "as_python_number",
     "check_integer",
@@ -68,6 +72,22 @@ class FtError(Exception):
     "A problem the user can fix: what was wrong, where, and what to do."
 
 
+class ConfigError(FtError, ValueError):
+    "An option, name or combination of options that is not valid."
+
+
+class DataError(FtError, ValueError):
+    "Data that cannot be used as they are: unreadable, empty, contradictory, or in another format than expected."
+
+
+class CheckpointError(FtError):
+    "A checkpoint, delta or saved run that is missing, damaged, or of another model."
+
+
+class UnsupportedError(FtError):
+    "A method or function that does not work on this model or machine."
+
+
 # %% ../nbs/10_core.ipynb #4df7ad50
 def unknown_name_error(
     kind: str,  # the kind of name, e.g. "method"
@@ -79,7 +99,7 @@ def unknown_name_error(
     near = difflib.get_close_matches(str(name).lower(), options, n=3, cutoff=0.5)
     listed = ", ".join(options[:24]) + (f" and {len(options) - 24} more" if len(options) > 24 else "")
     meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-    return FtError(
+    return ConfigError(
         f"There is no {kind} {name!r}.{meant} There {'is' if len(options) == 1 else 'are'}: {listed or 'none'}."
     )
 
@@ -108,7 +128,7 @@ def check_integer(
         return None
     found = as_python_number(value)
     if not found.is_integer() or found < least:
-        raise FtError(f"{name} must be an integer of at least {least}, not {value!r}.")
+        raise ConfigError(f"{name} must be an integer of at least {least}, not {value!r}.")
     return int(value)
 
 
@@ -125,7 +145,7 @@ def check_number(
         return None
     found = as_python_number(value)
     if not (0 <= found < float("inf")) or not (found or zero):
-        raise FtError(f"{name} must be a number {'of at least 0' if zero else 'above 0'}, not {value!r}.")
+        raise ConfigError(f"{name} must be a number {'of at least 0' if zero else 'above 0'}, not {value!r}.")
     return int(found) if found.is_integer() else found
 
 
@@ -511,7 +531,7 @@ def current_options(owner: str, options: dict) -> dict:
         found[current_name(owner, name)] = value
     if len(found) < len(options):
         twice = [new for old, new in RENAMED[owner].items() if {old, new} <= options.keys()]
-        raise FtError(f"{owner}: {twice[0]!r} is given twice, under its old and its current name.")
+        raise ConfigError(f"{owner}: {twice[0]!r} is given twice, under its old and its current name.")
     return found
 
 

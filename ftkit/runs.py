@@ -33,7 +33,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .core import FtError, log_info, main_process, sha256, write_json
+from .core import ConfigError, log_info, main_process, sha256, write_json
 from .deltas.io import save_delta
 from .models.cpu_kernels import cpu_kernels, trim_heap
 from .tasks.base import to_device
@@ -160,7 +160,7 @@ class Run:
         from transformers.pipelines import PIPELINE_REGISTRY
 
         if self.task.name not in PIPELINE_REGISTRY.get_supported_tasks() or hasattr(self.task, "wrap"):
-            raise FtError(f"transformers has no pipeline for {self.task.name}; use run.predict.")
+            raise ConfigError(f"transformers has no pipeline for {self.task.name}; use run.predict.")
         if getattr(self.task, "threshold", 0.5) != 0.5:
             log_info(
                 f"A pipeline returns probabilities and does not apply the threshold {self.task.threshold}; apply it"
@@ -224,7 +224,7 @@ def predict(
     role = next(iter(run.task.columns))
     values = read_inputs(values, role, column or run.task.columns[role])
     if not len(values):
-        raise FtError("The input is empty; there is nothing to predict.")
+        raise ConfigError("The input is empty; there is nothing to predict.")
     rows = run.task.encode(values, run.processor)
     found = {
         int(i): r
@@ -249,7 +249,7 @@ def read_inputs(values, role: str, column: str) -> list:
         return list(values)
     table = loading.read(values)
     if column not in table.column_names:
-        raise FtError(
+        raise ConfigError(
             f"The table has no column {column!r}; choose one of: {', '.join(table.column_names)} (option column=)."
         )
     return table[column][:]
@@ -297,7 +297,7 @@ def claim_run_folder(out: Path, spec: dict, found):
     Raises `FtError` for options that cannot be saved.
     """
     if functions := [k for k, v in spec["asked"].items() if callable(v)]:
-        raise FtError(
+        raise ConfigError(
             f"{', '.join(functions)} is a function and cannot be saved in {out} for resuming; use a preset, or omit"
             " out=."
         )

@@ -8,6 +8,7 @@ import torch
 
 import ftkit as ft
 from ftkit.models.checkpoints import ZOO
+from ftkit.testing.invariants import tiny_model
 
 pytestmark = [pytest.mark.fast, pytest.mark.usefixtures("one_way")]
 FRAME = pd.DataFrame(
@@ -39,6 +40,27 @@ def test_names_of_the_previous_version_warn_and_work():
         assert ft.method("norm_tuning") == ft.LNTuning()
     with pytest.raises(ft.FtError, match="given twice"), pytest.warns(FutureWarning):
         ft.LoRA(on="query", target_modules="value")
+
+
+@pytest.mark.parametrize(
+    "kind, wrong",
+    [
+        (ft.ConfigError, lambda tmp: ft.LoRA(r=0)),
+        (ft.ConfigError, lambda tmp: ft.method("lora", rank=4)),
+        (ft.ConfigError, lambda tmp: ft.finetune("bert-mini", "reviews", steps=0)),
+        (ft.DataError, lambda tmp: ft.finetune("bert-mini", [{"text": "a", "label": "b"}])),
+        (ft.DataError, lambda tmp: ft.finetune("bert-mini", tmp / "nowhere.csv")),
+        (ft.CheckpointError, lambda tmp: ft.load(tmp)),
+        (ft.CheckpointError, lambda tmp: ft.load_run(tmp)),
+        (ft.UnsupportedError, lambda tmp: ft.BitFit().attach(tiny_model("t5")[0])),
+    ],
+)
+def test_an_error_says_its_kind(kind, wrong, tmp_path):
+    with pytest.raises(kind) as e:
+        wrong(tmp_path)
+    assert isinstance(e.value, ft.FtError) and isinstance(e.value, ValueError) == (
+        kind in (ft.ConfigError, ft.DataError)
+    )
 
 
 def test_methods_by_name_and_by_value_are_one():

@@ -9,7 +9,7 @@ __all__ = ["PRESETS", "BATCH_AUGMENTATIONS", "transforms", "AugmentedDataset"]
 import torch
 from torchvision.transforms import v2
 
-from ..core import FtError, unknown_name_error
+from ..core import ConfigError, unknown_name_error
 from .images import ImageDataset
 
 # %% ../../nbs/data/70_augmentation.ipynb #f199ab45
@@ -51,9 +51,11 @@ def transforms(
             raise unknown_name_error("augmentation", p, PRESETS | BATCH_AUGMENTATIONS)
     first, mixed = [p for p in parts if p in PRESETS], [p for p in parts if p in BATCH_AUGMENTATIONS]
     if len(first) > 1 or len(mixed) > 1:
-        raise FtError(f"{name!r} contains {len(first)} presets and {len(mixed)} mixtures; combine at most one of each.")
+        raise ConfigError(
+            f"{name!r} contains {len(first)} presets and {len(mixed)} mixtures; combine at most one of each."
+        )
     if mixed and classes < 2:
-        raise FtError(f"{mixed[0]} mixes labels of at least two classes, but this task has {classes}.")
+        raise ConfigError(f"{mixed[0]} mixes labels of at least two classes, but this task has {classes}.")
     kind, alpha = BATCH_AUGMENTATIONS[mixed[0]] if mixed else (None, 0)
     return v2.Compose(PRESETS[first[0]](side)) if first else None, kind(
         alpha=alpha, num_classes=classes
@@ -77,12 +79,12 @@ class AugmentedDataset(ImageDataset):
     ):
         super().__init__(rows.images, rows.columns, rows.geometry)
         if rows.geometry.whole:
-            raise FtError(
+            raise ConfigError(
                 "This checkpoint's processor gives no bytes that can be augmented before conversion to floats; train"
                 " without augment."
             )
         if rows.geometry.side != rows.geometry.wide:
-            raise FtError(
+            raise ConfigError(
                 f"Augmentation needs square images, but this checkpoint reads {rows.geometry.side} x"
                 f" {rows.geometry.wide} pixels; train without augment."
             )
@@ -96,14 +98,14 @@ class AugmentedDataset(ImageDataset):
         "One image after augmentation, in bytes."
         x, side = self.change(image), self.geometry.side
         if x.ndim != 3 or min(x.shape[1:]) < side or x.shape[1] != x.shape[2]:
-            raise FtError(
+            raise ConfigError(
                 f"The augmentation returned {tuple(x.shape)} for an image of {tuple(image.shape)}; this checkpoint"
                 f" needs squares of at least {side} pixels."
             )
         if x.dtype == torch.uint8:
             return x
         if not (0 <= float(x.min()) and float(x.max()) <= 1):
-            raise FtError(
+            raise ConfigError(
                 f"The augmentation returns values from {float(x.min()):.3g} to {float(x.max()):.3g}; omit Normalize,"
                 " because the checkpoint's own is applied after it."
             )

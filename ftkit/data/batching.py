@@ -22,7 +22,7 @@ import math
 import numpy as np
 import torch
 
-from ..core import FtError, sha256
+from ..core import DataError, sha256
 
 
 # %% ../../nbs/data/50_batching.ipynb #46dc1560
@@ -240,7 +240,7 @@ class DataLoader:
         """
         rows = self.plan()[self.position - 1]
         if self.accumulate * self.world >= len(rows):
-            raise FtError(
+            raise DataError(
                 "Out of memory with one example at a time. Train fewer parameters (method='lora'), shorten the texts"
                 " (max_length), or use gradient checkpointing (checkpointing=True)."
             )

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from ..core import FtError, log_info
+from ..core import DataError, log_info
 
 
 # %% ../../nbs/data/55_image_preprocessing.ipynb #16c39056
@@ -36,7 +36,7 @@ def normalize_mode(
     if mode[0] in "IF":
         x = np.asarray(image, np.float32)
         if not np.isfinite(x).all():
-            raise FtError("contains NaN or infinite values")
+            raise DataError("contains NaN or infinite values")
         deep = mode.startswith("I;16") or x.min() >= 0 and 255 < x.max() <= 65535
         low, high = (0, 65535) if deep else (min(0, x.min()), max(1, x.max()))
         image = Image.fromarray(((x - low) * (255 / (high - low))).round().astype(np.uint8))
@@ -126,13 +126,13 @@ def processed(processor, images: list, **options) -> torch.Tensor:  # (images, c
     try:
         found = processor(images, return_tensors="pt", **options)["pixel_values"]
     except Exception as e:
-        raise FtError(
+        raise DataError(
             f"{type(processor).__name__} cannot process an image of {images[0].size[0]} x {images[0].size[1]} pixels:"
             f" {str(e).splitlines()[0] if str(e) else type(e).__name__}"
         ) from e
     found = torch.as_tensor(found)
     if found.ndim != 4:
-        raise FtError(
+        raise DataError(
             f"{type(processor).__name__} returns {tuple(found.shape)}, not images of one size, (images, channels,"
             " height, width)."
         )
@@ -175,7 +175,7 @@ def matching_preprocessing(
     """
     made = {whole([image]).shape[-2:] for image in _probes(32, mode)}
     if len(made) > 1:
-        raise FtError(
+        raise DataError(
             "The images that the checkpoint's processor returns differ in size"
             f" ({', '.join(f'{h} x {w}' for h, w in sorted(made))}), but a batch needs one; set size or crop_size in"
             " preprocessor_config.json."
@@ -222,7 +222,7 @@ def preprocessing_from_processor(processor) -> ImagePreprocessing:
     off = {k: False for k in _STEPS if hasattr(processor, k)}
     size, crop = (getattr(processor, k, None) for k in ("size", "crop_size"))
     if not size and not crop:
-        raise FtError(f"{type(processor).__name__} does not define the size of its images.")
+        raise DataError(f"{type(processor).__name__} does not define the size of its images.")
     on = _one_size(processor, _probes(32, mode), size, crop)
 
     def way(**options):
@@ -330,7 +330,7 @@ def check_size(
         with torch.no_grad():
             model.eval()(pixel_values=blank)
     except (ValueError, RuntimeError) as e:
-        raise FtError(
+        raise DataError(
             f"{name}: its processor returns images of {g.side} x {g.wide} pixels, but the model expects {built[0]} x"
             f" {built[1]}; set size in preprocessor_config.json to that of the model."
         ) from e

@@ -64,7 +64,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..core import FtError, cache_dir, log_info, sha256
+from ..core import DataError, FtError, cache_dir, log_info, sha256
 from .image_preprocessing import ImagePreprocessing, bytes_of, normalize_mode
 from .tables import COLUMN_NAMES
 
@@ -84,29 +84,29 @@ def open_image(
         value = image_from_array(np.asarray(value))
     valid_rows = isinstance(value, Image.Image)
     if not valid_rows and not isinstance(value, (str, os.PathLike, bytes)):
-        raise FtError(f"is a {type(value).__name__}, not an image")
+        raise DataError(f"is a {type(value).__name__}, not an image")
     if isinstance(value, str) and "://" in value[:12]:
-        raise FtError("is a URL, and URLs are not fetched; download the images, and give their file names")
+        raise DataError("is a URL, and URLs are not fetched; download the images, and give their file names")
     try:
         data = b"" if valid_rows else value if isinstance(value, bytes) else Path(value).read_bytes()
     except OSError as e:
-        raise FtError(f"cannot be read ({e.strerror})") from None
+        raise DataError(f"cannot be read ({e.strerror})") from None
     try:
         with nullcontext(value) if valid_rows else Image.open(io.BytesIO(data)) as image:
             if min(image.size) < 2:
-                raise FtError(f"has {image.width} x {image.height} pixels")
+                raise DataError(f"has {image.width} x {image.height} pixels")
             if quick and not valid_rows:
                 image.draft("RGB", (quick, quick))
             image.load()
             return normalize_mode(image)
     except UnidentifiedImageError:
-        raise FtError(describe_non_image(data)) from None
+        raise DataError(describe_non_image(data)) from None
     except Image.DecompressionBombError:
-        raise FtError("has far more pixels than a photograph; is it one image?") from None
+        raise DataError("has far more pixels than a photograph; is it one image?") from None
     except FtError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, RuntimeError) as e:
-        raise FtError(f"is damaged ({str(e).splitlines()[0] if str(e) else type(e).__name__})") from None
+        raise DataError(f"is damaged ({str(e).splitlines()[0] if str(e) else type(e).__name__})") from None
 
 
 def describe_non_image(data: bytes) -> str:
@@ -131,24 +131,24 @@ def image_from_array(
     if x.ndim == 3 and x.shape[-1] == 1:
         x = x[..., 0]
     if x.ndim not in (2, 3) or x.ndim == 3 and x.shape[-1] not in (3, 4):
-        raise FtError(f"has the shape {x.shape}, but an image is (height, width) or (height, width, 3)")
+        raise DataError(f"has the shape {x.shape}, but an image is (height, width) or (height, width, 3)")
     if min(x.shape[:2]) < 2:
-        raise FtError(f"has {x.shape[1]} x {x.shape[0]} pixels")
+        raise DataError(f"has {x.shape[1]} x {x.shape[0]} pixels")
     if x.dtype == bool:
         x = x.astype(np.uint8) * 255
     if x.dtype.kind == "f":
         if not np.isfinite(x).all():
-            raise FtError("contains NaN or infinite values")
+            raise DataError("contains NaN or infinite values")
         if x.min() < 0 or x.max() > 1:
-            raise FtError(
+            raise DataError(
                 f"contains floats from {x.min():.3g} to {x.max():.3g}; scale them to 0 … 1, or to integers from 0"
                 " to 255"
             )
         x = (x * 255).round().astype(np.uint8)
     if x.dtype.kind not in "iu":
-        raise FtError(f"contains {x.dtype}, not numbers")
+        raise DataError(f"contains {x.dtype}, not numbers")
     if x.min() < 0 or x.max() > 65535:
-        raise FtError(f"contains integers from {x.min()} to {x.max()}; scale them to 0 … 255")
+        raise DataError(f"contains integers from {x.min()} to {x.max()}; scale them to 0 … 255")
     if x.max() <= 255:
         return Image.fromarray(x.astype(np.uint8))
     return Image.fromarray(x.astype(np.uint16) if x.ndim == 2 else (x >> 8).astype(np.uint8))
@@ -214,9 +214,11 @@ def load_class_folders(path: Path) -> Dataset:
     named = list_dir(path, True)
     found = {d.name: list_images(d) for d in named}
     if len(found) < 2:
-        raise FtError(f"{path} should contain a folder for each class; it contains {', '.join(found) or 'no folder'}.")
+        raise DataError(
+            f"{path} should contain a folder for each class; it contains {', '.join(found) or 'no folder'}."
+        )
     if empty := [n for n, files in found.items() if not files]:
-        raise FtError(f"The class {empty[0]!r} in {path} contains no image ({', '.join(SUFFIXES[:6])} …).")
+        raise DataError(f"The class {empty[0]!r} in {path} contains no image ({', '.join(SUFFIXES[:6])} …).")
     log_ignored_files(path)
     files = [str(p) for ps in found.values() for p in ps]
     labels = [i for i, ps in enumerate(found.values()) for _ in ps]
@@ -262,7 +264,7 @@ def load_image_folder(path: Path, read_file) -> dict | Dataset:
     named = [d for d in list_dir(path, True) if d.name.lower() in SPLIT_ALIASES]
     parts = {SPLIT_ALIASES[d.name.lower()]: d for d in named}
     if len(parts) < len(named):
-        raise FtError(
+        raise DataError(
             f"{path} has two folders for one split: {', '.join(d.name for d in named)}; merge or rename them."
         )
     if "train" in parts:
@@ -288,11 +290,11 @@ def extract_zip(path: Path) -> Path:
         with zipfile.ZipFile(path) as z:
             size, free = sum(i.file_size for i in z.infolist()), shutil.disk_usage(cache_dir()).free
             if size > free / 2:
-                raise FtError(f"{path} unpacks to {size / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free.")
+                raise DataError(f"{path} unpacks to {size / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free.")
             z.extractall(part)
     except (zipfile.BadZipFile, OSError, zlib.error, RuntimeError) as e:
         shutil.rmtree(part, ignore_errors=True)
-        raise FtError(
+        raise DataError(
             f"{path} is protected by a password; unpack it yourself."
             if "password" in str(e)
             else f"{path} is not a complete zip archive ({e})."
@@ -322,7 +324,7 @@ def to_image_record(
     except FtError as e:
         if path and Path(path).is_file():
             return {"path": str(path), "bytes": None}  # reported later with the other unreadable files
-        raise FtError(f"An image {e}.") from None
+        raise DataError(f"An image {e}.") from None
     return {"path": path and str(path), "bytes": into.getvalue()}
 
 
@@ -425,9 +427,9 @@ def validate_images(
             f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
         )
         if len(bad) == len(ds):
-            raise FtError(f"{name}: none of the {len(ds)} images can be read: {listed}.")
+            raise DataError(f"{name}: none of the {len(ds)} images can be read: {listed}.")
         if not clean:
-            raise FtError(
+            raise DataError(
                 f"{name}: {len(bad)} of {len(ds)} images cannot be read: {listed}. Fix or remove them, or drop them"
                 " with clean=True."
             )
@@ -509,7 +511,7 @@ def map_images(function, values) -> list:
         try:
             return function(pair[1])
         except FtError as e:
-            raise FtError(f"{image_name(pair[1], pair[0])} {e}") from None
+            raise DataError(f"{image_name(pair[1], pair[0])} {e}") from None
 
     return thread_map(one, enumerate(values))
 
@@ -529,7 +531,7 @@ def preprocess_images(values, geometry: ImagePreprocessing) -> list:
             try:
                 image = open_image(value)[0]
             except FtError as e:
-                raise FtError(f"{image_name(value, i)} {e}") from None
+                raise DataError(f"{image_name(value, i)} {e}") from None
             size = (geometry.wide if geometry.stored == geometry.side else geometry.stored, geometry.stored)
             one = image.mode == "L" and not geometry.whole
             if geometry.same and image.size == size:

@@ -36,7 +36,7 @@ import pyarrow.parquet as pq
 import torch
 from datasets import Dataset, DatasetDict
 
-from ..core import DATASETS, FtError, log_info, resolve
+from ..core import DATASETS, DataError, FtError, log_info, resolve
 from . import images, tables
 from .tables import COLUMN_NAMES, check_delimiter, decode
 
@@ -109,11 +109,11 @@ def _table(columns, name, rows=None) -> Dataset:
     "Build a dataset with row numbers from columns."
     named = {as_whole_text(str(k)): list(v) for k, v in columns.items()}
     if len(named) < len(columns):
-        raise FtError(f"{name} has two columns of the same name ({', '.join(map(str, columns))[:200]}); rename one.")
+        raise DataError(f"{name} has two columns of the same name ({', '.join(map(str, columns))[:200]}); rename one.")
     columns = named
     size = len(next(iter(columns.values()), []))
     if not size:
-        raise FtError(f"{name} has no rows.")
+        raise DataError(f"{name} has no rows.")
     rows = list(rows) if rows is not None else list(range(size))
     arrays, shown = {}, []
     for key, values in columns.items():
@@ -138,7 +138,7 @@ def check_lengths(values, rows, column: str, name: str):
         return
     for value, row in zip(values, rows):
         if isinstance(value, str) and len(value) > MAX_FIELD_CHARS:
-            raise FtError(
+            raise DataError(
                 f"{name}, row {row}: {column!r} has {len(value):,} characters, more than {MAX_FIELD_CHARS:,}; is it one"
                 " text?"
             )
@@ -176,7 +176,7 @@ def _shows(ds, column, feature) -> bool:
 def _numbered(ds: Dataset, name) -> Dataset:
     "Add positions as row numbers if there are none, or if they repeat (joined tables)."
     if not len(ds):
-        raise FtError(f"{name} has no rows.")
+        raise DataError(f"{name} has no rows.")
     ds = images.cast_image_columns(ds, [c for c, f in ds.features.items() if _shows(ds, c, f)])
     if ROW_NUMBER_COLUMN in ds.column_names:
         if len(set(ds[ROW_NUMBER_COLUMN])) == len(ds):
@@ -195,7 +195,7 @@ def _missing(path: Path) -> FtError:
     "The error for a missing file, with the closest existing names."
     folder = path.parent if path.parent.is_dir() else None
     near = get_close_matches(path.name, [p.name for p in folder.iterdir()], n=3, cutoff=0.5) if folder else []
-    return FtError(
+    return DataError(
         f"There is no file {path}."
         + (
             f" Did you mean {' or '.join(near)}?"
@@ -222,11 +222,11 @@ def read_file(
         raise _missing(path)
     kind = (kinds[:-1] or [""])[-1] if kinds[-1:] == [".gz"] else (kinds or [""])[-1]
     if kind not in _EXTENSIONS and not (delimiter and kind == ".txt"):
-        raise FtError(
+        raise DataError(
             f"{path} has an unsupported extension; choose one of: {', '.join(_EXTENSIONS)}, text also with .gz."
         )
     if not path.stat().st_size:
-        raise FtError(f"{path} is empty.")
+        raise DataError(f"{path} is empty.")
     try:
         if kind == ".parquet":
             return _numbered(Dataset(supported(pq.read_table(path))), str(path))
@@ -238,7 +238,7 @@ def read_file(
             else path.read_bytes()
         )
     except (pa.ArrowException, OSError, EOFError, zlib.error) as e:
-        raise FtError(f"{path} cannot be read ({e}); it may be truncated, or in another format.") from None
+        raise DataError(f"{path} cannot be read ({e}); it may be truncated, or in another format.") from None
     columns, rows = _columns(path, kind, data, encoding, delimiter)
     return images.resolve_image_columns(_table(columns, str(path), rows), path.parent)
 
@@ -273,16 +273,16 @@ def _hub_answers() -> bool:
 def _from_hub(name, bundled):
     "Load a dataset from the Hugging Face hub, without scripts."
     if near := get_close_matches(name, bundled, n=1, cutoff=0.6):
-        raise FtError(f"There is no dataset {name!r}. Did you mean {near[0]!r}?")
+        raise DataError(f"There is no dataset {name!r}. Did you mean {near[0]!r}?")
     hint = f"give a file ({', '.join(_EXTENSIONS)}), a bundled name ({', '.join(bundled)}), or a hub id while online"
     if not (Path(datasets.config.HF_DATASETS_CACHE) / name.replace("/", "___")).exists() and not _hub_answers():
-        raise FtError(
+        raise DataError(
             f"{name!r} is neither a file nor a bundled dataset, and the hub cannot be reached (offline): {hint}."
         )
     try:
         found = datasets.load_dataset(name)
     except Exception as e:
-        raise FtError(
+        raise DataError(
             f"{name!r} is neither a file nor a bundled dataset, and loading it from the hub failed ({type(e).__name__}:"
             f" {str(e).splitlines()[0][:160]}): {hint}."
         ) from None
@@ -305,7 +305,7 @@ def _from_folder(path: Path, **options):
     if not files and images.contains_images(path):
         return images.load_image_folder(path, lambda p: read_file(p, **options))
     if not files:
-        raise FtError(
+        raise DataError(
             f"The folder {path} contains neither images nor a train, valid or test file ({', '.join(_EXTENSIONS)});"
             " name one of its files instead."
         )
@@ -326,13 +326,13 @@ def _open(source, **options):
     if isinstance(source, (Dataset, datasets.DatasetDict)):
         return source, "the dataset"
     if isinstance(source, datasets.IterableDataset):
-        raise FtError(
+        raise DataError(
             "A streaming dataset has no length to split; take a fixed number of rows first, e.g."
             " Dataset.from_list(list(stream.take(10_000)))."
         )
     if isinstance(source, pd.DataFrame):
         if not source.columns.is_unique:
-            raise FtError(
+            raise DataError(
                 f"The DataFrame has two columns named {source.columns[source.columns.duplicated()][0]!r}; rename one."
             )
         return _table(source.to_dict("list"), "the DataFrame"), "the DataFrame"
@@ -354,7 +354,7 @@ def _open(source, **options):
 def _open_name(source, **options):
     "Open a name or a path (bundled, local, or on the hub), and its name."
     if not isinstance(source, (str, os.PathLike)) or not str(source).strip():
-        raise FtError(
+        raise DataError(
             f"{type(source).__name__} {str(source)[:40]!r} is not a valid source; give a file, a bundled name, a"
             " DataFrame, a Dataset, a list of dicts or a dict of lists with at least one row."
         )
@@ -390,13 +390,13 @@ def read(
     found, name = _open(source, encoding=encoding, delimiter=delimiter)
     if isinstance(found, Dataset):
         if split not in (None, "train"):
-            raise FtError(f"{name} has no splits, so there is no split {split!r}.")
+            raise DataError(f"{name} has no splits, so there is no split {split!r}.")
         return _numbered(found, name)
     parts = DatasetDict({k: _numbered(v, f"{name} ({k})") for k, v in found.items()})
     if split is None:
         return parts
     if split not in parts:
-        raise FtError(f"{name} has no split {split!r}; choose one of: {', '.join(parts)}.")
+        raise DataError(f"{name} has no split {split!r}; choose one of: {', '.join(parts)}.")
     return parts[split]
 
 
@@ -421,7 +421,7 @@ def _pick_column(ds, role, fits, taken):
         if role == "text" and set(lower) & set(COLUMN_NAMES["image"])
         else ""
     )
-    raise FtError(
+    raise DataError(
         f"{what}; choose one with {role}=…, e.g. {role}={(fitting or columns or ['…'])[0]!r}. The columns are"
         f" {listed}.{image_columns}"
     )
@@ -433,7 +433,7 @@ def _require(ds, role, column):
     if column in listed:
         return column
     near = get_close_matches(str(column), listed, n=1, cutoff=0.6)
-    raise FtError(
+    raise DataError(
         f"There is no column {column!r} for the {role}.{f' Did you mean {near[0]!r}?' if near else ''} The columns are"
         f" {', '.join(listed)}."
     )
@@ -504,7 +504,7 @@ def infer_columns(
     "Find and report the columns of a task. Raises `FtError` if a column is missing or ambiguous."
     found = {r: c for r, c in given.items() if c is not None}
     if unexpected := [r for r in found if r not in roles]:
-        raise FtError(f"This task has no {unexpected[0]} column; its columns are: {' and '.join(roles)}.")
+        raise DataError(f"This task has no {unexpected[0]} column; its columns are: {' and '.join(roles)}.")
     for role, column in found.items():
         _require(dataset, role, column)
     if missing := [r for r in roles if r not in found]:
@@ -517,7 +517,7 @@ def infer_columns(
             + (" (one of them given)" if len(missing) < len(roles) else "")
         )
     if len(set(found.values())) < len(roles):
-        raise FtError(
+        raise DataError(
             f"The {' and the '.join(roles)} are both the column {found[roles[0]]!r}; choose two different columns."
         )
     return {r: found[r] for r in roles}

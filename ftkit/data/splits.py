@@ -32,7 +32,7 @@ import datasets
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict
 
-from ..core import FtError, log_info
+from ..core import DataError, FtError, log_info
 from . import images, loading, validation
 from .images import HASH_COLUMN
 
@@ -59,7 +59,7 @@ def _group_draw(labels, groups, share, seed):
 
     small, kinds = min(share, 1 - share), len(set(groups))
     if kinds < 2:
-        raise FtError(
+        raise DataError(
             f"All rows belong to one group ({groups[0]!r}), so no group can be held out; split without groups=."
         )
     folds = StratifiedGroupKFold(max(2, min(kinds, round(1 / small))), shuffle=True, random_state=seed)
@@ -104,7 +104,7 @@ def split(
     if valid is None or isinstance(valid, Dataset):
         return ds, valid
     if isinstance(valid, bool) or not isinstance(valid, (int, float)) or not 0 < valid < 1:
-        raise FtError(f"valid={valid!r} is not a fraction; give a number between 0 and 1, a source, or None.")
+        raise DataError(f"valid={valid!r} is not a fraction; give a number between 0 and 1, a source, or None.")
     labels = validation.label_ids(ds, label, validation.label_names(ds, label)) if label else [0] * len(ds)
     contents = validation.content_keys(ds, copies) if copies and not groups else []
     if groups:
@@ -116,7 +116,7 @@ def split(
         take = stratified_counts(np.bincount(labels), max(1, round(len(ds) * valid)))
         valid_rows = np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:n] for c, n in enumerate(take)])
     if not 0 < len(valid_rows) < len(ds):
-        raise FtError(
+        raise DataError(
             f"{len(ds)} rows cannot be split with valid={valid}: one split would be empty; give more rows or another"
             " fraction."
         )
@@ -191,7 +191,7 @@ def read_splits(source, valid, **options):
     if isinstance(train, DatasetDict):
         own = next((p for p in _VALID if p in train), None)
         if "train" not in train:
-            raise FtError(
+            raise DataError(
                 f"The source has the splits {', '.join(train)} and none named 'train'; select the training split"
                 " with read(…, split=…)."
             )
@@ -267,7 +267,7 @@ def from_flags(
     values = [ds[loading._require(ds, role, c)][:] for c in flags]
     for c, column in zip(flags, values):
         if unsupported := [v for v in column if str(v) not in _FLAGS]:
-            raise FtError(
+            raise DataError(
                 f"Column {c!r} should indicate the label {c!r}, but contains {str(unsupported[0])[:30]!r}; give columns"
                 " of ones and zeros."
             )
@@ -279,7 +279,9 @@ def from_flags(
         return ds.add_column(name, rows, feature=datasets.Sequence(feature)), name
     for row, number in zip(rows, ds[loading.ROW_NUMBER_COLUMN]):
         if len(row) != 1:
-            raise FtError(f"Row {number} has {len(row)} of the labels {', '.join(flags[:5])}, but this task takes one.")
+            raise DataError(
+                f"Row {number} has {len(row)} of the labels {', '.join(flags[:5])}, but this task takes one."
+            )
     return ds.add_column(name, [row[0] for row in rows], feature=feature), name
 
 
@@ -318,7 +320,7 @@ def _with_roles(train, valid, roles, given):
                 log_info(f"labels: columns of ones and zeros, {', '.join(found[:8])}{' …' if len(found) > 8 else ''}")
     for role, names in flags.items():
         if role not in ("label", "labels"):
-            raise FtError(f"The {role} must be one column, but {len(names)} are given: {', '.join(map(str, names))}.")
+            raise DataError(f"The {role} must be one column, but {len(names)} are given: {', '.join(map(str, names))}.")
         train, given[role] = from_flags(train, names, role)
         if valid_rows:
             valid, _ = from_flags(valid, names, role)
@@ -380,7 +382,7 @@ def prepare(
     if augment:
         train = augment(train)
         if not isinstance(train, Dataset) or not set(columns.values()) <= set(train.column_names):
-            raise FtError(f"augment must return a Dataset with the columns {', '.join(columns.values())}.")
+            raise DataError(f"augment must return a Dataset with the columns {', '.join(columns.values())}.")
     return PreparedData(train, valid, columns, classes, report, fingerprint(train, valid, columns=columns))
 
 
@@ -399,7 +401,7 @@ def _without_leaks(train, valid, content, keep):
     gone = {a for a, _ in leaks}
     train = train.select([i for i, r in enumerate(train[loading.ROW_NUMBER_COLUMN]) if r not in gone])
     if not len(train):
-        raise FtError(
+        raise DataError(
             "Every training text is also in the validation split; these are the same rows. Give other rows, or a"
             " fraction."
         )

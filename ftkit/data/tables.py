@@ -32,7 +32,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..core import FtError, log_info
+from ..core import ConfigError, DataError, FtError, log_info
 
 # %% ../../nbs/data/05_tables.ipynb #9b246d09
 COMMON_CHINESE_CHARACTERS = set(
@@ -68,10 +68,10 @@ def decode(
         try:
             return data.decode(encoding)
         except (UnicodeDecodeError, LookupError) as e:
-            raise FtError(f"{name} cannot be read as {encoding}: {e}.") from None
+            raise DataError(f"{name} cannot be read as {encoding}: {e}.") from None
     try:
         if b"\0" in data[:4096]:
-            raise FtError(f"{name} contains binary data, not text; check its extension.")
+            raise DataError(f"{name} contains binary data, not text; check its extension.")
         if data.startswith(b"\xef\xbb\xbf"):
             log_info(f"{name}: UTF-8 with a byte order mark, which was dropped")
         return data.decode("utf-8-sig")
@@ -83,7 +83,7 @@ def decode(
             return text
     except UnicodeDecodeError:
         pass
-    raise FtError(
+    raise DataError(
         f"{name} is not UTF-8 (line {line}, byte {byte}) and not GB18030; save it as UTF-8, or name its encoding, e.g."
         " read(…, encoding='cp1252')."
     )
@@ -125,12 +125,12 @@ def records(
                 line = reader.line_num + 1
         except csv.Error as e:
             if "field limit" in str(e):
-                raise FtError(
+                raise DataError(
                     f"{name}, line {line}: a field has more than {MAX_FIELD_CHARS:,} characters; check for an unclosed"
                     " quote."
                 ) from None
             what = "a quote opened here is never closed" if "end of data" in str(e) else str(e)
-            raise FtError(
+            raise DataError(
                 f"{name}, line {line}: {what}; close every quote, and double a quote inside a quoted field."
             ) from None
         finally:
@@ -148,7 +148,7 @@ def check_delimiter(delimiter: str | None) -> str | None:
         return None
     found = {"\\t": "\t", "tab": "\t"}.get(delimiter, delimiter)
     if not isinstance(found, str) or len(found) != 1 or found in '\r\n"':
-        raise FtError(f"delimiter={delimiter!r} must be one character, such as ';' or '\\t'.")
+        raise ConfigError(f"delimiter={delimiter!r} must be one character, such as ';' or '\\t'.")
     return found
 
 
@@ -236,7 +236,7 @@ def in_columns(
     Raises `FtError` for a line with too many or too few fields, and for duplicate column names.
     """
     if not found:
-        raise FtError(f"{name} is empty; a header line and at least one row are needed.")
+        raise DataError(f"{name} is empty; a header line and at least one row are needed.")
     header = [h.strip() for h in found[0][1]]
     width = len(header)
     while width > 1 and not header[width - 1] and not any("".join(f[width - 1 :]).strip() for _, f in found):
@@ -249,20 +249,20 @@ def in_columns(
         rows = rows[1:]
         header = [h or f"column_{i}" for i, h in enumerate(header[:width], 1)]
     if len(header) == 1 and (other := [d for d in _DIVIDERS if d != delimiter and d in header[0]]):
-        raise FtError(
+        raise DataError(
             f"{name} has a single column, {header[0]!r}: the delimiter seems to be {other[0]!r}; set it with"
             f" delimiter={other[0]!r}."
         )
     if double := [h for h in header if header.count(h) > 1]:
-        raise FtError(f"{name} has two columns named {double[0]!r}; rename one in its first line.")
+        raise DataError(f"{name} has two columns named {double[0]!r}; rename one in its first line.")
     for line, fields in rows:
         if len(fields) != len(header):
-            raise FtError(
+            raise DataError(
                 f"{name}, line {line}: {len(fields)} field{'s' * (len(fields) != 1)}, but the header has {len(header)}"
                 f" ({', '.join(header)}); quote fields that contain a {delimiter!r}."
             )
     if not rows:
-        raise FtError(f"{name} has a header but no rows.")
+        raise DataError(f"{name} has a header but no rows.")
     return {h: infer_type([fields[i] for _, fields in rows]) for i, h in enumerate(header)}, [line for line, _ in rows]
 
 
@@ -279,7 +279,7 @@ def objects(rows: list, name: str, at: list) -> dict:
     "Convert objects to columns; `at` gives the location of each row. Raises `FtError` for a row that is no object."
     for row, where in zip(rows, at):
         if not isinstance(row, Mapping):
-            raise FtError(f"{name}, {where}: {str(row)[:40]!r} is not an object with columns.")
+            raise DataError(f"{name}, {where}: {str(row)[:40]!r} is not an object with columns.")
     keys = list(dict.fromkeys(k for row in rows for k in row))
     return {k: [row.get(k) for row in rows] for k in keys}
 
@@ -293,10 +293,12 @@ def read_jsonl(text: str, name: str) -> tuple:
         try:
             rows.append(json.loads(line))
         except (ValueError, RecursionError) as e:
-            raise FtError(f"{name}, line {i}: not valid JSON ({e}); in .jsonl every line must be one object.") from None
+            raise DataError(
+                f"{name}, line {i}: not valid JSON ({e}); in .jsonl every line must be one object."
+            ) from None
         at.append(i)
     if not rows:
-        raise FtError(f"{name} is empty; every line must be one JSON object.")
+        raise DataError(f"{name} is empty; every line must be one JSON object.")
     return objects(rows, name, [f"line {i}" for i in at]), at
 
 
@@ -304,7 +306,7 @@ def check_equal_lengths(columns: dict, name: str) -> dict:
     "Check that all columns have the same length. Raises `FtError` if they differ."
     sizes = {k: len(v) for k, v in columns.items()}
     if len(set(sizes.values())) > 1:
-        raise FtError(f"{name}: the columns differ in length ({sizes}).")
+        raise DataError(f"{name}: the columns differ in length ({sizes}).")
     return dict(columns)
 
 
@@ -338,12 +340,12 @@ def read_json(text: str, name: str) -> tuple:
     except (ValueError, RecursionError) as e:
         if "Extra data" in str(e):
             return read_jsonl(text, name)
-        raise FtError(f"{name} is not valid JSON ({e}).") from None
+        raise DataError(f"{name} is not valid JSON ({e}).") from None
     data = _of_pandas(data)
     if isinstance(data, dict) and data and all(isinstance(v, list) for v in data.values()):
         return check_equal_lengths(data, name), None
     if not isinstance(data, list) or not data:
-        raise FtError(f"{name} contains no rows; a list of objects or a dict of lists of equal length is needed.")
+        raise DataError(f"{name} contains no rows; a list of objects or a dict of lists of equal length is needed.")
     return objects(data, name, [f"row {i}" for i in range(len(data))]), None
 
 
@@ -359,18 +361,18 @@ def read_excel(path: Path) -> tuple:
         sheets = pd.read_excel(path, sheet_name=None, header=None, dtype=object, keep_default_na=False, na_values=[""])
     except ImportError as e:
         needed = "xlrd" if path.suffix.lower() == ".xls" else "openpyxl"
-        raise FtError(
+        raise DataError(
             f"{path} is a workbook, which pandas reads with {needed}: pip install {needed}, or save the sheet as CSV in"
             " UTF-8."
         ) from e
     except Exception as e:
-        raise FtError(
+        raise DataError(
             f"{path} cannot be read as a workbook ({str(e) or type(e).__name__}); save the sheet as CSV in UTF-8."
         ) from e
     whole = {name: sheet.dropna(how="all") for name, sheet in sheets.items()}
     filled = [name for name, sheet in whole.items() if len(sheet)]
     if not filled:
-        raise FtError(f"{path} has no rows.")
+        raise DataError(f"{path} has no rows.")
     if len(filled) > 1:
         log_info(f"{path}: reading the sheet {filled[0]!r}, ignoring {', '.join(map(repr, filled[1:5]))}")
     sheet = whole[filled[0]]

@@ -37,7 +37,7 @@ from collections import Counter
 
 from datasets import ClassLabel, Dataset
 
-from ..core import FtError, log_info
+from ..core import DataError, log_info
 from .images import HASH_COLUMN
 from .loading import ROW_NUMBER_COLUMN, as_text, check_lengths
 
@@ -66,7 +66,7 @@ def label_name(
     if value is None or value != value:
         return ""
     if isinstance(value, (list, dict)):
-        raise FtError(f"The label {str(value)[:40]} contains several values; this task takes one label per text.")
+        raise DataError(f"The label {str(value)[:40]} contains several values; this task takes one label per text.")
     if isinstance(feature, ClassLabel) and not isinstance(value, str):
         return feature.names[value] if 0 <= value < feature.num_classes else ""
     if isinstance(value, float) and value.is_integer():
@@ -133,7 +133,7 @@ def label_ids(
     at, names = {c: i for i, c in enumerate(classes)}, _labels(ds, label)
     if unexpected := [(n, r) for n, r in zip(names, ds[ROW_NUMBER_COLUMN][:]) if n not in at]:
         kinds = ", ".join(repr(n) for n in dict(unexpected))
-        raise FtError(
+        raise DataError(
             f"The label {kinds} ({format_rows(r for _, r in unexpected)}) does not occur in training, which has"
             f" {', '.join(map(repr, classes[:20]))}; correct or remove these rows."
         )
@@ -176,7 +176,7 @@ def empty_rows(
         if unsupported := next(
             ((t, r) for t, r in zip(values, numbers) if t is not None and t == t and not isinstance(t, str)), None
         ):
-            raise FtError(
+            raise DataError(
                 f"Column {column!r} contains {type(unsupported[0]).__name__} values, not text (row {unsupported[1]}:"
                 f" {str(unsupported[0])[:30]}); set the {role} column with {role}=…."
             )
@@ -196,7 +196,7 @@ def validate(
         found = " and ".join(
             f"{len(rows)} with empty {role} ({format_rows(rows)})" for role, rows in empty.items() if rows
         )
-        raise FtError(f"{name}: of {len(ds)} rows, {found}; fill them in, or drop them with clean=True.")
+        raise DataError(f"{name}: of {len(ds)} rows, {found}; fill them in, or drop them with clean=True.")
     return empty
 
 
@@ -212,7 +212,7 @@ def clean(
     dropped = [r for r in ds[ROW_NUMBER_COLUMN] if r in gone]
     kept = ds.select([i for i, r in enumerate(ds[ROW_NUMBER_COLUMN]) if r not in gone]) if gone else ds
     if not len(kept):
-        raise FtError(f"Every one of the {len(ds)} rows in {name} has an empty {' or '.join(columns)}.")
+        raise DataError(f"Every one of the {len(ds)} rows in {name} has an empty {' or '.join(columns)}.")
     before = list(kept[text]) if text else []
     after = [normalize_text(t) for t in before]
     changed = sum(a != b for a, b in zip(after, before))
@@ -291,12 +291,12 @@ def check_classes(
     """
     counts, classes = Counter(n for n in _labels(train, label) if n), label_names(train, label)
     if len(counts) < 2:
-        raise FtError(
+        raise DataError(
             f"Every training row has the label {next(iter(counts), '')!r} in column {label!r}; classification needs"
             " at least two classes."
         )
     if len(counts) > (20 if max(counts.values()) == 1 else len(train) if named else max(20, len(train) / 2)):
-        raise FtError(
+        raise DataError(
             f"Column {label!r} has {len(counts)} different values in {len(train)} rows, so it is not a class label; set"
             " the label column with label=…."
         )
@@ -394,19 +394,19 @@ def check_multilabel(
         and len(rows[0]) > 1
         and {x for v in rows for x in v} <= {0, 1}
     ):
-        raise FtError(
+        raise DataError(
             f"The column {column!r} contains ones and zeros, {len(rows[0])} per row; give labels by name, as"
             " lists of the positive ones, as texts separated by |, or as one column of ones and zeros per label."
         )
     seen = {n for names in label_sets(train, column) for n in names}
     if not seen:
-        raise FtError(
+        raise DataError(
             f"No training row has a label in column {column!r}; labels are lists, or texts separated by |, ; or ,."
         )
     classes = named or sorted(seen)
     for names, row in zip(label_sets(valid, column), valid[ROW_NUMBER_COLUMN]) if valid is not None else ():
         if unexpected := [n for n in names if n not in classes]:
-            raise FtError(
+            raise DataError(
                 f"The label {unexpected[0]!r} (row {row}) does not occur in training, which has"
                 f" {', '.join(map(repr, classes[:20]))}; correct or remove this row."
             )
@@ -434,7 +434,7 @@ def check_unknown(
 ) -> float:
     "Warn above 5 % unknown tokens. Raises `FtError` above 30 %, with a suggestion."
     if rate > 0.3:
-        raise FtError(
+        raise DataError(
             f"{rate:.0%} of the tokens in these texts are unknown to {name}; its vocabulary is for another language."
             " Use a multilingual checkpoint, such as bert-base-multilingual-cased or xlm-roberta-base, or one"
             " pretrained on the language of your texts."

@@ -10,7 +10,7 @@ import numpy as np
 from datasets import Dataset
 from PIL import Image
 
-from ..core import FtError
+from ..core import DataError
 from ..data.images import image_dataset
 
 
@@ -64,7 +64,7 @@ DEVICES = {  # gamma, contrast, brightness, grain, blur as a fraction of the sid
 def apply_scanner(image: np.ndarray, device: str, r: np.random.Generator) -> np.ndarray:  # (size, size), uint8
     "An image as recorded by a device. Raises `FtError` for an unknown device."
     if device not in DEVICES:
-        raise FtError(f"There is no device {device!r}; choose one of: {', '.join(DEVICES)}.")
+        raise DataError(f"There is no device {device!r}; choose one of: {', '.join(DEVICES)}.")
     gamma, contrast, light, grain, blur, zoom = DEVICES[device]
     size, x = len(image), Image.fromarray(image.clip(0, 1).astype(np.float32))
     if zoom > 1:

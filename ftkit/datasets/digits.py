@@ -9,7 +9,7 @@ __all__ = ["digits"]
 import numpy as np
 from datasets import Dataset
 
-from ..core import FtError
+from ..core import DataError
 from ..data.images import image_dataset
 
 
@@ -26,7 +26,7 @@ def digits(
     order = np.random.default_rng(17).permutation(len(found.target))
     own = order[:600] if part == "test" else order[600:]
     if part not in ("train", "test") or rows > len(own):
-        raise FtError(
+        raise DataError(
             f"The digits have the splits train ({len(order) - 600} rows) and test (600), but {rows} rows of"
             f" {part!r} were requested."
         )

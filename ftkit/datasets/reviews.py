@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from datasets import Dataset, DatasetDict
 
-from ..core import FtError
+from ..core import DataError
 
 # %% ../../nbs/datasets/10_reviews.ipynb #8de14a32
 _ADJ = {
@@ -337,16 +337,16 @@ def _rows(rows, levels, seed, noise, seen):
 def _check(rows, noise, difficulty):
     levels = list(_LEVELS) if difficulty is None else [difficulty] if isinstance(difficulty, int) else list(difficulty)
     if bad := [l for l in levels if l not in _LEVELS] or (not levels and ["nothing"]):
-        raise FtError(
+        raise DataError(
             f"reviews() has no difficulty {bad[0]!r}; the levels are 1 (plain words), 2 (negation), 3 (contrast) and 4"
             " (mixed): give one, several, or None for all of them."
         )
     if not 0 <= noise < 0.5:
-        raise FtError(
+        raise DataError(
             f"reviews(noise={noise}) is not a valid fraction of labels to flip; give a number from 0 to below 0.5."
         )
     if not 2 <= rows <= 50_000:
-        raise FtError(f"reviews(rows={rows}) cannot be balanced and free of duplicates; give 2 to 50,000 rows.")
+        raise DataError(f"reviews(rows={rows}) cannot be balanced and free of duplicates; give 2 to 50,000 rows.")
     return levels
 
 

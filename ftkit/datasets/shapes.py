@@ -20,7 +20,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Features, Sequence, Value
 from PIL import Image, ImageDraw
 
-from ..core import FtError
+from ..core import DataError
 from ..data.images import IMAGE, to_image_record
 
 # %% ../../nbs/datasets/20_shapes.ipynb #6540d64e
@@ -139,7 +139,7 @@ def difficulty_settings(
 ) -> dict:
     "The arguments of `paint` for a level of difficulty. Raises `FtError` for an unknown level."
     if level not in (1, 2, 3):
-        raise FtError(f"The level must be 1, 2 or 3, not {level!r}.")
+        raise DataError(f"The level must be 1, 2 or 3, not {level!r}.")
     return dict(
         radius=((0.28, 0.4), (0.2, 0.34), (0.14, 0.3))[level - 1],
         contrast=(0.6, 0.42, 0.3)[level - 1],

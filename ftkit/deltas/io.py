@@ -38,7 +38,7 @@ from types import SimpleNamespace
 
 import torch
 
-from ..core import FtError, atomic_write, import_library, log_info, read_json, sha256, write_json
+from ..core import CheckpointError, FtError, atomic_write, import_library, log_info, read_json, sha256, write_json
 from ..methods.base import Attachment, attached, canonical, components, copy_into, from_dict, method, to_dict
 
 
@@ -69,9 +69,9 @@ def read_tensors(
     try:
         return load_file(path)
     except FileNotFoundError:
-        raise FtError(f"There is no file {path}.") from None
+        raise CheckpointError(f"There is no file {path}.") from None
     except (SafetensorError, OSError) as e:
-        raise FtError(f"{path} is damaged ({e}); it is probably truncated.") from e
+        raise CheckpointError(f"{path} is damaged ({e}); it is probably truncated.") from e
 
 
 # %% ../../nbs/deltas/10_io.ipynb #e6c6b2c3
@@ -84,7 +84,7 @@ def save_delta(
     "Save only the parameters that a method changed or added, including the head. Raises `FtError` after a merge."
     on, folder = attached(model, name), Path(folder)
     if on.merged:
-        raise FtError(
+        raise CheckpointError(
             f"{on.method!r} was merged into the base, so there is no separate delta; use model.save_pretrained."
         )
     folder.mkdir(parents=True, exist_ok=True)
@@ -247,7 +247,7 @@ def load_delta(
     if made.load_kwargs() and not getattr(model, "is_loaded_in_4bit", False):
         if any_base:
             return load_peft(model, folder, name, keep)
-        raise FtError(
+        raise CheckpointError(
             f"The delta in {folder} was trained on a 4-bit base, and this base is not; load it with {made!r}.loading(),"
             " or pass any_base=True to open the delta as LoRA on this base, e.g. to merge it."
         )
@@ -255,7 +255,7 @@ def load_delta(
     if on.base != manifest["base"] and not any_base:
         if on.kept is not None:
             on.method.detach(model, name)
-        raise FtError(
+        raise CheckpointError(
             f"The delta in {folder} was trained on another base (fingerprint {manifest['base'][:12]}…, this one is"
             f" {on.base[:12]}…); load the base it was trained on, or pass any_base=True."
         )
@@ -275,7 +275,7 @@ def attach_component(made, model, name: str, keep: str, where: Path) -> Attachme
     except (FtError, torch.OutOfMemoryError):
         raise
     except Exception as e:
-        raise FtError(
+        raise CheckpointError(
             f"{where} describes a method that cannot be attached to {type(model).__name__} ({type(e).__name__}: {e});"
             " save or download the delta again."
         ) from e
@@ -289,21 +289,21 @@ def read_manifest(folder: Path) -> tuple:
     manifest = read_json(folder / "ftkit.json")
     parts = dict(files=dict, base=str, method=dict)
     if not isinstance(manifest, dict) or not all(isinstance(manifest.get(k), kind) for k, kind in parts.items()):
-        raise FtError(
+        raise CheckpointError(
             f"{folder / 'ftkit.json'} is not a valid manifest: it must contain files, base and method of a delta."
             " Save the delta again."
         )
     for f, digest in manifest["files"].items():
         if not (folder / f).is_file() or sha256(folder / f) != digest:
-            raise FtError(f"{folder / f} is missing or was changed since it was saved.")
+            raise CheckpointError(f"{folder / f} is missing or was changed since it was saved.")
     if not any(f.endswith(".safetensors") for f in manifest["files"]):
-        raise FtError(f"{folder / 'ftkit.json'} lists no tensors; save the delta again.")
+        raise CheckpointError(f"{folder / 'ftkit.json'} lists no tensors; save the delta again.")
     try:
         return manifest, from_dict(manifest["method"])
     except FtError:
         raise
     except Exception as e:
-        raise FtError(
+        raise CheckpointError(
             f"{folder / 'ftkit.json'} describes no method of ftkit ({type(e).__name__}: {e}); save the delta again."
         ) from e
 
@@ -339,7 +339,7 @@ def assign_tensors(own: dict, on: Attachment, values: dict, where) -> dict:
         elif not copy_base_value(on.anatomy.model, n, v):
             unexpected.append(f"{n} {tuple(v.shape)}")
     if unexpected:
-        raise FtError(
+        raise CheckpointError(
             f"{where} contains {listed(unexpected)}, which {'has' if len(unexpected) == 1 else 'have'} no matching"
             " parameter in this model: the shape differs, or base weights were trained as well."
         )
@@ -367,10 +367,10 @@ def load_peft(model, folder: Path, name: str, keep: str = None) -> Attachment:
     Raises `FtError`, and leaves the model unchanged, when tensors are missing or do not match.
     """
     if not (folder / "adapter_config.json").exists():
-        raise FtError(f"{folder} contains no delta: neither ftkit.json nor adapter_config.json was found.")
+        raise CheckpointError(f"{folder} contains no delta: neither ftkit.json nor adapter_config.json was found.")
     config, file = read_json(folder / "adapter_config.json"), folder / "adapter_model.safetensors"
     if not file.exists() and (folder / "adapter_model.bin").exists():
-        raise FtError(
+        raise CheckpointError(
             f"{folder} has its tensors as a pickle (adapter_model.bin), which can execute code when it is read; load it"
             " with peft and save it again as safetensors."
         )
@@ -390,7 +390,7 @@ def load_peft(model, folder: Path, name: str, keep: str = None) -> Attachment:
         on.method.detach(model, name)
         if isinstance(e, FtError):
             raise
-        raise FtError(
+        raise CheckpointError(
             f"{folder / 'adapter_config.json'} does not fit its tensors ({type(e).__name__}: {e}); save the adapter"
             " again."
         ) from e
@@ -401,7 +401,7 @@ def complete(on: Attachment, filled: dict, file):
     "Raises `FtError` for a file that lacks tensors of its adapter; warns if only the head is missing."
     added = [canonical(n) for n, p in on.added().items() if id(p) not in filled]
     if added:
-        raise FtError(
+        raise CheckpointError(
             f"{file} lacks {len(added)} of {len(on.added())} tensors required by its adapter_config.json:"
             f" {listed(added)}. The file is incomplete; save or download it again."
         )
@@ -421,17 +421,17 @@ def describe_peft_config(config: dict, model, folder: Path):
     kinds = import_library("peft.mapping").PEFT_TYPE_TO_CONFIG_MAPPING
     kind = config.get("peft_type") if isinstance(config, dict) else None
     if kind not in list(kinds):
-        raise FtError(f"{where} has an unknown peft_type: {kind!r}. Save or download the adapter again.")
+        raise CheckpointError(f"{where} has an unknown peft_type: {kind!r}. Save or download the adapter again.")
     if not issubclass(
         import_library("peft.mapping").PEFT_TYPE_TO_TUNER_MAPPING[kind],
         import_library("peft.tuners.tuners_utils").BaseTuner,
     ):
-        raise FtError(
+        raise CheckpointError(
             f"{folder} contains a peft {kind}: learned inputs, not an update of modules. Load it with"
             " peft.PeftModel.from_pretrained(model, folder), or train PrefixTuning(), PromptTuning() or PTuning() here."
         )
     if not config.get("target_modules"):
-        raise FtError(
+        raise CheckpointError(
             f"{where} has no target_modules, so it is unknown which modules the adapter belongs to; load it with"
             " peft.PeftModel.from_pretrained."
         )
@@ -440,7 +440,7 @@ def describe_peft_config(config: dict, model, folder: Path):
     except FtError:
         raise
     except Exception as e:
-        raise FtError(
+        raise CheckpointError(
             f"{where} is not a valid peft configuration ({type(e).__name__}: {e}); save or download the adapter again."
         ) from e
 
@@ -459,7 +459,7 @@ def method_from_peft_config(config: dict, model):
     there = SimpleNamespace(**{f.name: config.get(f.name) for f in fields} | dict(modules_to_save=None))
     paths = [n for n, _ in model.named_modules() if n and wanted != "all-linear" and check(there, n)]
     if not paths and wanted != "all-linear":
-        raise FtError(
+        raise CheckpointError(
             f"The adapter belongs to modules that {type(model).__name__} does not have:"
             f" {listed(sorted(wanted)) if not isinstance(wanted, str) else wanted}; load the base it was trained on."
         )

@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from torch.func import functional_call
 
-from ..core import FtError, log_info, read_json
+from ..core import ConfigError, UnsupportedError, log_info, read_json
 from .io import load_delta
 from ..methods.base import attached, canonical, copy_into
 from ..methods.hooks import HookHandle
@@ -63,7 +63,7 @@ def per_example_forward(layers: list, groups: dict):
     def call(x, *args, **kwargs):
         n = sum(map(len, groups.values()))
         if len(x) != n:
-            raise FtError(f"The batch has {len(x)} rows, but {n} names were given.")
+            raise UnsupportedError(f"The batch has {len(x)} rows, but {n} names were given.")
         if mixed:
             return forward(
                 x,
@@ -139,7 +139,7 @@ class MultiAdapter:
             on = load_delta(model, folder, name, keep="cpu")
             if on.plan.buffers or on.plan.rewrites:
                 on.method.detach(model, name)
-                raise FtError(
+                raise ConfigError(
                     f"{on.method!r} rewrites {'statistics' if on.plan.buffers else 'weights'} of the base, which deltas"
                     " cannot share; load it alone."
                 )
@@ -155,7 +155,7 @@ class MultiAdapter:
     def known(self, names) -> list:
         "The names as a list. Raises `FtError` for a name that is not loaded."
         if missing := [n for n in names if n not in self.values]:
-            raise FtError(f"There is no delta {missing[0]!r}; choose one of: {', '.join(self.values)}.")
+            raise ConfigError(f"There is no delta {missing[0]!r}; choose one of: {', '.join(self.values)}.")
         return list(names)
 
     @contextmanager
@@ -201,7 +201,7 @@ def check_mixable(on):
         if not isinstance(h, PeftHandle) and not per_example:
             whole.append(h)
     if moved or whole:
-        raise FtError(
+        raise UnsupportedError(
             f"{on.method!r} changes {moved[0] if moved else 'modules used by all rows'}, so it cannot share a batch"
             " with other deltas; run its rows separately with using(name)."
         )
@@ -263,7 +263,7 @@ def merge_weighted(
     for n, on in methods.items():
         check_additive(on, n, [layer for _, layer in layers if n in adapter_names(layer)])
     if len({tuple(c) for n in names if (c := deltas.classes[n])}) > 1:
-        raise FtError(
+        raise UnsupportedError(
             f"The deltas {', '.join(names)} have different classes, so their heads cannot be averaged; merge deltas of"
             " one task."
         )
@@ -296,7 +296,7 @@ def check_additive(on, name: str, layers: list):
         if not hasattr(layer, "get_delta_weight") or getattr(layer, "use_dora", {}).get(name):
             plain = False
     if not plain:
-        raise FtError(
+        raise UnsupportedError(
             f"{on.method!r} is not an additive update of weight matrices, so it cannot be averaged; use LoRA, LoHa or"
             " LoKr."
         )

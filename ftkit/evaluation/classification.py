@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..core import FtError
+from ..core import ConfigError
 from ..data.loading import read
 from ..models.anatomy import anatomy
 from ..runs import Run, iter_predictions
@@ -85,7 +85,7 @@ def predictions(
     data, two = single_split(data), len(run.task.classes) == 2 and hasattr(run.task, "threshold")
     rows = run.task.encode(data, run.processor)
     if getattr(rows, "columns", {}).get("label") is None or rows.columns["label"].ndim != 1:
-        raise FtError(
+        raise ConfigError(
             f"answers() needs exactly one label per example; {run.task.name} has no such label in these data."
         )
     p = np.empty((len(rows), len(run.task.classes)), np.float32)
@@ -102,7 +102,7 @@ def single_split(data):
     "A data source as one table. Raises `FtError` where it has several splits."
     data = data if hasattr(data, "column_names") else read(data)
     if isinstance(data, dict):
-        raise FtError(
+        raise ConfigError(
             f"The data have the splits {', '.join(data)}; use one of them, e.g. read(data, split={next(iter(data))!r})."
         )
     return data
@@ -130,7 +130,7 @@ def top_losses(
     from ftkit.plot.images import image_grid
 
     if not len(worst):
-        raise FtError("There are no errors to show.")
+        raise ConfigError("There are no errors to show.")
     return image_grid(
         [found.values[i] for i in worst.row],
         [f"{t}, predicted {s} ({100 * p:.0f} %)" for t, s, p in zip(worst.true, worst.said, worst.probability)],
@@ -195,7 +195,7 @@ def features(
     task = task or getattr(ck, "task", None) or resolve("task", "image-classification")(classes=label_classes(data))
     head, kept, parts, order = anatomy(ck.model).head, {}, [], []
     if not head:
-        raise FtError(f"{type(ck.model).__name__} has no head; load it with a task, num_labels=2 for example.")
+        raise ConfigError(f"{type(ck.model).__name__} has no head; load it with a task, num_labels=2 for example.")
     rows = task.encode(data, ck.processor)
     first = next(n for n, _ in ck.model.named_modules() if n in head)
     hook = ck.model.get_submodule(first).register_forward_pre_hook(lambda m, a: kept.update(x=a[0].detach()))
@@ -214,7 +214,7 @@ def features(
 def pooled(x, model):
     "The input of the head, one vector per example. Raises `FtError` where it is a sequence."
     if x.ndim == 3:
-        raise FtError(
+        raise ConfigError(
             f"The head of {type(model).__name__} takes one vector per token, so there is no vector per example."
         )
     return x.flatten(1)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ..core import FtError
+from ..core import UnsupportedError
 from ..models.anatomy import anatomy
 from ..runs import Run
 
@@ -33,11 +33,11 @@ def prepare_image(
 ) -> tuple:  # pixels (1, channels, side, side), the class index, the encoded rows
     "Preprocess an image. Raises `FtError` for a class that the model does not have."
     if run.task.name != "image-classification":
-        raise FtError(f"Saliency maps need an image-classification run, not {run.task.name}.")
+        raise UnsupportedError(f"Saliency maps need an image-classification run, not {run.task.name}.")
     rows = run.task.encode([image], run.processor)
     x = run.task.collate(rows, [0])["pixel_values"].to(run.device)
     if label is not None and str(label) not in map(str, run.task.classes):
-        raise FtError(f"Unknown class {label!r}; choose one of: {', '.join(map(str, run.task.classes))}.")
+        raise UnsupportedError(f"Unknown class {label!r}; choose one of: {', '.join(map(str, run.task.classes))}.")
     run.model.eval()
     with torch.no_grad():
         z = run.task.forward(run.model, {"pixel_values": x})[0]
@@ -57,7 +57,7 @@ def occluder(
     reach = x.shape[-1] // 5
     if cover == "blurred":
         return F.avg_pool2d(F.pad(x, (reach,) * 4, mode="reflect"), 2 * reach + 1, 1)
-    raise FtError(f"Unknown cover {cover!r}; choose one of: grey, dark, blurred.")
+    raise UnsupportedError(f"Unknown cover {cover!r}; choose one of: grey, dark, blurred.")
 
 
 @torch.inference_mode()
@@ -103,7 +103,7 @@ def patch_grid(model) -> tuple:
             grid = tuple(a // b for a, b in zip(whole, part))
         if isinstance(grid, tuple) and hasattr(m, "num_patches"):
             return grid
-    raise FtError(f"{type(model).__name__} does not define a patch grid; use occlusion().")
+    raise UnsupportedError(f"{type(model).__name__} does not define a patch grid; use occlusion().")
 
 
 def to_feature_maps(
@@ -138,7 +138,7 @@ def grad_cam(
         if grads.any():
             break
     else:
-        raise FtError(f"Only the first token of the output of block {at} is used; choose an earlier block.")
+        raise UnsupportedError(f"Only the first token of the output of block {at} is used; choose an earlier block.")
     cam = (maps * grads.mean((2, 3), keepdim=True)).sum(1, keepdim=True).relu()
     cam = F.interpolate(cam, size=x.shape[-2:], mode="bilinear", align_corners=False)[0, 0]
     return (cam / cam.max().clamp(min=1e-12)).cpu().numpy()
@@ -191,13 +191,13 @@ def rollout(
     finally:
         [h.remove() for h in hooks]
     if not seen:
-        raise FtError(
+        raise UnsupportedError(
             f"{run.spec['checkpoint']} has no supported attention for rollout(); use grad_cam() or occlusion()."
         )
     down, across = patch_grid(run.model)
     first = len(seen[0]) - down * across - getattr(getattr(run.model, "timm_model", None), "num_prefix_tokens", 1)
     if first < 0 or len(seen[0]) == down * across:
-        raise FtError(
+        raise UnsupportedError(
             f"{run.spec['checkpoint']} has no first token that attends to all patches; use grad_cam() or occlusion()."
         )
     flow = torch.eye(len(seen[0]))

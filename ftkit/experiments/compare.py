@@ -37,7 +37,7 @@ from itertools import product
 import pandas as pd
 
 from ..api import finetune
-from ..core import FtError, check_integer, log_info
+from ..core import ConfigError, FtError, check_integer, log_info
 from ..deltas.io import save_delta
 from ..methods.base import method as make_method
 from ..speed.execution import agreed
@@ -138,17 +138,17 @@ def compare(
     A method that does not fit the model is skipped with a message. Raises `FtError` when there is nothing to compare.
     """
     if not methods:
-        raise FtError("There are no methods to compare; pass methods=[…].")
+        raise ConfigError("There are no methods to compare; pass methods=[…].")
     chosen = [make_method(m) for m in methods]
     if not isinstance(seeds, Iterable):
         seeds = range(check_integer("seeds", seeds))
     seeds = [check_integer("a seed", s, least=0) for s in seeds]
     if not seeds:
-        raise FtError("There are no seeds; use seeds=1 or more.")
+        raise ConfigError("There are no seeds; use seeds=1 or more.")
     if options.get("valid", 0.2) is None:
-        raise FtError("A comparison needs validation data; pass valid=…")
+        raise ConfigError("A comparison needs validation data; pass valid=…")
     if options.get("out"):
-        raise FtError(
+        raise ConfigError(
             "compare has no option out=, because all runs would be written into the same folder; omit it, or call"
             " finetune for each method."
         )
@@ -205,7 +205,7 @@ def learning_curves(c: Comparison):
         for step, value in r.get("curve", ()):
             points.setdefault(step, {}).setdefault(r["method"], []).append(value)
     if not points:
-        raise FtError("There are no learning curves to plot: no run was validated.")
+        raise ConfigError("There are no learning curves to plot: no run was validated.")
     rows = [{"step": s, **{m: statistics.fmean(vs) for m, vs in found.items()}} for s, found in sorted(points.items())]
     methods = list(dict.fromkeys(r["method"] for r in c.runs if r.get("curve")))
     return curves(rows, y=methods, title=f"Validation {c.metric}", baseline=majority(c))
@@ -271,7 +271,7 @@ def analyze_lr_curve(history: list) -> LRFinderResult:
         rows.append({"lr": h["lr"], "loss": h["loss"], "smoothed": mean if i else h["loss"]})
     low = min(range(len(rows)), key=lambda i: rows[i]["smoothed"])
     if low < 3:
-        raise FtError("The loss never decreased during the LR range test; start lower (lr=), or check the data.")
+        raise ConfigError("The loss never decreased during the LR range test; start lower (lr=), or check the data.")
     falls = [rows[i + 1]["smoothed"] - rows[i - 1]["smoothed"] for i in range(1, low)]
     return LRFinderResult(rows, rows[low]["lr"] / 3, rows[1 + falls.index(min(falls))]["lr"])
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..api import device_of, finetune, load_checkpoint_and_task, prepare_data, split_options
-from ..core import FtError
+from ..core import ConfigError
 from ..methods.base import attached, from_dict, set_modes, to_dict
 from ..methods.base import method as make_method
 from ..speed.execution import autocast, pick_precision
@@ -125,10 +125,10 @@ def estimate(
         precision = pick_precision(device_of({"learner": {}}))
     known = finetune.__code__.co_varnames[: finetune.__code__.co_argcount]
     if o := next((o for o in requested if o in known), None):
-        raise FtError(f"estimate has no option {o}=; omit it (use columns={{role: name}} for columns).")
+        raise ConfigError(f"estimate has no option {o}=; omit it (use columns={{role: name}} for columns).")
     requested, unasked = split_options(requested, task, max_length)
     if unasked:
-        raise FtError(f"estimate does not support {', '.join(unasked)}; omit it, but the actual cost may differ.")
+        raise ConfigError(f"estimate does not support {', '.join(unasked)}; omit it, but the actual cost may differ.")
     spec = dict(checkpoint=str(checkpoint), task=task, asked=requested, method=to_dict(make_method(method)))
     spec |= dict(columns=dict(columns or {}), max_length=max_length, pretrained=pretrained, seed=seed, learner={})
     found = prepare_data(spec, data, valid, clean=clean)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..core import FtError
+from ..core import ConfigError, UnsupportedError
 from .base import Method, Plan, head_plan, scale_lr_to_width
 from .peft_bridge import PeftHandle, PeftInjection, target_matrices
 
@@ -30,12 +30,12 @@ class AdaLoraInjection(PeftInjection):
 
     def add(self, model, name, steps=None):
         if steps is None:
-            raise FtError(
+            raise UnsupportedError(
                 "AdaLoRA prunes by a schedule and needs the number of steps: call attach(model, steps=...), and"
                 " follow(model, optimizer), or after_step(model, step) after every optimiser step, before zero_grad."
             )
         if steps == 1:
-            raise FtError(
+            raise UnsupportedError(
                 "AdaLoRA prunes by the importance measured in earlier steps, so it needs at least 2 steps; use LoRA()"
                 " for one step."
             )
@@ -57,7 +57,7 @@ class AdaLoraHandle(PeftHandle):
     def after_step(self, step):
         "Prune to the budget of this step. Raises `FtError` where the gradients are cleared."
         if any(p.grad is None for p in self.parameters().values()):
-            raise FtError("AdaLoRA reads the gradients of the step: call after_step before zero_grad.")
+            raise UnsupportedError("AdaLoRA reads the gradients of the step: call after_step before zero_grad.")
         for p in self.parameters().values():
             torch.nan_to_num_(
                 p.grad, 0.0, 0.0, 0.0
@@ -113,7 +113,7 @@ class AdaLoRA(Method):
 
     def __post_init__(self):
         if not 0 < self.target_r < self.init_r:
-            raise FtError(
+            raise ConfigError(
                 f"AdaLoRA prunes from init_r={self.init_r} to target_r={self.target_r}; r must be at least 1 and below"
                 " start."
             )

@@ -23,7 +23,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from ..core import FtError
+from ..core import ConfigError, UnsupportedError
 from .base import Method, Plan, head_plan, scale_lr_to_width
 from .hooks import HookInjection, block_width, try_small_input, verify_injection
 from ..models.anatomy import is_linear
@@ -173,9 +173,9 @@ class Adapter(Method):
 
     def __post_init__(self):
         if self.bottleneck_dim < 1:
-            raise FtError(f"An adapter needs a size of at least 1, not {self.bottleneck_dim}.")
+            raise ConfigError(f"An adapter needs a size of at least 1, not {self.bottleneck_dim}.")
         if self.placement not in PLACEMENTS:
-            raise FtError(f"Unknown adapter form {self.placement!r}; choose one of: {', '.join(PLACEMENTS)}.")
+            raise ConfigError(f"Unknown adapter form {self.placement!r}; choose one of: {', '.join(PLACEMENTS)}.")
 
     def plan(self, anatomy):
         "Train the new head; add bottlenecks at the positions of the form."
@@ -209,7 +209,7 @@ class Adapter(Method):
         every = tuple(p for ps in of("conv") for p in ps)
         filters = tuple(p for p in every if max(anatomy.module(p).kernel_size) > 1) or every
         if not filters:
-            raise FtError(
+            raise UnsupportedError(
                 f"The blocks of {type(anatomy.model).__name__} have neither feed-forward layers nor convolutions, so"
                 " no adapter can be added; use LoRA(target_modules=...) instead."
             )

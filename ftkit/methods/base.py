@@ -48,7 +48,7 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from ..core import METHODS, FtError, current_options, resolve, unknown_name_error
+from ..core import METHODS, ConfigError, UnsupportedError, current_options, resolve, unknown_name_error
 from .statistics import freeze_statistics
 from ..models.anatomy import Anatomy, anatomy, plot_anatomy, size
 
@@ -171,7 +171,7 @@ class Handle:
     def check_merge(self):
         "Check, before anything is changed, that it can be merged. Raises `FtError` if it has no `fold`."
         if self.parameters() and type(self).fold is Handle.fold:
-            raise FtError(
+            raise UnsupportedError(
                 f"{type(self).__name__} adds parameters and has no fold(), so it cannot be merged; keep it attached, or"
                 " save it as a delta."
             )
@@ -237,7 +237,7 @@ def apply(
     "Apply a plan to a model, in place. Raises `FtError` if the name is already in use."
     taken = model.__dict__.setdefault("_ft", {})
     if name in taken:
-        raise FtError(
+        raise ConfigError(
             f"{taken[name].method!r} is already attached to this model under the name {name!r}; detach it first or use"
             " another name."
         )
@@ -278,12 +278,12 @@ def check_trainable(method, plan: Plan, parameters: dict):
     "Check that the parameters to train exist and can have gradients. Raises `FtError` if not."
     missing = [n for n in plan.train if n not in parameters]
     if missing:
-        raise FtError(f"The plan of {method!r} names {missing[0]}, which the model does not have.")
+        raise UnsupportedError(f"The plan of {method!r} names {missing[0]}, which the model does not have.")
     whole = [n for n in plan.train if not parameters[n].is_floating_point()]
     if whole:
         found = parameters[whole[0]]
         kind = "4 bits" if type(found).__name__ == "Params4bit" else found.dtype
-        raise FtError(
+        raise UnsupportedError(
             f"{method!r} would train {whole[0]}, which was loaded as quantized integers ({kind}) and so has no"
             " gradient; load the base with ft.load(name, task, **QLoRA().loading()), which does not quantize heads, or"
             " list it in"
@@ -309,7 +309,7 @@ def attached(
     "The method attached to a model under a name. Raises `FtError` if there is none."
     on = model.__dict__.get("_ft", {})
     if name not in on:
-        raise FtError(
+        raise ConfigError(
             f"No method is attached to this {type(model).__name__} under the name {name!r}"
             + (f"; choose one of: {', '.join(on)}." if on else ".")
         )
@@ -404,9 +404,9 @@ def disabled(
 def require_backup(on: Attachment, verb: str):
     "Raises `FtError` if the method was merged, or if base weights were changed and no copy was kept."
     if on.merged:
-        raise FtError(f"{on.method!r} was merged into the base and cannot be {verb}; load the base again.")
+        raise UnsupportedError(f"{on.method!r} was merged into the base and cannot be {verb}; load the base again.")
     if on.kept is None:
-        raise FtError(
+        raise UnsupportedError(
             f"{on.method!r} changes base weights and cannot be {verb} without a copy of them; attach it with"
             ' keep="cpu".'
         )
@@ -430,7 +430,7 @@ def detach(
     require_backup(on, "detached")
     last = list(model._ft)[-1]
     if last != name:
-        raise FtError(
+        raise UnsupportedError(
             f"{model._ft[last].method!r} was attached after {on.method!r}, under the name {last!r}; detach that first."
         )
     for h in reversed(on.handles):

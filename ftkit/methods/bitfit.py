@@ -8,7 +8,7 @@ __all__ = ["BitFit"]
 # %% ../../nbs/methods/26_bitfit.ipynb #d908c827
 from dataclasses import dataclass
 
-from ..core import FtError
+from ..core import UnsupportedError
 from .base import Method, Plan, head_plan, scale_lr_to_width
 
 
@@ -24,7 +24,7 @@ class BitFit(Method):
         lr = self.lr or scale_lr_to_width(1e-3, anatomy)
         biases = {n: lr for n, _ in anatomy.model.named_parameters() if n.endswith("bias") and not anatomy.in_head(n)}
         if not biases:
-            raise FtError(
+            raise UnsupportedError(
                 f"{type(anatomy.model).__name__} has no biases, so BitFit has nothing to train; use LNTuning() or"
                 " LoRA() instead."
             )

@@ -25,7 +25,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from ..core import FtError
+from ..core import ConfigError, UnsupportedError
 from .base import Method, Plan, head_plan, scale_lr_to_width
 from .hooks import HookHandle, HookInjection
 from ..models.anatomy import select
@@ -72,7 +72,9 @@ class GateInjection(HookInjection):
 
     def make(self, host, path):
         if "ft_diff" in host._modules and len(host._modules["ft_diff"]):
-            raise FtError(f"{path} has a gated update already, and a second one would ignore it; detach that first.")
+            raise UnsupportedError(
+                f"{path} has a gated update already, and a second one would ignore it; detach that first."
+            )
         return HardConcreteGates(host._parameters["weight"].detach())
 
     def before(self, added, host, args, kwargs):
@@ -83,7 +85,7 @@ class GateInjection(HookInjection):
 
     def add(self, model, name, steps=None):
         if steps is None:
-            raise FtError(
+            raise UnsupportedError(
                 "Diff pruning fixes its gates by a schedule and needs the number of steps: call attach(model,"
                 " steps=...), and follow(model, optimizer), or after_step(model, step) after every optimiser step."
             )
@@ -218,7 +220,7 @@ class DiffPruning(Method):
 
     def __post_init__(self):
         if not 0 < self.density <= 1:
-            raise FtError(f"The fraction of entries that stay open, share, must be in (0, 1], not {self.density}.")
+            raise ConfigError(f"The fraction of entries that stay open, share, must be in (0, 1], not {self.density}.")
 
     def plan(self, anatomy):
         "The selected matrices, with gates, and the new head."
@@ -226,7 +228,7 @@ class DiffPruning(Method):
         paths = select(anatomy, self.target_modules or ("linear" if "ffn" in anatomy.roles else "conv"))
         paths = tuple(p for p in paths if "weight" in anatomy.module(p)._parameters)
         if not paths:
-            raise FtError(
+            raise UnsupportedError(
                 f"{self!r} finds no weight matrix in {type(anatomy.model).__name__}; select modules with"
                 " target_modules=..."
             )

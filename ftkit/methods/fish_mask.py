@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..core import FtError
+from ..core import ConfigError, UnsupportedError
 from .base import Handle, Method, Plan, head_plan, scale_lr_to_width
 from ..models.anatomy import select
 
@@ -30,14 +30,14 @@ class GradientMask:
     def add(self, model, name, steps):
         params = dict(model.named_parameters())
         if self.by == "fisher" and steps is None:
-            raise FtError(
+            raise UnsupportedError(
                 'FISHMask(criterion="fisher") accumulates gradients first and needs the number of steps: call'
                 " attach(model, steps=...), and follow(model, optimizer), or after_step(model, step) after every"
                 ' optimiser step; or use by="magnitude".'
             )
         look = self.look or (8 if not steps or steps > 8 else max(1, steps // 4))
         if self.by == "fisher" and 0 < steps <= look:
-            raise FtError(
+            raise UnsupportedError(
                 f"Sparse accumulates the gradients of {look} steps, and there are only {steps}; use"
                 f' look={max(1, steps // 4)}, or by="magnitude".'
             )
@@ -140,13 +140,13 @@ class FISHMask(Method):
 
     def __post_init__(self):
         if not 0 < self.density <= 1:
-            raise FtError(f"The fraction of trainable entries, share, must be in (0, 1], not {self.density}.")
+            raise ConfigError(f"The fraction of trainable entries, share, must be in (0, 1], not {self.density}.")
         if self.num_fisher_steps is not None and self.num_fisher_steps < 1:
-            raise FtError(
+            raise ConfigError(
                 f"Sparse needs the gradients of at least one step, not num_fisher_steps={self.num_fisher_steps}."
             )
         if self.criterion not in ("fisher", "magnitude"):
-            raise FtError(f"Unknown criterion criterion={self.criterion!r}; choose one of: fisher, magnitude.")
+            raise ConfigError(f"Unknown criterion criterion={self.criterion!r}; choose one of: fisher, magnitude.")
 
     def plan(self, anatomy):
         "The selected matrices, with a mask, and the new head."

@@ -8,7 +8,7 @@ __all__ = ["Freeze"]
 # %% ../../nbs/methods/24_freeze.ipynb #6696c19c
 from dataclasses import dataclass
 
-from ..core import FtError, log_info
+from ..core import UnsupportedError, log_info
 from .base import Method, Plan, head_plan, scale_lr_to_width
 from ..models.anatomy import describe_blocks
 
@@ -31,7 +31,7 @@ class Freeze(Method):
         blocks, name = anatomy.blocks, type(anatomy.model).__name__
         if not 0 < self.num_trainable_blocks <= len(blocks):
             choices = "1" if len(blocks) == 1 else f"1 to {len(blocks)}"
-            raise FtError(
+            raise UnsupportedError(
                 f"{self!r} requests {self.num_trainable_blocks} blocks, but {name} has {describe_blocks(anatomy)}; use"
                 f" {choices}, or LinearProbe() for none."
             )

@@ -8,7 +8,7 @@ __all__ = ["uniform_schedule", "UnfreezeSchedule", "UnfreezeHandle", "GradualUnf
 # %% ../../nbs/methods/25_gradual_unfreeze.ipynb #0b2f5e7e
 from dataclasses import dataclass
 
-from ..core import FtError, log_info
+from ..core import ConfigError, UnsupportedError, log_info
 from .base import Handle, Method, Plan, attached, canonical, head_plan, scale_lr_to_width, set_modes
 from ..models.anatomy import describe_blocks
 
@@ -33,7 +33,7 @@ class UnfreezeSchedule:
 
     def add(self, model, name, steps):
         if steps is None:
-            raise FtError(
+            raise UnsupportedError(
                 "Gradual unfreezing follows a schedule and needs the total number of steps: attach(model,"
                 " steps=...), and call after_step(model, step) after every optimiser step."
             )
@@ -90,7 +90,7 @@ class GradualUnfreeze(Method):
             or shares[-1] >= 1
             or counts[0] < 0
         ):
-            raise FtError(
+            raise ConfigError(
                 "A schedule lists (fraction of the steps, number of top blocks that train), ascending and starting at"
                 f" (0, ...), not {s}."
             )
@@ -100,7 +100,7 @@ class GradualUnfreeze(Method):
         lr, blocks = self.lr or scale_lr_to_width(5e-5, anatomy), len(anatomy.blocks)
         schedule = tuple(map(tuple, self.schedule or uniform_schedule(blocks)))
         if (most := max(n for _, n in schedule)) > blocks:
-            raise FtError(
+            raise UnsupportedError(
                 f"{self!r} unfreezes {most} blocks, but {type(anatomy.model).__name__} has {describe_blocks(anatomy)}."
             )
         if anatomy.repeats:
@@ -139,7 +139,7 @@ def plot_schedule(
     on = attached(model, name)
     opening = next((h for h in on.handles if hasattr(h.injection, "schedule")), None)
     if opening is None:
-        raise FtError("No method with a schedule is attached; attach GradualUnfreeze(...) first.")
+        raise UnsupportedError("No method with a schedule is attached; attach GradualUnfreeze(...) first.")
     blocks, schedule = on.anatomy.blocks, opening.injection.schedule
     opens = [next((s for s, n in schedule if n >= len(blocks) - i), None) for i in range(len(blocks))]
     rates = {

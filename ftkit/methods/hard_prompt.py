@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from ..core import FtError
+from ..core import ConfigError, UnsupportedError
 from .base import Method, Plan, attached, head_plan, scale_lr_to_width
 from .prompt_tuning import InputPrompt, embedding_input_module, prompts
 
@@ -66,7 +66,7 @@ class HardPrompt(Method):
 
     def __post_init__(self):
         if self.num_virtual_tokens < 1:
-            raise FtError(f"A prompt needs at least one token, not num_virtual_tokens={self.num_virtual_tokens}.")
+            raise ConfigError(f"A prompt needs at least one token, not num_virtual_tokens={self.num_virtual_tokens}.")
 
     def plan(self, anatomy):
         "Train the new head and the choice of tokens. Raises `FtError` for models without token inputs."
@@ -81,7 +81,7 @@ class HardPrompt(Method):
             instead = (
                 "PromptTuning() or VisualPrompt()" if anatomy.roles.get("query") else 'VisualPrompt(kind="pixels")'
             )
-            raise FtError(
+            raise UnsupportedError(
                 f"{type(anatomy.model).__name__} {why}, so a hard prompt cannot be added; use {instead} instead."
             )
         place = prompts(anatomy, lr, self.num_virtual_tokens)[0]
@@ -100,6 +100,6 @@ def decode_prompt(
     "The tokens of a hard prompt: ids, or text."
     found = [h for h in attached(model, name).handles if getattr(h.injection, "kind", "") == HardPromptInjection.kind]
     if not found:
-        raise FtError(f"No hard prompt is attached to this {type(model).__name__} under the name {name!r}.")
+        raise UnsupportedError(f"No hard prompt is attached to this {type(model).__name__} under the name {name!r}.")
     tokens = found[0].added()[0].tokens().tolist()
     return processor.decode(tokens) if processor else tokens

@@ -38,7 +38,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ..core import FtError
+from ..core import FtError, UnsupportedError
 from .base import Handle
 
 
@@ -78,7 +78,7 @@ class HookInjection:
         hosts = self.hosts(model)
         for path, host in zip(self.targets, hosts):
             if name in injected_modules(host, self.kind):
-                raise FtError(
+                raise UnsupportedError(
                     f"{path or type(model).__name__} already has a {self.kind} with the name {name!r}; two of one kind"
                     " cannot share a module, so select other modules, or attach one under another name."
                 )
@@ -234,7 +234,7 @@ class HookHandle(Handle):
 
         Raises `FtError`: what acts on activations cannot be part of a weight.
         """
-        raise FtError(
+        raise UnsupportedError(
             f"What {type(self.injection).__name__} adds acts on activations and cannot be merged into the base weights;"
             " keep it attached, or save it as a delta."
         )
@@ -392,7 +392,7 @@ def verify_injection(handle, given: dict, before: torch.Tensor, used: bool = Tru
     if not why:
         return handle
     handle.remove()
-    raise FtError(
+    raise UnsupportedError(
         f"A {handle.injection.title} cannot be attached to {type(model).__name__}: {why.rstrip('.')}. Use Adapter() or"
         " LoRA() instead."
     )

@@ -8,7 +8,7 @@ __all__ = ["IA3"]
 # %% ../../nbs/methods/42_ia3.ipynb #a8cb365a
 from dataclasses import dataclass
 
-from ..core import FtError
+from ..core import UnsupportedError
 from .base import Method, Plan, head_plan, scale_lr_to_width
 from .peft_bridge import PeftInjection
 
@@ -35,7 +35,7 @@ class IA3(Method):
             p for p in of("conv") if anatomy.module(p).groups == 1
         ]
         if not targets:
-            raise FtError(
+            raise UnsupportedError(
                 f"{type(anatomy.model).__name__} has neither keys and values nor convolutions in the selected blocks,"
                 " so IA3 has nothing to scale; use LoRA(target_modules=...) or LNTuning() instead."
             )

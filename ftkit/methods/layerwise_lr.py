@@ -8,7 +8,7 @@ __all__ = ["LayerwiseLR"]
 # %% ../../nbs/methods/21_layerwise_lr.ipynb #313f38f4
 from dataclasses import dataclass
 
-from ..core import FtError, log_info
+from ..core import ConfigError, log_info
 from .base import Method, Plan, head_plan, scale_lr_to_width
 from ..models.anatomy import describe_blocks
 
@@ -28,7 +28,7 @@ class LayerwiseLR(Method):
 
     def __post_init__(self):
         if not 0 < self.layer_decay <= 1:
-            raise FtError(
+            raise ConfigError(
                 f"The decay must lie in (0, 1], not {self.layer_decay}: lower blocks get smaller learning rates."
             )
 

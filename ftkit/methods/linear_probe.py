@@ -8,7 +8,7 @@ __all__ = ["LinearProbe"]
 # %% ../../nbs/methods/22_linear_probe.ipynb #73bdb482
 from dataclasses import dataclass
 
-from ..core import FtError
+from ..core import UnsupportedError
 from .base import Method, Plan, head_plan, scale_lr_to_width
 
 
@@ -24,13 +24,13 @@ class LinearProbe(Method):
         lr = self.lr or scale_lr_to_width(1e-3, anatomy)
         train = head_plan(anatomy, lr, whole=True)
         if not train and anatomy.head:
-            raise FtError(
+            raise UnsupportedError(
                 f"The head of {type(anatomy.model).__name__} ({anatomy.head[0]}) is tied to the input embeddings and"
                 " cannot be trained alone; use Freeze(num_trainable_blocks=1), or load the checkpoint with a task that"
                 " adds a head."
             )
         if not train:
-            raise FtError(
+            raise UnsupportedError(
                 f"{type(anatomy.model).__name__} has no head, so Head has nothing to train; load the checkpoint with a"
                 " task, which adds one."
             )

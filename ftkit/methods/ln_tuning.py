@@ -8,7 +8,7 @@ __all__ = ["LNTuning"]
 # %% ../../nbs/methods/27_ln_tuning.ipynb #50f6e762
 from dataclasses import dataclass
 
-from ..core import FtError
+from ..core import UnsupportedError
 from .base import Method, Plan, head_plan, scale_lr_to_width
 
 
@@ -32,7 +32,7 @@ class LNTuning(Method):
             if n.rpartition(".")[0] in anatomy.roles.get("norm", []) and not anatomy.in_head(n)
         }
         if not norms:
-            raise FtError(
+            raise UnsupportedError(
                 f"{type(anatomy.model).__name__} has no norms with parameters, so there is nothing to tune; use"
                 " BitFit() or LoRA() instead."
             )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..core import FtError
+from ..core import ConfigError, UnsupportedError
 from .base import Method, Plan, head_plan, scale_lr_to_width
 from .peft_bridge import PeftInjection, target_matrices
 
@@ -65,11 +65,11 @@ class LoRA(Method):
 
     def __post_init__(self):
         if self.r < 1:
-            raise FtError(f"LoRA needs a rank of at least 1, not r={self.r}.")
+            raise ConfigError(f"LoRA needs a rank of at least 1, not r={self.r}.")
         if self.init not in ("zero", "pissa"):
-            raise FtError(f"LoRA has no initialisation init={self.init!r}; choose one of: zero, pissa.")
+            raise ConfigError(f"LoRA has no initialisation init={self.init!r}; choose one of: zero, pissa.")
         if not 0 <= self.dropout < 1:
-            raise FtError(f"LoRA's dropout must lie in [0, 1), not {self.dropout}.")
+            raise ConfigError(f"LoRA's dropout must lie in [0, 1), not {self.dropout}.")
 
     def plan(self, anatomy):
         "The new head trains; A and B are added to every selected module."
@@ -90,7 +90,7 @@ class LoRA(Method):
             n for n, p in anatomy.model.named_parameters() if n.rpartition(".")[0] in targets and n.endswith("weight")
         )
         if unsupported := [n for n in moves if anatomy.model.get_parameter(n).ndim != 2]:
-            raise FtError(
+            raise UnsupportedError(
                 f'PiSSA needs weights with two dimensions, which {unsupported[0]} does not have; use init="zero".'
             )
         return Plan(

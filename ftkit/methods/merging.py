@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from ..core import FtError, log_info
+from ..core import UnsupportedError, log_info
 from .base import attached, canonical
 from .hooks import first_output, try_small_input
 from .statistics import freeze_statistics
@@ -80,7 +80,7 @@ def check_same_outputs(before: torch.Tensor, after: torch.Tensor, method, model)
     size, gap = before.abs().max().item(), (before - after).abs().max().item()
     if gap <= (0.1 if half else 1e-3) * size or size != size:
         return
-    raise FtError(
+    raise UnsupportedError(
         f"Merging {method!r} changed the outputs of {type(model).__name__} by {gap:.2g} (largest output {size:.2g}): it"
         " uses a weight in another way than the layer that holds it. The merge was undone; keep the delta attached, or"
         " save it with save_delta."

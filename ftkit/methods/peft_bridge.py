@@ -41,7 +41,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..core import FtError, import_library, log_info, without_bitsandbytes
+from ..core import FtError, UnsupportedError, import_library, log_info, without_bitsandbytes
 from .base import Handle, canonical
 from ..models.anatomy import is_linear, select
 
@@ -89,7 +89,7 @@ def wrapped(injection: PeftInjection, model, name: str, steps: int) -> Handle:
     "Wrap the targets, in place. Raises `FtError`, and leaves the model unchanged, if peft cannot wrap them."
     for path, layer in tuner_layers(model):
         if canonical(path) in injection.targets and name in adapter_names(layer):
-            raise FtError(
+            raise UnsupportedError(
                 f"{path} already has an update with the name {name!r}; two of one kind cannot share a module, so select"
                 " other modules with target_modules=..., or attach one under another name."
             )
@@ -163,7 +163,7 @@ def rollback(injection: PeftInjection, model, was: Snapshot, error: Exception) -
     if not isinstance(error, (ValueError, TypeError, NotImplementedError, ImportError)):
         text = f"it fails with {type(error).__name__} ({text})"  # not a message for users
     text = text if len(text) < 240 else f"{text[:80]} … {text[-140:]}"  # some messages print whole modules
-    return FtError(
+    return UnsupportedError(
         f"{injection.title} cannot be attached to {type(model).__name__}: {text.rstrip('.')}. Use LoRA(), or select"
         " other modules with target_modules=..."
     )
@@ -192,12 +192,12 @@ def target_matrices(
     Raises `FtError` for a rank that one of the selected matrices cannot have.
     """
     if r < 1:
-        raise FtError(f"A rank must be at least 1, not {r}.")
+        raise UnsupportedError(f"A rank must be at least 1, not {r}.")
     targets = tuple(select(anatomy, on, blocks)) if on else default_targets(anatomy, blocks, r)
     for t in targets:
         rows, columns = shape_of(anatomy.module(t))
         if r > min(rows, columns):
-            raise FtError(
+            raise UnsupportedError(
                 f"A rank of {r} is too large for {t}, which is {rows} x {columns}; use r={min(rows, columns)} or less."
             )
     turned = any(type(anatomy.module(t)).__name__ == "Conv1D" for t in targets)
@@ -210,7 +210,9 @@ def default_targets(anatomy, blocks: tuple, r: int) -> tuple:
     """
     name = type(anatomy.model).__name__
     if unexpected := [b for b in blocks or () if not 0 <= b < len(anatomy.blocks)]:
-        raise FtError(f"There is no block {unexpected[0]}; {name} has {len(anatomy.blocks)} blocks, counted from 0.")
+        raise UnsupportedError(
+            f"There is no block {unexpected[0]}; {name} has {len(anatomy.blocks)} blocks, counted from 0."
+        )
 
     def of(role):
         return [
@@ -222,7 +224,7 @@ def default_targets(anatomy, blocks: tuple, r: int) -> tuple:
     filters = [p for p in of("conv") if getattr(anatomy.module(p), "groups", 1) == 1]
     on = "linear" if of("ffn") or not filters and any(map(of, ("query", "key", "value", "output"))) else "conv"
     if on == "conv" and not filters:
-        raise FtError(
+        raise UnsupportedError(
             f"The blocks of {name} have neither linear layers nor convolutions that can take an update; select modules"
             " with target_modules=..., or use LNTuning() or BitFit()."
         )
@@ -234,7 +236,7 @@ def default_targets(anatomy, blocks: tuple, r: int) -> tuple:
     low_rank = [p for p in low_rank if p in found]
     most = max(min(shape_of(anatomy.module(p))) for p in found)
     if len(low_rank) == len(found):
-        raise FtError(f"A rank of {r} is too large for every weight matrix of {name}; use r={most} or less.")
+        raise UnsupportedError(f"A rank of {r} is too large for every weight matrix of {name}; use r={most} or less.")
     if low_rank:
         log_info(f"skipped, too small for a rank of {r}: {format_paths(low_rank)}")
     if stacked := [p for p in of("expert") if not is_linear(anatomy.module(p))]:
@@ -417,7 +419,7 @@ def check_mergeable(path: str, base: nn.Module, injection: PeftInjection):
     "Check that a layer has a weight of its own to add to. Raises `FtError` if not."
     if "weight" in base._parameters or not hasattr(base, "weight"):
         return
-    raise FtError(
+    raise UnsupportedError(
         f"{injection.title} cannot be merged into {canonical(path)}: its weight is recomputed in every forward pass"
         " (weight norm or another parametrization). Keep the delta attached, or save it with save_delta."
     )
@@ -455,7 +457,7 @@ def try_merge(path: str, layer, name: str, injection: PeftInjection):
     noise = 1e-4 if tuned.dtype in (torch.float32, torch.float64) else 2e-2
     if gap <= 0.02 * effect + noise * size or gap != gap:
         return
-    raise FtError(
+    raise UnsupportedError(
         f"{injection.title} cannot be merged into {path}: a {type(base).__name__} does not use its weight as"
         f" stored (merging would change the output by {gap:.2g}, the update changes it by {effect:.2g}). Keep the delta"
         " attached, or save it with save_delta."
@@ -465,7 +467,7 @@ def try_merge(path: str, layer, name: str, injection: PeftInjection):
 def cannot_merge(path: str, injection: PeftInjection, error: Exception) -> FtError:
     "The error for a layer that peft cannot merge."
     text = " ".join(str(error).split()) or type(error).__name__
-    return FtError(
+    return UnsupportedError(
         f"{injection.title} cannot be merged into {path}: {text.rstrip('.')}. Keep the delta attached, or save it with"
         " save_delta."
     )

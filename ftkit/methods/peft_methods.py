@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from ..core import FtError, import_library, unknown_name_error
+from ..core import ConfigError, UnsupportedError, import_library, unknown_name_error
 from .base import Method, Plan, head_plan, scale_lr_to_width
 from .hooks import first_output, try_small_input
 from .peft_bridge import PeftInjection, Snapshot, rollback, target_matrices
@@ -66,7 +66,7 @@ class Peft(Method):
         names = {f.name for f in fields(kind)} - {"target_modules", "peft_type"}
         for o in self.options:
             if not isinstance(o, (tuple, list)) or len(o) != 2:
-                raise FtError(
+                raise ConfigError(
                     f'Options of {self.tuner!r} are (name, value) pairs, such as (("r", 8),), not {self.options!r}.'
                 )
             if o[0] not in names:
@@ -97,9 +97,11 @@ def known(name: str) -> str:
     named = {k.value.lower(): k for k in there if k in kinds}
     tuners = {n: kinds[k].__name__ for n, k in named.items() if issubclass(there[k], base) and n not in NOT_ALONE}
     if name in NOT_ALONE:
-        raise FtError(f"peft's {name} {NOT_ALONE[name]}, which the training loop does not provide; use LoRA() instead.")
+        raise UnsupportedError(
+            f"peft's {name} {NOT_ALONE[name]}, which the training loop does not provide; use LoRA() instead."
+        )
     if name in named and name not in tuners:
-        raise FtError(
+        raise UnsupportedError(
             f"peft's {name} trains inputs of the model instead of updates of its modules, and supports few families;"
             " use PrefixTuning(), PromptTuning() or PTuning() instead."
         )

@@ -38,7 +38,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from ..core import FtError
+from ..core import ConfigError, UnsupportedError
 from .base import Method, Plan, head_plan, scale_lr_to_width
 from ftkit.methods.hooks import (
     HookHandle,
@@ -65,7 +65,7 @@ def prefix_attention(own: str, module, query, key, value, attention_mask, **opti
     if not found:
         return attend(module, query, key, value, attention_mask, **options)
     if chosen := [k for k in SELECTING_ATTENTION if options.get(k) is not None]:
-        raise FtError(
+        raise UnsupportedError(
             f"{type(module).__name__} selects keys by their position ({chosen[0]}), and a prefix has none;"
             " use Adapter() or LoRA() instead."
         )
@@ -114,7 +114,7 @@ def attention_function(module, own: str):
     files = [sys.modules[kind.__module__] for kind in type(module).__mro__]
     found = next((f.eager_attention_forward for f in files if hasattr(f, "eager_attention_forward")), None)
     if found is None:
-        raise FtError(f"The attention of {type(module).__name__} is not called by name in transformers")
+        raise UnsupportedError(f"The attention of {type(module).__name__} is not called by name in transformers")
     return found
 
 
@@ -302,12 +302,12 @@ def record_key_widths(hosts: list, model, given: dict):
     except torch.OutOfMemoryError:
         raise
     except Exception as e:
-        raise FtError(
+        raise UnsupportedError(
             f"A prefix cannot be attached to {type(model).__name__}: {shorten_error(e)}. Use Adapter() or LoRA()"
             " instead."
         ) from e
     if all(host.__dict__["ft_widths"] is None for host in hosts):
-        raise FtError(
+        raise UnsupportedError(
             f"The attention of {type(model).__name__} is not called by name, so a prefix cannot be added; use"
             " PromptTuning(), Adapter() or LoRA() instead."
         )
@@ -320,7 +320,7 @@ def key_width(host: nn.Module) -> int:
             return m.out_features
     fused = next((m for m in host.children() if hasattr(m, "weight") and m.weight.ndim == 2), None)
     if fused is None:
-        raise FtError(
+        raise UnsupportedError(
             f"{type(host).__name__} has no key projection, so a prefix cannot be added; use Adapter() or LoRA()"
             " instead."
         )
@@ -343,7 +343,7 @@ class PrefixTuning(Method):
 
     def __post_init__(self):
         if self.num_virtual_tokens < 1:
-            raise FtError(
+            raise ConfigError(
                 f"A prefix needs at least one virtual token, not num_virtual_tokens={self.num_virtual_tokens}."
             )
 
@@ -378,9 +378,9 @@ def attention_modules(anatomy, blocks: tuple = None) -> tuple:
             if anatomy.roles.get("query") or anatomy.roles.get("output")
             else "has no attention layers"
         )
-        raise FtError(f"{name} {lacks}, so a prefix cannot be added; use Adapter() or LoRA() instead.")
+        raise UnsupportedError(f"{name} {lacks}, so a prefix cannot be added; use Adapter() or LoRA() instead.")
     if not getattr(anatomy.model, "_can_set_attn_implementation", lambda: False)():
-        raise FtError(
+        raise UnsupportedError(
             f"The attention of {name} cannot be replaced (it is not a current model of transformers), so a prefix"
             " cannot be added; use PromptTuning(), Adapter() or LoRA() instead."
         )

@@ -39,7 +39,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from ..core import FtError
+from ..core import ConfigError, UnsupportedError
 from .base import Method, Plan, head_plan, scale_lr_to_width
 from ftkit.methods.hooks import (
     HookInjection,
@@ -142,14 +142,14 @@ def try_with_context(insert: InputPrompt, model: nn.Module) -> tuple:
         f"A {insert.title} cannot be attached to {type(model).__name__}: ",
     )
     if any(n.startswith("_pad_to_") for n in dir(type(host))):
-        raise FtError(
+        raise UnsupportedError(
             f"{who}it pads its inputs internally and would count the prompt. Use Adapter() or LoRA() instead."
         )
     limit = context_length(host)
     given, before = try_small_input(model, min(5, max(1, limit - insert.size)) if limit else 5)
     if given is None or "input_ids" not in given or takes_embeddings(model, host, given, before):
         return given, before
-    raise FtError(
+    raise UnsupportedError(
         f"{who}it needs token ids, which a prompt does not have; with embeddings its output differs. Use Adapter()"
         " or LoRA() instead."
     )
@@ -217,12 +217,12 @@ def check_context_length(host: nn.Module, length: int, size: int):
     "Check that a prompt and a text fit into the context. Raises `FtError`."
     limit = context_length(host)
     if limit and size >= limit:
-        raise FtError(
+        raise UnsupportedError(
             f"A prompt of {size} virtual tokens leaves no space for text in the context of {type(host).__name__},"
             f" {limit}; use fewer virtual tokens."
         )
     if limit and length > limit:
-        raise FtError(
+        raise UnsupportedError(
             f"A prompt of {size} virtual tokens and texts of {length - size} tokens exceed the context of"
             f" {type(host).__name__}, {limit}; use max_length={limit - size}, or a smaller prompt."
         )
@@ -328,7 +328,7 @@ class BlockPrompt(HookInjection):
         kwargs = dict(kwargs)
         hidden = args[0] if args else kwargs.pop("hidden_states")
         if hidden.ndim != 3:
-            raise FtError(
+            raise UnsupportedError(
                 f"A prompt needs a sequence, and {type(host).__name__} works on a grid; use"
                 ' VisualPrompt(kind="pixels") or Adapter() instead.'
             )
@@ -382,7 +382,7 @@ class PromptTuning(Method):
 
     def __post_init__(self):
         if self.num_virtual_tokens < 1:
-            raise FtError(
+            raise ConfigError(
                 f"A prompt needs at least one virtual token, not num_virtual_tokens={self.num_virtual_tokens}."
             )
 
@@ -409,7 +409,7 @@ def prompts(anatomy, lr: float, size: int, encoder: str = None, deep: bool = Fal
     "The inserts for a model: before its tokens, or inside its stacks of blocks."
     model = anatomy.model
     if "query" not in anatomy.roles and not caches_keys(model):
-        raise FtError(
+        raise UnsupportedError(
             f'{type(model).__name__} has no sequence for a prompt; use VisualPrompt(kind="pixels"), Adapter() or LoRA()'
             " instead."
         )

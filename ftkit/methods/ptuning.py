@@ -8,7 +8,7 @@ __all__ = ["PTuning", "PTuningV2"]
 # %% ../../nbs/methods/66_ptuning.ipynb #120fa28b
 from dataclasses import dataclass
 
-from ..core import FtError
+from ..core import ConfigError
 from .base import Method, Plan, head_plan, scale_lr_to_width
 from .prefix_tuning import PrefixTuning
 from .prompt_tuning import prompts
@@ -27,9 +27,9 @@ class PTuning(Method):
 
     def __post_init__(self):
         if self.encoder_type not in ("lstm", "mlp"):
-            raise FtError(f"Unknown prompt encoder {self.encoder_type!r}; choose one of: lstm, mlp.")
+            raise ConfigError(f"Unknown prompt encoder {self.encoder_type!r}; choose one of: lstm, mlp.")
         if self.num_virtual_tokens < 1:
-            raise FtError(
+            raise ConfigError(
                 f"A prompt needs at least one virtual token, not num_virtual_tokens={self.num_virtual_tokens}."
             )
 

@@ -8,7 +8,7 @@ __all__ = ["quantization_kwargs", "QuantizedLoraInjection", "QuantizedHandle", "
 # %% ../../nbs/methods/35_qlora.ipynb #a385eb36
 from dataclasses import dataclass
 
-from ..core import FtError, import_library
+from ..core import ConfigError, UnsupportedError, import_library
 from .base import Method, Plan, head_plan, scale_lr_to_width
 from .peft_bridge import PeftHandle, PeftInjection, target_matrices
 from ..models.anatomy import HEADS
@@ -25,7 +25,9 @@ def quantization_kwargs(
     try:
         import_library("bitsandbytes")
     except ImportError:
-        raise FtError("QLoRA quantises the base to 4 bits and needs bitsandbytes: pip install bitsandbytes") from None
+        raise UnsupportedError(
+            "QLoRA quantises the base to 4 bits and needs bitsandbytes: pip install bitsandbytes"
+        ) from None
     from transformers import BitsAndBytesConfig
 
     wide = torch.float32
@@ -52,7 +54,7 @@ class QuantizedHandle(PeftHandle):
 
     def check_merge(self):
         "Refuse to merge into the base weights. Raises `FtError`: 4 bits are too coarse for the sum."
-        raise FtError(
+        raise UnsupportedError(
             "A delta cannot be merged into 4-bit weights: sixteen values are too coarse for the sum. Save it with"
             " save_delta, load the base in 16 or 32 bits, load the delta on it with load_delta(model, folder,"
             " any_base=True), and merge there."
@@ -79,7 +81,7 @@ class QLoRA(Method):
 
     def __post_init__(self):
         if self.quant_type not in ("nf4", "fp4"):
-            raise FtError(f"Unknown 4-bit data type {self.quant_type!r}; choose one of: nf4, fp4.")
+            raise ConfigError(f"Unknown 4-bit data type {self.quant_type!r}; choose one of: nf4, fp4.")
 
     def load_kwargs(self):
         return quantization_kwargs(self.quant_type, self.double_quant)
@@ -91,13 +93,13 @@ class QLoRA(Method):
         """
         lr = self.lr or scale_lr_to_width(4e-4, anatomy)
         if "ffn" not in anatomy.roles:
-            raise FtError(
+            raise UnsupportedError(
                 f"{type(anatomy.model).__name__} has no linear layers in its blocks to quantize (only convolutions);"
                 " use LoRA()."
             )
         targets, _ = target_matrices(anatomy, self.target_modules, self.layers, self.r)
         if not any(type(anatomy.module(t)).__name__ == "Linear4bit" for t in targets):
-            raise FtError(
+            raise UnsupportedError(
                 f"QLoRA needs a base loaded in 4 bits: ft.load(name, **{self!r}.loading()); finetune does this"
                 " automatically."
             )

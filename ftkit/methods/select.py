@@ -8,7 +8,7 @@ __all__ = ["Select"]
 # %% ../../nbs/methods/23_select.ipynb #5e64b261
 from dataclasses import dataclass
 
-from ..core import FtError
+from ..core import UnsupportedError
 from .base import Method, Plan, head_plan, scale_lr_to_width
 from ..models.anatomy import select
 
@@ -35,7 +35,7 @@ class Select(Method):
         paths = select(anatomy, on, self.layers)
         own = [r for r in ("query", "key", "value") if r in on.replace(" ", "").split(",")]
         if 0 < len(own) < 3 and (both := [p for p in paths if p in anatomy.fused]):
-            raise FtError(
+            raise UnsupportedError(
                 f"{both[0]} holds query, key and value in one matrix, so {' and '.join(own)} cannot be trained alone;"
                 f' use target_modules="query,key,value", or LoRA(target_modules={on!r}).'
             )

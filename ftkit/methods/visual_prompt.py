@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from ..core import FtError
+from ..core import ConfigError, UnsupportedError
 from .base import Method, Plan, head_plan, scale_lr_to_width
 from .hooks import HookInjection
 from .prompt_tuning import BlockPrompt, block_stacks
@@ -71,9 +71,9 @@ class VisualPrompt(Method):
 
     def __post_init__(self):
         if self.kind not in (None, "shallow", "deep", "pixels"):
-            raise FtError(f"Unknown form of visual prompts {self.kind!r}; choose one of: shallow, deep, pixels.")
+            raise ConfigError(f"Unknown form of visual prompts {self.kind!r}; choose one of: shallow, deep, pixels.")
         if self.num_prompts < 1:
-            raise FtError(f"A visual prompt needs a size of at least 1, not {self.num_prompts}.")
+            raise ConfigError(f"A visual prompt needs a size of at least 1, not {self.num_prompts}.")
 
     @property
     def identity_at_init(self) -> bool:
@@ -93,7 +93,7 @@ class VisualPrompt(Method):
             return Plan(lr, head_plan(anatomy, lr), [PadPromptInjection((stem,), lr, self.num_prompts)])
         seeing = next((s for s in block_stacks(anatomy) if is_vision_stack(anatomy, s, stem)), None)
         if seeing is None or not any(anatomy.block_of(q) is not None for q in anatomy.roles.get("query", [])):
-            raise FtError(
+            raise UnsupportedError(
                 f"{type(anatomy.model).__name__} has no patches for prompt tokens; use"
                 ' VisualPrompt(kind="pixels") instead.'
             )
@@ -107,7 +107,7 @@ def input_conv(anatomy) -> str:
     for n, m in anatomy.model.named_modules():
         if isinstance(m, nn.Conv2d) and m.in_channels == 3:
             return n
-    raise FtError(
+    raise UnsupportedError(
         f"{type(anatomy.model).__name__} has no image inputs, so a visual prompt cannot be added; use PromptTuning()"
         " instead."
     )

@@ -40,7 +40,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from ..core import FtError
+from ..core import ConfigError
 
 
 # %% ../../nbs/models/10_anatomy.ipynb #b1d1824e
@@ -254,7 +254,7 @@ def anatomy(
 ) -> Anatomy:
     "Divide a model into stem, blocks, head and roles. Raises `FtError` when nothing repeats."
     if not isinstance(model, nn.Module):
-        raise FtError(f"anatomy() expects a torch.nn.Module, not {type(model).__name__}.")
+        raise ConfigError(f"anatomy() expects a torch.nn.Module, not {type(model).__name__}.")
     for attached in model.__dict__.get("_ft", {}).values():
         return attached.anatomy  # as determined before a method added modules
     blocks = (
@@ -380,7 +380,7 @@ def select(
             missed.append(part)
         found += [h for h in hits if h not in found]
     if missed or not found:
-        raise FtError(no_match_message(anatomy, target_modules, missed, blocks))
+        raise ConfigError(no_match_message(anatomy, target_modules, missed, blocks))
     return sorted(found, key=paths.index)
 
 

@@ -45,7 +45,7 @@ from pathlib import Path
 
 import torch
 
-from ..core import CHECKPOINTS, FtError, gc_paused, log_info, resolve, sha256, unknown_name_error
+from ..core import CHECKPOINTS, CheckpointError, gc_paused, log_info, resolve, sha256, unknown_name_error
 from .anatomy import Anatomy, anatomy, is_vocab_head, size
 from ftkit.models.weights import (
     FILE,
@@ -104,14 +104,14 @@ def resolve_checkpoint(
         check_folder(given, folder)
         return "folder", str(folder)
     if folder.is_file():
-        raise FtError(
+        raise CheckpointError(
             f"{name} is a file; a checkpoint is a folder with config.json, weights and tokenizer, in the format"
             " of `save_pretrained`."
         )
     if HUB.fullmatch(given) and "/" not in given and is_timm_model(given):
         return "timm", given
     if not HUB.fullmatch(given) or FILE.search(given):
-        raise FtError(f"There is no folder {name}.")
+        raise CheckpointError(f"There is no folder {name}.")
     if "/" not in given and difflib.get_close_matches(key, CHECKPOINTS, n=1, cutoff=0.75):
         raise unknown_name_error("checkpoint", name, CHECKPOINTS)
     return "hub", given
@@ -122,7 +122,7 @@ def bundled(key: str) -> str:
     "The folder of a bundled checkpoint. Raises `FtError` if it is not installed."
     folder = ZOO / CHECKPOINTS[key].target
     if not (folder / "config.json").exists():
-        raise FtError(
+        raise CheckpointError(
             f"The bundled checkpoint {key} is missing from this installation. `make zoo` builds it; an installed"
             " package contains it."
         )
@@ -141,7 +141,7 @@ def check_folder(
     if "config.json" in there and "adapter_config.json" not in there:
         return
     if "config.json" in there:
-        raise FtError(
+        raise CheckpointError(
             f"{name} contains an adapter (adapter_config.json) as well as weights, so it is ambiguous which of the"
             " two to load; move the adapter's files to a separate folder, load the base, and attach the adapter with"
             " ft.load_delta(model, folder)."
@@ -159,7 +159,7 @@ def check_folder(
         hint = f"It contains checkpoints: {', '.join(f'{name}/{p}' for p in inside[-3:])}."
     else:
         hint = "`save_pretrained` writes checkpoints."
-    raise FtError(
+    raise CheckpointError(
         f"The folder {name} is not a checkpoint: it has no config.json (it has {', '.join(there[:6]) or 'nothing'})."
         f" {hint}"
     )
@@ -206,7 +206,7 @@ def read_config(where: str, source: str, **changes):
                 f" (no network, or no such model). Bundled: {', '.join(CHECKPOINTS)}."
             )
         )
-        raise FtError(f"Could not read the checkpoint {where}: {first_line(e)}{hint}") from e
+        raise CheckpointError(f"Could not read the checkpoint {where}: {first_line(e)}{hint}") from e
     for k, v in changes.items():
         setattr(config, k, v)
     return config
@@ -268,7 +268,7 @@ def load(
 def keep_heads_float(quantization, auto, config, pretrained: bool):
     "Exclude the layers outside the blocks from quantization. Raises `FtError` without pretrained weights."
     if not pretrained:
-        raise FtError(
+        raise CheckpointError(
             "A quantized base requires pretrained weights, but pretrained=False was given; use LoRA() instead."
         )
     with torch.device("meta"), silence_transformers():
@@ -291,7 +291,7 @@ def model_class(config, head: str, task: str, name: str):
 
         auto = getattr(transformers, head)
     if type(config) not in auto._model_mapping:
-        raise FtError(
+        raise CheckpointError(
             f"The architecture of {name} ({config.model_type}) does not support {task}; use a checkpoint with another"
             " architecture, or another task."
         )
@@ -329,13 +329,15 @@ def read_processor(
             where, trust_remote_code=False, local_files_only=source != "hub"
         )
     except Exception as e:
-        raise FtError(f"The checkpoint {where} has weights but no usable {kind}: {first_line(e)}") from e
+        raise CheckpointError(f"The checkpoint {where} has weights but no usable {kind}: {first_line(e)}") from e
     if isinstance(found, transformers.ProcessorMixin):  # a processor that contains both
         found = found.image_processor if kind == "image processor" else found.tokenizer
     if (
         kind == "tokenizer" and len(found) < 1000 and set(found.get_vocab()) <= set(found.all_special_tokens)
     ):  # transformers creates one if its files are missing
-        raise FtError(f"The checkpoint {where} has weights but no tokenizer; add it with tokenizer.save_pretrained.")
+        raise CheckpointError(
+            f"The checkpoint {where} has weights but no tokenizer; add it with tokenizer.save_pretrained."
+        )
     return found
 
 
@@ -383,7 +385,7 @@ def check_embedding_rows(model: torch.nn.Module, tokenizer, name: str):
     ]
     wrong = [*plain, *(str(t) for i, t in added.items() if not t.special or i in used)]
     if wrong:
-        raise FtError(
+        raise CheckpointError(
             f"The tokenizer of {name} has tokens without embeddings in the model (its embedding matrix has {rows}"
             " rows):"
             f" {', '.join(map(repr, wrong[:6]))}. Call model.resize_token_embeddings(len(tokenizer)) and save both"
@@ -413,7 +415,7 @@ def ensure_pad_token(model: torch.nn.Module, tokenizer, name: str = "this checkp
     if not fits(own):
         token = pick_pad_token(tokenizer, before if fits(before) else None, fits)
         if token is None:
-            raise FtError(
+            raise CheckpointError(
                 f"The tokenizer of {name} has no padding token and no other special token to use"
                 " instead; add one (tokenizer.add_special_tokens({'pad_token': '[PAD]'}),"
                 " model.resize_token_embeddings(len(tokenizer))) and save both again."
@@ -556,7 +558,7 @@ def hub_id(name: str) -> str:
     kind = name.partition(".")[0]
     given = timm.models.get_pretrained_cfg(name) or timm.models.get_pretrained_cfg(kind)
     if not given.hf_hub_id:
-        raise FtError(
+        raise CheckpointError(
             f"{name} has no pretrained weights; with pretrained=False its architecture is randomly initialised."
         )
     return (
@@ -574,7 +576,7 @@ def from_scratch(auto, config, **kw):
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as e:
-        raise FtError(f"No model could be built from the configuration: {first_line(e)}") from e
+        raise CheckpointError(f"No model could be built from the configuration: {first_line(e)}") from e
     if config.model_type == "timm_wrapper":
         import timm
 

@@ -35,7 +35,7 @@ from pathlib import Path
 
 import torch
 
-from ..core import FtError, gc_paused, log_info, read_json
+from ..core import CheckpointError, FtError, gc_paused, log_info, read_json
 from .anatomy import INJECTED_MODULE, anatomy, is_vocab_head
 
 
@@ -80,7 +80,7 @@ def read_once(auto, place: str, options: dict) -> tuple:
         with silence_transformers(), gc_paused():
             return auto.from_pretrained(place, **options)
     except (SafetensorError, EOFError) as e:
-        raise FtError(
+        raise CheckpointError(
             f"The weights in {place} are damaged ({e}); the file is probably truncated. Copy or download it again."
         ) from e
     except (FtError, MemoryError, torch.OutOfMemoryError):
@@ -91,7 +91,7 @@ def read_once(auto, place: str, options: dict) -> tuple:
             if "safetensors" in str(e)
             else ""
         )
-        raise FtError(f"Could not load the weights of {place}: {first_line(e)}{hint}") from e
+        raise CheckpointError(f"Could not load the weights of {place}: {first_line(e)}{hint}") from e
 
 
 # %% ../../nbs/models/20_weights.ipynb #51e81749
@@ -107,27 +107,29 @@ def check_files(folder: Path):
         known = read_json(index)
         shards = known.get("weight_map") if isinstance(known, dict) else None
         if not isinstance(shards, dict):
-            raise FtError(f"{index} has no weight_map, which assigns tensors to files; copy or download it again.")
+            raise CheckpointError(
+                f"{index} has no weight_map, which assigns tensors to files; copy or download it again."
+            )
         shards = sorted(set(map(str, shards.values())))
         if gone := [s for s in shards if s not in there]:
-            raise FtError(
+            raise CheckpointError(
                 f"{len(gone)} of {len(shards)} weight files are missing in {folder}: {', '.join(gone[:4])}."
                 " Copy or download them again."
             )
         return
     others = [n for n in there if FILE.search(n) and not n.endswith("json")]
     if parts := [n for n in others if n.endswith(".safetensors")]:
-        raise FtError(
+        raise CheckpointError(
             f"{folder} has neither model.safetensors nor model.safetensors.index.json, only {', '.join(parts[:4])}; "
             "copy the missing files, or pass variant= for a file with another suffix."
         )
     if others:
-        raise FtError(
+        raise CheckpointError(
             f"{folder} has weights only as {', '.join(others[:4])}, a format that can execute code while it is read, so"
             " it is not opened. If you trust it, load it with its own library and save it again with `save_pretrained`,"
             " which writes model.safetensors."
         )
-    raise FtError(
+    raise CheckpointError(
         f"{folder} has a configuration but no weights (model.safetensors); with pretrained=False its architecture"
         " is randomly initialised."
     )
@@ -202,17 +204,17 @@ def check_whole(model: torch.nn.Module, info: dict, where: str):
     lacks, added = missing_parameters(model, info), [n for n in info["unexpected_keys"] if SAVED_ON.search(n)]
     some = ", ".join(lacks[:3]) + (" …" if len(lacks) > 3 else "")
     if added:
-        raise FtError(
+        raise CheckpointError(
             f"The weights in {where} were saved with an adapter attached ({added[0]}), so they are not those of a plain"
             " model; merge or detach it before save_pretrained, or save it alone with ft.save_delta."
         )
     if lacks and all(is_vocab_head(model, n.rpartition(".")[0]) for n in lacks):
-        raise FtError(
+        raise CheckpointError(
             f"The weights in {where} have no LM head ({some}): they were saved from a model without"
             " one. Use a checkpoint that has an LM head."
         )
     if lacks:
-        raise FtError(
+        raise CheckpointError(
             f"The weights in {where} lack {len(lacks)} tensor{'s' * (len(lacks) > 1)} of the model that their"
             f" configuration describes: {some}. One of the two files was changed or is incomplete; save both again with"
             " save_pretrained, or copy them again."
@@ -248,7 +250,7 @@ def read_weights(auto, where: str, config, source: str, **kw) -> tuple:
     check_whole(model, info, where)
     wrong = [m[0] if isinstance(m, (list, tuple)) else m for m in info.get("mismatched_keys", [])]
     if unexpected := [n for n in wrong if not can_be_new(model)(n)]:
-        raise FtError(
+        raise CheckpointError(
             f"The weights in {where} do not fit their configuration: {unexpected[0]} has a different shape. One of the"
             " two files was changed."
         )

@@ -31,7 +31,7 @@ from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 
-from ..core import FtError, atomic_write
+from ..core import ConfigError, atomic_write
 from ftkit.plot.tables import (
     MUTED_COLOR,
     TEXT_COLOR,
@@ -236,7 +236,7 @@ class Figure:
         "Write a .png, .svg or .pdf file atomically. Raises `FtError` for other extensions."
         path = Path(path)
         if path.suffix.lower()[1:] not in _REPRODUCIBLE_METADATA:
-            raise FtError(f"{path} has no known extension: figures are saved as .png, .svg or .pdf.")
+            raise ConfigError(f"{path} has no known extension: figures are saved as .png, .svg or .pdf.")
         with atomic_write(path, "wb") as file:
             file.write(self._bytes(path.suffix.lower()[1:], dpi))
         return path
@@ -273,7 +273,7 @@ def _series(rows: list[dict], x: str, y: list[str] | None) -> dict[str, list]:
     points = {n: [p for r in rows if None not in (p := (finite(r.get(x)), finite(r.get(n))))] for n in names}
     found = {n: ps for n, ps in points.items() if ps}
     if not found:
-        raise FtError(
+        raise ConfigError(
             f"There is no curve to draw: no column except {x!r} is numeric (columns: {', '.join(map(str, there))})."
         )
     return found
@@ -450,7 +450,7 @@ def bars(
     values = {c: [finite(r.get(c)) for r in rows] for c in columns}
     for c in columns:
         if not any(v is not None for v in values[c]):
-            raise FtError(f"The column {c!r} holds no numbers, so there is nothing to draw.")
+            raise ConfigError(f"The column {c!r} holds no numbers, so there is nothing to draw.")
     spread = {c: [finite(r.get(error)) if error and c == value else None for r in rows] for c in columns}
     form, names = {c: formatter(c, values[c]) for c in columns}, [strip_markup(r.get(label)) for r in rows]
     line = _named(baseline)

@@ -9,7 +9,7 @@ __all__ = ["to_uint8_image", "image_grid", "draw_box", "alt_text", "plot_confusi
 import numpy as np
 import torch
 
-from ..core import FtError
+from ..core import ConfigError
 from .charts import LINES, Figure, drawing_style, empty_figure, wrap
 from .tables import MUTED_COLOR, TEXT_COLOR, format_number, strip_markup
 
@@ -49,7 +49,7 @@ def image_grid(
     "Draw images in a grid. Raises `FtError` for an empty list."
     sampled = [to_uint8_image(p) for p in images]
     if not sampled:
-        raise FtError("There are no images to draw.")
+        raise ConfigError("There are no images to draw.")
     captions, across, marked = (
         [str(c) for c in captions or [""] * len(sampled)],
         min(across, len(sampled)),

@@ -32,7 +32,7 @@ import math
 import re
 import unicodedata
 
-from ..core import FtError
+from ..core import ConfigError
 
 
 # %% ../../nbs/plot/10_tables.ipynb #4491f143
@@ -96,7 +96,7 @@ def records(
     try:
         return [dict(row) for row in table]
     except (TypeError, ValueError):
-        raise FtError(f"Expected rows as a data frame or a list of dicts, not {type(table).__name__}.") from None
+        raise ConfigError(f"Expected rows as a data frame or a list of dicts, not {type(table).__name__}.") from None
 
 
 def check_columns(rows: list[dict], *wanted: str) -> list[str]:
@@ -104,7 +104,7 @@ def check_columns(rows: list[dict], *wanted: str) -> list[str]:
     there = list(dict.fromkeys(key for row in rows for key in row))
     for name in wanted:
         if name not in (None, *there):
-            raise FtError(
+            raise ConfigError(
                 f"There is no column {name!r}; columns: {', '.join(map(str, there)) or 'none, the table is empty'}."
             )
     return there

@@ -33,7 +33,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..core import FtError, log_info, resolve, seed_everything
+from ..core import ConfigError, FtError, log_info, resolve, seed_everything
 from ..data.augmentation import AugmentedDataset
 from ..data.batching import DataLoader
 from ..methods.base import method as make_method
@@ -146,7 +146,7 @@ class DropLastBatches(DataLoader):
         return len(self.rows) // self.batch_size
 
     def halve(self):
-        raise FtError(
+        raise ConfigError(
             f"Out of memory with {self.batch_size} examples, and a contrastive loss cannot split its batch; use a"
             " smaller batch_size, or tune less of the backbone."
         )
@@ -259,17 +259,17 @@ def contrast(
     Raises `FtError` for unknown kinds, and if labels are needed and missing.
     """
     if kind not in KINDS:
-        raise FtError(f"There is no contrastive loss {kind!r}; choose one of: {', '.join(KINDS)}.")
+        raise ConfigError(f"There is no contrastive loss {kind!r}; choose one of: {', '.join(KINDS)}.")
     data, task = load_unlabeled(data, kind)
     seed_everything(seed)
     ck = load(checkpoint, task=task, classes=task.classes, pretrained=pretrained)
     rows, on, head = task.encode(data, ck.processor), make_method(method), ck.anatomy.head[0]
     if not on.mergeable:
-        raise FtError(
+        raise ConfigError(
             f"{on!r} cannot be merged into the backbone, and the result is a tuned backbone; use full, freeze or lora."
         )
     if len(rows) < batch_size:
-        raise FtError(
+        raise ConfigError(
             f"There are {len(rows)} examples, fewer than a batch of {batch_size}; use a smaller batch_size, or more"
             " images."
         )
@@ -322,7 +322,9 @@ def load_unlabeled(data, kind: str) -> tuple:
         data = data.rename_column(column, "image")
     named = "label" in data.column_names
     if kind == "supcon" and not named:
-        raise FtError("Supervised contrastive learning needs labels, in a column `label`; simclr and moco need none.")
+        raise ConfigError(
+            "Supervised contrastive learning needs labels, in a column `label`; simclr and moco need none."
+        )
     if kind != "supcon" and named:
         data = data.remove_columns("label")
     return data, resolve("task", "image-classification")(

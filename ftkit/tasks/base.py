@@ -25,7 +25,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from ..core import FtError, log_info, unknown_name_error
+from ..core import DataError, FtError, log_info, unknown_name_error
 from ..data.batching import TokenDataset
 
 
@@ -72,13 +72,13 @@ def check_strings(
     for place, value in enumerate(values):
         if not isinstance(value, str):
             if value is None or type(value).__name__ == "NAType" or value != value:
-                raise FtError(f"The {what} in row {place} is missing ({value}); drop the row, or fill it in.")
+                raise DataError(f"The {what} in row {place} is missing ({value}); drop the row, or fill it in.")
             value = str(value)
         if not value.isascii():
             try:
                 value.encode()
             except UnicodeEncodeError as e:
-                raise FtError(
+                raise DataError(
                     f"The {what} in row {place} contains an unpaired surrogate ({value[e.start]!r} at character"
                     f" {e.start}), for example from a truncated emoji; remove it."
                 ) from None
@@ -111,7 +111,7 @@ def tokenize(
     """
     eos = processor.eos_token_id
     if end and eos is None:
-        raise FtError(
+        raise DataError(
             "The tokenizer has no EOS token, so this checkpoint cannot generate; use gpt-mini, or another checkpoint"
             " that can."
         )
@@ -121,7 +121,7 @@ def tokenize(
     try:
         ids = processor(texts, verbose=False, **given)["input_ids"] if texts else []
     except Exception as e:  # tokenizers raise no common exception class
-        raise FtError(
+        raise DataError(
             f"The tokenizer cannot encode these texts ({e}). If it has no unknown token, every word must be in its"
             " vocabulary."
         ) from e
@@ -138,7 +138,7 @@ def tokenize(
         for n, i in zip(long, short):
             ids[n] = i[:-1] if end and i[-1:] == [eos] else i
     if empty := [n for n, i in enumerate(ids) if not i]:
-        raise FtError(
+        raise DataError(
             f"The tokenizer returns no tokens for the text in row {empty[0]} ({texts[empty[0]]!r}); remove empty texts."
         )
     return TokenDataset(ids, pad=processor.pad_token_id, side=side or getattr(processor, "padding_side", "right"))

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ..core import FtError, unknown_name_error
+from ..core import ConfigError, DataError, unknown_name_error
 from ..data.augmentation import AugmentedDataset
 from ..data.image_preprocessing import preprocessing_from_processor
 from ..data.images import ImageDataset, encode_images
@@ -184,7 +184,7 @@ def encode_labels_of(
     out = np.zeros((len(data), len(place)), np.float32)
     for row, names in zip(out, label_sets(data, column)):
         if unexpected := [n for n in names if n not in place]:
-            raise FtError(f"The label {unexpected[0]!r} is not one of the model's classes: {', '.join(place)}.")
+            raise DataError(f"The label {unexpected[0]!r} is not one of the model's classes: {', '.join(place)}.")
         row[[place[n] for n in names]] = 1
     return out
 
@@ -278,13 +278,13 @@ class ImageClassification:
 def validate_options(task):
     "Fill in the defaults of a task. Raises `FtError` for invalid options."
     if task.problem not in ("single", "multi"):
-        raise FtError(f'`problem` must be "single" or "multi", not {task.problem!r}.')
+        raise ConfigError(f'`problem` must be "single" or "multi", not {task.problem!r}.')
     if not 0 < task.threshold < 1:
-        raise FtError(f"`threshold` must be a probability between 0 and 1, not {task.threshold}.")
+        raise ConfigError(f"`threshold` must be a probability between 0 and 1, not {task.threshold}.")
     if task.positive is not None and task.classes and str(task.positive) not in map(str, task.classes):
-        raise FtError(f"positive={task.positive!r} is not one of the classes {', '.join(map(str, task.classes))}.")
+        raise ConfigError(f"positive={task.positive!r} is not one of the classes {', '.join(map(str, task.classes))}.")
     if task.problem == "single" and len(task.classes) > 2 and (task.positive is not None or task.threshold != 0.5):
-        raise FtError(f"`positive` and `threshold` need a binary task; this one has {len(task.classes)} classes.")
+        raise ConfigError(f"`positive` and `threshold` need a binary task; this one has {len(task.classes)} classes.")
     known = ["accuracy", "f1", "auc", "loss"] + ["sensitivity", "specificity"] * (
         task.problem == "single" and len(task.classes) <= 2
     )

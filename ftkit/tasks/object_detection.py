@@ -29,7 +29,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ..core import FtError, unknown_name_error
+from ..core import ConfigError, DataError, unknown_name_error
 from ..data.image_preprocessing import ImagePreprocessing, preprocessing_from_processor
 from ..data.images import ImageDataset, map_images, open_image
 from ..data.validation import label_lists
@@ -77,27 +77,27 @@ def boxes_of(
         try:
             value = json.loads(value or "[]")
         except ValueError:
-            raise FtError(f"Row {row}: {value[:60]!r} is not a list of boxes; each box is four numbers.") from None
+            raise DataError(f"Row {row}: {value[:60]!r} is not a list of boxes; each box is four numbers.") from None
     if any(not isinstance(b, (list, tuple, np.ndarray)) or len(b) != 4 for b in value or ()):
-        raise FtError(
+        raise DataError(
             f"Row {row}: {str(value)[:60]} is not a list of boxes; each box is four numbers (x0, y0, x1, y1)."
         )
     try:
         numbers = [list(map(float, b)) for b in value or ()]
     except (TypeError, ValueError):
-        raise FtError(
+        raise DataError(
             f"Row {row}: {str(value)[:60]} contains values that are not numbers; each box is four numbers (x0, y0, x1,"
             " y1)."
         ) from None
     boxes = np.asarray([BOX_FORMATS[format](b, *size) for b in numbers], np.float32).reshape(-1, 4)
     for b in boxes:
         if not (b[0] < b[2] and b[1] < b[3]):
-            raise FtError(
+            raise DataError(
                 f"Row {row}: the box {b.tolist()} violates x0 < x1, y0 < y1; boxes are (x0, y0, x1, y1) in pixels; for"
                 ' (x, y, width, height) use box_format="coco".'
             )
         if b.min() < -1 or b[2] > size[0] + 1 or b[3] > size[1] + 1:
-            raise FtError(
+            raise DataError(
                 f"Row {row}: the box {b.tolist()} extends beyond its image of {size[0]:g} x {size[1]:g} pixels."
             )
     return boxes
@@ -117,13 +117,13 @@ class FPNBackbone(nn.Module):
 
         super().__init__()
         if not hasattr(features, "forward_intermediates"):
-            raise FtError(
+            raise ConfigError(
                 f"{type(features).__name__} does not provide its feature maps; use a timm checkpoint, such as"
                 " resnet-mini, resnet50 or a folder of one."
             )
         given = features.feature_info
         if len({f["reduction"] for f in given}) < levels + 1:
-            raise FtError(
+            raise ConfigError(
                 f"{type(features).__name__} has feature maps at one scale only, and a feature pyramid needs {levels};"
                 " use a convolutional network such as resnet-mini or resnet50."
             )
@@ -147,7 +147,7 @@ def build_fcos(
     from torchvision.models.detection import FCOS
 
     if not classes:
-        raise FtError("A detector needs the number of classes; set num_labels=…")
+        raise ConfigError("A detector needs the number of classes; set num_labels=…")
     from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.models.detection.fcos import FCOSHead
 
@@ -294,7 +294,7 @@ def check_shares(task, data):
     values = [v for v in data[task.columns["boxes"]][:] if isinstance(v, (list, tuple))]
     numbers = [x for v in values for b in v if isinstance(b, (list, tuple)) for x in b if isinstance(x, (int, float))]
     if numbers and max(numbers) <= 1:
-        raise FtError(
+        raise DataError(
             "All boxes lie between 0 and 1, so they are fractions of the image size, not pixels; use"
             ' box_format="albumentations" for corners (x0, y0, x1, y1), or box_format="yolo" for (x, y, width, height)'
             " with the centre (x, y)."
@@ -314,9 +314,9 @@ def targets(task, data, sizes) -> tuple:
     ):
         b = boxes_of(value, size, i, task.box_format)
         if len(b) != len(labels):
-            raise FtError(f"Row {i} has {len(b)} boxes and {len(labels)} labels.")
+            raise DataError(f"Row {i} has {len(b)} boxes and {len(labels)} labels.")
         if unexpected := [n for n in labels if n not in place]:
-            raise FtError(
+            raise DataError(
                 f"Row {i}: the label {unexpected[0]!r} is not one of the model's classes: {', '.join(place)}."
             )
         boxes.append(torch.from_numpy(b * np.tile(task.side / size, 2).astype(np.float32)))
@@ -345,7 +345,7 @@ class BoxMetrics:
         try:
             from torchmetrics.detection import MeanAveragePrecision
         except ImportError:
-            raise FtError(
+            raise ConfigError(
                 "Detection metrics need torchmetrics and pycocotools: pip install 'ftkit[detection]'."
             ) from None
         self.task, self.meter = task, MeanAveragePrecision()

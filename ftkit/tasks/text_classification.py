@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch.nn import functional as F
 
-from ..core import FtError
+from ..core import DataError
 from ..data.batching import TokenDataset
 from ..data.validation import label_name
 from .base import ClassMetrics, check_metric, model_inputs, text_batch, tokenize
@@ -28,7 +28,7 @@ def encode_labels(
     names = [label_name(l, feature) for l in labels]
     unseen = sorted(set(names) - set(place))
     if unseen:
-        raise FtError(f"The label {unseen[0]!r} is not one of the model's classes: {', '.join(map(str, classes))}.")
+        raise DataError(f"The label {unseen[0]!r} is not one of the model's classes: {', '.join(map(str, classes))}.")
     return np.array([place[n] for n in names], np.int64)
 
 

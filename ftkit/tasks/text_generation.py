@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch.nn import functional as F
 
-from ..core import FtError
+from ..core import ConfigError
 from ..data.batching import TokenDataset
 from .base import check_metric, text_batch, tokenize
 
@@ -45,7 +45,7 @@ def max_prompt_length(task, processor) -> int:
     """
     reads = max(task.max_length or 0, processor.model_max_length)
     if reads <= task.max_new_tokens:
-        raise FtError(
+        raise ConfigError(
             f"max_new_tokens={task.max_new_tokens} leaves no tokens for a prompt in the model's context"
             f" of {reads} tokens."
         )

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 
-from ..core import FtError, main_process, read_json, rng_state, set_rng_state, sha256, write_json
+from ..core import CheckpointError, main_process, read_json, rng_state, set_rng_state, sha256, write_json
 from ..deltas.io import read_tensors, write_tensors
 from ..methods.base import attached, canonical
 
@@ -149,12 +149,12 @@ def check_identity(learner, state: dict, folder: Path):
     "Raises `FtError` for the state of another run, or of a run with a different number of steps."
     reference = state.get("identity")
     if reference and learner.identity and reference != learner.identity:
-        raise FtError(
+        raise CheckpointError(
             f"The state in {folder} belongs to another run: its data, its method or a training option differs."
             " Use another folder for this run."
         )
     if state["total"] != learner.total:
-        raise FtError(
+        raise CheckpointError(
             f"The state in {folder} is from a run of {state['total']} optimiser steps, but this run has"
             f" {learner.total}; the learning rate schedules do not match."
         )
@@ -166,7 +166,7 @@ def read_state(folder: Path) -> tuple:
     files = read_json(folder / "last.json")
     for f, digest in files.items():
         if not (folder / f).is_file() or sha256(folder / f) != digest:
-            raise FtError(f"{folder / f} is missing or was changed since it was saved.")
+            raise CheckpointError(f"{folder / f} is missing or was changed since it was saved.")
     plain = read_json(folder / next(f for f in files if f.endswith(".json")))
     groups = {}
     for key, t in read_tensors(folder / next(f for f in files if f.endswith(".safetensors"))).items():
@@ -178,12 +178,12 @@ def read_state(folder: Path) -> tuple:
 def load_state(learner, folder: Path):
     "Restore a saved state. Raises `FtError` when it is missing, damaged, or from other models."
     if not (folder / "last.json").exists():
-        raise FtError(f"{folder} contains no training state (last.json is missing).")
+        raise CheckpointError(f"{folder} contains no training state (last.json is missing).")
     plain, groups = read_state(folder)
     check_identity(learner, plain, folder)
     names = named_trainable_parameters(learner)
     if set(names) - set(groups["value"]):
-        raise FtError(
+        raise CheckpointError(
             f"The state in {folder} belongs to another model or method: it lacks"
             f" {sorted(set(names) - set(groups['value']))[0]}."
         )

@@ -49,6 +49,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ftkit.core import (
+    ConfigError,
     FtError,
     argument_checks,
     check_integer,
@@ -87,7 +88,7 @@ def lr_multiplier(
         "rising": 10 ** (4 * done - 2),
     }
     if kind not in shapes:
-        raise FtError(f"Unknown schedule {kind!r}; choose one of: {', '.join(shapes)}.")
+        raise ConfigError(f"Unknown schedule {kind!r}; choose one of: {', '.join(shapes)}.")
     return max(0.0, shapes[kind])
 
 
@@ -122,7 +123,7 @@ def on_event(self, event: str, function):
     Raises `FtError` for an unknown event.
     """
     if event not in self.events:
-        raise FtError(f"Unknown event {event!r}; choose one of: {', '.join(EVENTS)}.")
+        raise ConfigError(f"Unknown event {event!r}; choose one of: {', '.join(EVENTS)}.")
     self.events[event].append(function)
     return self
 
@@ -185,10 +186,10 @@ class Learner:
 def setup_learner(learner):
     "Fill in the options of a learner that were not given. Raises `FtError` when it has no trainable parameters."
     if learner.keep not in ("best", "last"):
-        raise FtError(f'keep must be "best" or "last", not {learner.keep!r}.')
+        raise ConfigError(f'keep must be "best" or "last", not {learner.keep!r}.')
     learner.valid_every = check_integer("valid_every", learner.valid_every)
     if learner.eval_on_start and not learner.validate:
-        raise FtError("eval_on_start=True needs validation data; pass valid=…")
+        raise ConfigError("eval_on_start=True needs validation data; pass valid=…")
     lr_multiplier(0, 1, 0, learner.schedule)
     if not isinstance(learner.models, dict):
         learner.models = {"model": learner.models}
@@ -239,11 +240,11 @@ def make_optimizer(
     if name == "adafactor":
         return torch.optim.Adafactor(groups, foreach=True)
     if name != "adamw8bit":
-        raise FtError(f"Unknown optimizer {name!r}; choose one of: adamw, adamw8bit, adafactor.")
+        raise ConfigError(f"Unknown optimizer {name!r}; choose one of: adamw, adamw8bit, adafactor.")
     try:
         return import_library("bitsandbytes").optim.AdamW8bit(groups)
     except ImportError:
-        raise FtError('optimizer="adamw8bit" needs bitsandbytes: pip install bitsandbytes') from None
+        raise ConfigError('optimizer="adamw8bit" needs bitsandbytes: pip install bitsandbytes') from None
 
 
 def build_param_groups(learner) -> list:
@@ -258,7 +259,7 @@ def build_param_groups(learner) -> list:
     if rest:
         groups.append(dict(params=list(rest.values()), lr=learner.lr or 1e-3, weight_decay=learner.weight_decay))
     if not groups:
-        raise FtError("There are no trainable parameters: the models are frozen. Attach a method first.")
+        raise ConfigError("There are no trainable parameters: the models are frozen. Attach a method first.")
     return groups
 
 
@@ -352,7 +353,7 @@ def forward_backward(learner, item) -> tuple:
     except ValueError as e:
         if "more than 1 value per channel" not in str(e):
             raise
-        raise FtError(
+        raise ConfigError(
             "BatchNorm cannot train on a batch of one example: the batch mean would be the example itself. Use a larger"
             " batch_size, fewer micro-batches (accumulate), or a method that does not train BatchNorm."
         ) from e
@@ -459,9 +460,9 @@ def end_epoch(learner, bar):
         bar.set_postfix({learner.metric: f"{found.get(learner.metric, float('nan')):.3f}"})
         score = found.get(learner.metric)
         if score is None:
-            raise FtError(f"Validation returned no {learner.metric!r}; it returned: {', '.join(found)}.")
+            raise ConfigError(f"Validation returned no {learner.metric!r}; it returned: {', '.join(found)}.")
         if score != score:
-            raise FtError(
+            raise ConfigError(
                 f"Validation returned NaN for {learner.metric!r}: a class is missing from the validation examples, or"
                 " all their targets are equal. Validate on examples of every class, or choose another metric"
                 " (metric=…):"
