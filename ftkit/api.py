@@ -285,7 +285,7 @@ def device_of(spec: dict) -> torch.device:
     return torch.device(spec["learner"].get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def pick_execution(spec: dict, model, task, rows, device, steps: int = None) -> ExecutionConfig:
+def pick_execution(spec: dict, model, task, rows, device, steps: int | None = None) -> ExecutionConfig:
     """The fastest execution config for the model on a batch of median length; compared jobs all use the config of the
     first job.
     """
@@ -391,28 +391,28 @@ def finetune(
     data,  # a bundled name, a file, a folder, a table, a Dataset, or a hub id
     method="lora",  # a method or its name
     task: str = "text-classification",
-    columns: dict = None,  # role -> column name; None infers them
-    text: str = None,  # shorthand for columns={"text": …}
-    image: str = None,  # shorthand for columns={"image": …}
-    label: str = None,  # shorthand for columns={"label": …}
-    target: str = None,  # shorthand for columns={"target": …}, for generation tasks
+    columns: dict | None = None,  # role -> column name; None infers them
+    text: str | None = None,  # shorthand for columns={"text": …}
+    image: str | None = None,  # shorthand for columns={"image": …}
+    label: str | None = None,  # shorthand for columns={"label": …}
+    target: str | None = None,  # shorthand for columns={"target": …}, for generation tasks
     valid=0.2,  # a fraction of the rows, a separate data source, or None
     pretrained: bool = True,  # False: same architecture, randomly initialised
     epochs: float = 3,  # passes over the data; may be fractional
-    steps: int = None,  # optimiser steps; overrides epochs
+    steps: int | None = None,  # optimiser steps; overrides epochs
     batch_size: int = 32,  # rows per optimiser step
-    batch_tokens: int = None,  # tokens per optimiser step, including padding; replaces batch_size
+    batch_tokens: int | None = None,  # tokens per optimiser step, including padding; replaces batch_size
     accumulate: int = 1,  # micro-batches per optimiser step
-    max_length: int = None,  # max text length in tokens
-    lr: float = None,  # None uses the method's default
+    max_length: int | None = None,  # max text length in tokens
+    lr: float | None = None,  # None uses the method's default
     seed: int = 0,
     clean: bool = False,  # drop rows with an empty column
     keep_leaks: bool = False,  # keep training texts that also occur in the validation data
     drop_duplicates: bool = False,  # keep only the first of rows that are equal in all used columns
-    encoding: str = None,  # of text files; None detects UTF-8 and GB18030
-    delimiter: str = None,  # of text files; None infers it from the extension and the first line
+    encoding: str | None = None,  # of text files; None detects UTF-8 and GB18030
+    delimiter: str | None = None,  # of text files; None infers it from the extension and the first line
     # feature caching of the frozen layers: True requires it, False disables it, None uses it where safe and useful
-    cache: bool = None,
+    cache: bool | None = None,
     out=None,  # folder for checkpoints; `resume(out)` continues from them
     # of the task (augment for images) and of the Learner: eval_on_start, keep, patience, schedule, warmup, optimizer,
     # checkpointing, compile, …; precision is autotuned unless given
@@ -478,7 +478,7 @@ def column_overrides(columns: dict | None, **short) -> dict:
 def split_options(
     options: dict,  # name -> value
     task: str,
-    max_length: int = None,
+    max_length: int | None = None,
 ) -> tuple:
     "Split options into (task options, learner options). Raises `FtError` for an unknown option."
     from dataclasses import fields
@@ -521,7 +521,7 @@ def show_batch(
     data,  # as for finetune
     task: str = "image-classification",
     n: int = 12,  # rows to show
-    columns: dict = None,  # role -> column name; None infers them
+    columns: dict | None = None,  # role -> column name; None infers them
     seed: int = 0,  # for the choice of rows and the augmentation
     clean: bool = False,  # drop unreadable images
     **requested,  # options of the task, e.g. augment
@@ -566,7 +566,7 @@ def train(spec: dict, ck, task, data, valid, out, resume: bool = False) -> Run:
 # %% ../nbs/70_api.ipynb #4d0773df
 def resume(
     out,  # the output folder of `finetune`
-    checkpoint: str = None,  # new location of the base, if it was moved; its weights must be the same
+    checkpoint: str | None = None,  # new location of the base, if it was moved; its weights must be the same
 ) -> Run:
     "Resume a stopped or killed run; the final weights are those of an uninterrupted run."
     from datasets import Dataset
@@ -591,7 +591,7 @@ def resume(
 # %% ../nbs/70_api.ipynb #14467c91
 def load_run(
     folder,  # a folder written by `Run.save`
-    checkpoint: str = None,  # new location of the base, if it was moved; its weights must be the same
+    checkpoint: str | None = None,  # new location of the base, if it was moved; its weights must be the same
 ) -> Run:
     """Load a saved run: load its base and attach its delta.
 

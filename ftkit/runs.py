@@ -142,7 +142,7 @@ class Run:
     def device(self):
         return next(self.model.parameters()).device
 
-    def predict(self, values, column: str = None) -> pd.DataFrame:
+    def predict(self, values, column: str | None = None) -> pd.DataFrame:
         "Predict for a text or image, a list, a file, a folder or a table; returns a table with label and score."
         return predict(self, values, column)
 
@@ -218,7 +218,7 @@ Run._repr_html_ = _html
 def predict(
     run: Run,
     values,  # one value, a list, a file or a table; for images also a folder
-    column: str = None,  # column of a table; None uses the column of the training data
+    column: str | None = None,  # column of a table; None uses the column of the training data
 ) -> pd.DataFrame:
     "The predictions of a run's model for some values. Raises `FtError` for empty input."
     role = next(iter(run.task.columns))

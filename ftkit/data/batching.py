@@ -32,11 +32,11 @@ class TokenDataset:
     def __init__(
         self,
         sequences=None,  # list of lists of token ids; None if flat and offsets are given
-        columns: dict = None,  # name -> array with one entry per example
+        columns: dict | None = None,  # name -> array with one entry per example
         flat=None,  # int32 array of all tokens
         offsets=None,  # int64 array (examples + 1): start of each example
         pad: int = 0,  # padding value
-        tokens: dict = None,  # name -> array with one entry per token
+        tokens: dict | None = None,  # name -> array with one entry per token
         side: str = "right",  # padding side: "right" or "left"
     ):
         if flat is None:
@@ -57,7 +57,7 @@ class TokenDataset:
     def rectangle(
         self,
         index,  # example indices, (batch,)
-        side: str = None,  # padding side; None uses `self.side`
+        side: str | None = None,  # padding side; None uses `self.side`
     ):
         "A padded batch of the selected examples: ids and mask, each (batch, max length), int64."
         mask, at = token_positions(self, index, side)
@@ -93,7 +93,7 @@ class TokenDataset:
 def token_positions(
     rows: TokenDataset,
     index,  # example indices, (batch,)
-    side: str = None,  # padding side; None uses `rows.side`
+    side: str | None = None,  # padding side; None uses `rows.side`
 ) -> tuple:
     "The token mask of the selected examples, (batch, max length), and the flat indices of their tokens."
     index = np.asarray(index)
@@ -126,7 +126,7 @@ def epoch_order(
     seed: int,
     epoch: int,
     bucket: bool = True,  # group similar lengths
-    tokens: int = None,  # maximum tokens per batch, including padding, instead of batch_size
+    tokens: int | None = None,  # maximum tokens per batch, including padding, instead of batch_size
 ) -> list:
     "Example indices of each batch of one epoch."
     rng = np.random.default_rng([seed, epoch])
@@ -145,7 +145,7 @@ def make_batches(
     order,  # example indices
     lengths,  # tokens per example, (examples,)
     batch_size: int,
-    tokens: int = None,  # maximum tokens per batch, including padding, instead of batch_size
+    tokens: int | None = None,  # maximum tokens per batch, including padding, instead of batch_size
 ) -> list:
     """Cut an order into batches of `batch_size` examples, or of at most `tokens` tokens.
 
@@ -193,7 +193,7 @@ class DataLoader:
         bucket: bool = True,  # group similar lengths
         rank: int = 0,  # rank of this process
         world: int = 1,  # number of processes
-        tokens: int = None,  # maximum tokens per optimiser step, including padding, instead of batch_size
+        tokens: int | None = None,  # maximum tokens per optimiser step, including padding, instead of batch_size
     ):
         self.rows, self.collate, self.batch_size, self.accumulate, self.tokens = (
             rows,
@@ -208,7 +208,7 @@ class DataLoader:
     def __len__(self):
         return len(self.plan()) if self.tokens else num_examples(len(self.rows), self.batch_size)
 
-    def plan(self, epoch: int = None) -> list:
+    def plan(self, epoch: int | None = None) -> list:
         "Example indices of every step of an epoch, by default the current one."
         if self.shuffle:
             return epoch_order(

@@ -75,7 +75,7 @@ HEIC = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
 
 def open_image(
     value,  # a path, bytes, {"path", "bytes"}, an array (height, width) or (height, width, 1, 3 or 4), or a PIL image
-    quick: int = None,  # sufficient pixels per side
+    quick: int | None = None,  # sufficient pixels per side
 ) -> tuple:  # as returned by `plain`
     "Open an image. Raises `FtError` with the reason if that fails."
     if isinstance(value, dict):
@@ -343,7 +343,7 @@ def is_image(value) -> bool:
 def image_dataset(
     values,  # images in any form
     labels=None,
-    classes: list = None,  # class names of the labels
+    classes: list | None = None,  # class names of the labels
 ) -> Dataset:
     "Images and labels as rows."
     columns, features = {"image": [to_image_record(v) for v in values]}, {"image": IMAGE}
@@ -462,8 +462,8 @@ class ImageDataset:
     def __init__(
         self,
         images: torch.Tensor,  # (images, 1 or 3, height, width), uint8; or floats if `geometry.whole`
-        columns: dict = None,  # name -> array with one entry per image
-        geometry: ImagePreprocessing = None,  # preprocessing of the checkpoint
+        columns: dict | None = None,  # name -> array with one entry per image
+        geometry: ImagePreprocessing | None = None,  # preprocessing of the checkpoint
     ):
         self.images, self.columns, self.lengths = images, dict(columns or {}), np.ones(len(images), np.int64)
         self.geometry = geometry or ImagePreprocessing(images.shape[-1])
@@ -560,7 +560,7 @@ def resize_images(images: list, geometry: ImagePreprocessing) -> dict:
 def encode_images(
     values,  # images in any form
     geometry: ImagePreprocessing,
-    columns: dict = None,
+    columns: dict | None = None,
 ) -> ImageDataset:
     "Decode images in parallel."
     found = preprocess_images(values, geometry)

@@ -106,7 +106,7 @@ def render_scene(
     radius: tuple = (0.12, 0.24),  # minimum and maximum, as a fraction of the side
     contrast: float = 0.5,  # difference between a shape's colour and its background, from 0 to 1
     noise: float = 0.04,  # standard deviation of each pixel
-    ground: str = None,  # a texture; None samples one
+    ground: str | None = None,  # a texture; None samples one
 ) -> tuple:  # the image (size, size, 3) in uint8, and boxes (x0, y0, x1, y1) in pixels
     "An image of shapes on a texture."
     colours = r.uniform(0.15, 0.85, (2, 3))

@@ -46,7 +46,7 @@ from ..methods.base import Attachment, attached, canonical, components, copy_int
 def write_tensors(
     path,  # the file to replace
     tensors: dict,  # name -> tensor
-    metadata: dict = None,  # name -> text
+    metadata: dict | None = None,  # name -> text
 ):
     "Write tensors as safetensors, atomically."
     from safetensors.torch import save
@@ -237,7 +237,7 @@ def load_delta(
     folder,  # a folder written by `save_delta` or peft
     name: str = "default",  # the name of the delta on the model
     any_base: bool = False,  # whether to allow a base with a different fingerprint
-    keep: str = None,  # "cpu" retains a copy of the base weights that are replaced
+    keep: str | None = None,  # "cpu" retains a copy of the base weights that are replaced
 ) -> Attachment:
     "Attach a saved delta to a base. Raises `FtError` for damaged files and for a different base."
     folder = Path(folder)
@@ -361,7 +361,7 @@ def listed(names: list, most: int = 4) -> str:
 
 
 # %% ../../nbs/deltas/10_io.ipynb #c53d5029
-def load_peft(model, folder: Path, name: str, keep: str = None) -> Attachment:
+def load_peft(model, folder: Path, name: str, keep: str | None = None) -> Attachment:
     """Attach an adapter written by peft to a model.
 
     Raises `FtError`, and leaves the model unchanged, when tensors are missing or do not match.

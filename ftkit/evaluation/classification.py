@@ -41,7 +41,7 @@ class Predictions:
     p: np.ndarray = field(repr=False)  # (rows, classes), probabilities
     truth: np.ndarray = field(repr=False)  # (rows,), class indices
     values: list = field(repr=False)  # the texts or images
-    threshold: float = None  # binary tasks: the probability from which `positive` is predicted; None uses argmax
+    threshold: float | None = None  # binary tasks: the probability from which `positive` is predicted; None uses argmax
     positive: int = 1  # index of the positive class
 
     @property

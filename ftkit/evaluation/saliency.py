@@ -29,7 +29,7 @@ from ..runs import Run
 def prepare_image(
     run: Run,
     image,  # an image in any form
-    label: str = None,  # the target class; None uses the predicted class
+    label: str | None = None,  # the target class; None uses the predicted class
 ) -> tuple:  # pixels (1, channels, side, side), the class index, the encoded rows
     "Preprocess an image. Raises `FtError` for a class that the model does not have."
     if run.task.name != "image-classification":
@@ -64,7 +64,7 @@ def occluder(
 def occlusion(
     run: Run,
     image,
-    label: str = None,  # the target class; None uses the predicted class
+    label: str | None = None,  # the target class; None uses the predicted class
     share: float = 0.25,  # side of the square, as a fraction of the image side
     steps: int = 12,  # positions along each side
     # "grey": the image mean; "dark": the minimum, to test bright regions; "blurred": the image without detail
@@ -125,8 +125,8 @@ def to_feature_maps(
 def grad_cam(
     run: Run,
     image,
-    label: str = None,  # the target class; None uses the predicted class
-    block: int = None,  # index of the block; None uses the last one whose output is used beyond the first token
+    label: str | None = None,  # the target class; None uses the predicted class
+    block: int | None = None,  # index of the block; None uses the last one whose output is used beyond the first token
 ) -> np.ndarray:  # (side, side), from 0 to 1
     """Grad-CAM: which positions of a block's feature maps increase the logit of a class.
 

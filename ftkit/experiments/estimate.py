@@ -107,13 +107,13 @@ def estimate(
     data,  # as for finetune
     method="lora",
     task: str = "text-classification",
-    columns: dict = None,  # role -> column name; None infers them
+    columns: dict | None = None,  # role -> column name; None infers them
     valid=0.2,
     epochs: int = 3,
-    steps: int = None,  # optimiser steps; overrides epochs
+    steps: int | None = None,  # optimiser steps; overrides epochs
     batch_size: int = 32,  # rows per optimiser step
     accumulate: int = 1,  # micro-batches per optimiser step
-    max_length: int = None,
+    max_length: int | None = None,
     precision: str = "fp32",
     pretrained: bool = True,
     seed: int = 0,

@@ -107,9 +107,9 @@ class AdaLoRA(Method):
     init_r: int = 8  # initial rank
     alpha: float = 16  # the update is scaled by alpha / start
     dropout: float = 0.0  # dropout on the input of the update
-    target_modules: str = None  # selector: roles or path patterns; None: all linear layers in the blocks
-    layers: tuple = None  # block indices, or None for all
-    lr: float = None  # learning rate; None: 5e-3 at width 768, scaled to the model's width
+    target_modules: str | None = None  # selector: roles or path patterns; None: all linear layers in the blocks
+    layers: tuple | None = None  # block indices, or None for all
+    lr: float | None = None  # learning rate; None: 5e-3 at width 768, scaled to the model's width
 
     def __post_init__(self):
         if not 0 < self.target_r < self.init_r:

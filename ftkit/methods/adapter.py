@@ -39,7 +39,7 @@ class Bottleneck(nn.Module):
         size: int,  # of the bottleneck
         conv: bool = False,  # for images (batch, channels, height, width)
         stride=1,  # of the layer to which it is parallel
-        out: int = None,  # output features; None: as many as input features
+        out: int | None = None,  # output features; None: as many as input features
     ):
         super().__init__()
         self.down = nn.Conv2d(width, size, 1, stride=stride) if conv else nn.Linear(width, size)
@@ -58,7 +58,7 @@ class SequentialAdapter(HookInjection):
 
     size: int = 16
     scale: float = 1.0  # factor on its output
-    width: int = None  # output features where they cannot be read from linear layers; None: read them
+    width: int | None = None  # output features where they cannot be read from linear layers; None: read them
     channels: tuple = field(
         default=(), compare=False
     )  # output channels of convolutional modules, one per target; measured by `add`
@@ -133,7 +133,7 @@ class ParallelAdapter(HookInjection):
     size: int = 16
     scale: float = 1.0  # factor on its output
     sources: tuple = ()  # module paths whose input it takes, one per target; empty: the targets' own
-    width: int = None  # output features where they cannot be read from linear layers; None: read them
+    width: int | None = None  # output features where they cannot be read from linear layers; None: read them
     kind: ClassVar[str] = "adapter"
 
     def listens(self, model):
@@ -167,8 +167,8 @@ class Adapter(Method):
     # "houlsby": after attention and feed-forward, "pfeiffer": after feed-forward only, "parallel": parallel to it
     placement: str = "houlsby"
     scale: float = 1.0  # factor on the output of a bottleneck
-    layers: tuple = None  # block indices, or None for all
-    lr: float = None  # learning rate; None: 1e-3 at width 768, scaled to the model's width
+    layers: tuple | None = None  # block indices, or None for all
+    lr: float | None = None  # learning rate; None: 1e-3 at width 768, scaled to the model's width
     mergeable = False
 
     def __post_init__(self):

@@ -231,8 +231,8 @@ def apply(
     model: nn.Module,
     plan: Plan,
     name: str = "default",  # name of this delta on the model
-    steps: int = None,  # total number of optimiser steps, for methods with a schedule
-    keep: str = None,  # "cpu" keeps a copy of the base weights that change, so that `detach` can restore them
+    steps: int | None = None,  # total number of optimiser steps, for methods with a schedule
+    keep: str | None = None,  # "cpu" keeps a copy of the base weights that change, so that `detach` can restore them
 ) -> Attachment:
     "Apply a plan to a model, in place. Raises `FtError` if the name is already in use."
     taken = model.__dict__.setdefault("_ft", {})
@@ -319,7 +319,7 @@ def attached(
 # %% ../../nbs/methods/10_base.ipynb #d28136ac
 def param_groups(
     model: nn.Module,
-    lr: float = None,  # replaces the method's default; other learning rates keep their ratio to it
+    lr: float | None = None,  # replaces the method's default; other learning rates keep their ratio to it
     weight_decay: float = 0.01,
     name: str = "default",
 ) -> list:

@@ -17,7 +17,7 @@ from .base import Method, Plan, head_plan, scale_lr_to_width
 class BitFit(Method):
     "Only biases and the new head train. Source: Ben Zaken et al. 2022, BitFit."
 
-    lr: float = None  # None means 1e-3 at width 768, scaled to the model's width
+    lr: float | None = None  # None means 1e-3 at width 768, scaled to the model's width
 
     def plan(self, anatomy):
         "All biases outside the head, and the new head. Raises `FtError` for a model without biases."

@@ -25,7 +25,7 @@ def MAM(
     num_virtual_tokens: int = 8,  # virtual tokens of the prefix
     bottleneck_dim: int = 32,  # features of the parallel adapters
     scale: float = 4.0,  # factor on the output of the adapters
-    lr: float = None,  # learning rate of both; None: the default of each
+    lr: float | None = None,  # learning rate of both; None: the default of each
 ) -> Composite:
     "A short prefix and parallel adapters. Source: He et al. 2021."
     prefix = PrefixTuning(num_virtual_tokens=num_virtual_tokens, lr=lr)
@@ -113,7 +113,7 @@ class UniPELT(Method):
     num_virtual_tokens: int = 8  # virtual tokens of the prefix
     bottleneck_dim: int = 16  # features of the adapters
     gates: bool = True  # a gate per submodule and token; False: the plain sum
-    lr: float = None  # learning rate of all; None: the default of each, 1e-3 for the gates at width 768
+    lr: float | None = None  # learning rate of all; None: the default of each, 1e-3 for the gates at width 768
     identity_at_init = False
     mergeable = False
 

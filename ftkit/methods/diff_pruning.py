@@ -213,10 +213,10 @@ class DiffPruning(Method):
     density: float = 0.005  # fraction of the entries that stay open
     l0_lambda: float = 5e-7  # penalty coefficient of each open gate, in the loss
     anneal_fraction: float = 0.6  # fraction of the steps after which the largest are kept and the rest closed
-    target_modules: str = (
+    target_modules: str | None = (
         None  # selector: roles or path patterns; None: all linear layers in the blocks, or all convolutions
     )
-    lr: float = None  # learning rate; None: 5e-4 at width 768, scaled to the model's width
+    lr: float | None = None  # learning rate; None: 5e-4 at width 768, scaled to the model's width
 
     def __post_init__(self):
         if not 0 < self.density <= 1:

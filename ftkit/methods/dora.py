@@ -20,11 +20,11 @@ class DoRA(Method):
     r: int = 8  # rank of the update
     alpha: float = 16  # the update is scaled by alpha / r
     dropout: float = 0.0  # dropout on the input of the update
-    target_modules: str = (
+    target_modules: str | None = (
         None  # selector: roles or path patterns; None: all linear layers in the blocks, or all convolutions
     )
-    layers: tuple = None  # block indices, or None for all
-    lr: float = None  # learning rate; None: 4e-4 at width 768, scaled to the model's width
+    layers: tuple | None = None  # block indices, or None for all
+    lr: float | None = None  # learning rate; None: 4e-4 at width 768, scaled to the model's width
 
     def plan(self, anatomy):
         "Train the new head; add A, B and the magnitudes to every selected module."

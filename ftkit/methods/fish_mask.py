@@ -132,11 +132,11 @@ class FISHMask(Method):
     density: float = 0.005  # fraction of the entries of each matrix
     criterion: str = "fisher"  # "fisher": by the first gradients, "magnitude": the largest weights
     # steps over which Fisher information is accumulated; None: 8, or a quarter of the steps if there are at most 8
-    num_fisher_steps: int = None
-    target_modules: str = (
+    num_fisher_steps: int | None = None
+    target_modules: str | None = (
         None  # selector: roles or path patterns; None: all linear layers in the blocks, or all convolutions
     )
-    lr: float = None  # learning rate; None: 5e-4 at width 768, scaled to the model's width
+    lr: float | None = None  # learning rate; None: 5e-4 at width 768, scaled to the model's width
 
     def __post_init__(self):
         if not 0 < self.density <= 1:

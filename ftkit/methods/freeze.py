@@ -19,8 +19,8 @@ class Freeze(Method):
     "The top blocks and the modules above them train; the stem and the lower blocks are frozen."
 
     num_trainable_blocks: int = 2  # how many blocks train, counted from the head
-    lr: float = None  # None means 5e-5 at width 768, scaled to the model's width
-    head_lr: float = None  # learning rate of a new head; None means ten times `lr`
+    lr: float | None = None  # None means 5e-5 at width 768, scaled to the model's width
+    head_lr: float | None = None  # learning rate of a new head; None means ten times `lr`
     train_bn: bool = False  # update BatchNorm statistics
 
     def plan(self, anatomy):

@@ -16,8 +16,8 @@ from .base import Method, Plan, head_plan, scale_lr_to_width
 class Full(Method):
     "Every parameter trains; BatchNorm statistics are updated."
 
-    lr: float = None  # None means 5e-5 at width 768, scaled to the model's width
-    head_lr: float = None  # learning rate of a new head; None means ten times `lr`
+    lr: float | None = None  # None means 5e-5 at width 768, scaled to the model's width
+    head_lr: float | None = None  # learning rate of a new head; None means ten times `lr`
 
     def plan(self, anatomy):
         "All parameters; a randomly initialised head gets a larger learning rate than the pretrained weights."

@@ -72,10 +72,10 @@ class GradualUnfreeze(Method):
     "The head trains first, then one block after the other is unfrozen. Source: Howard & Ruder 2018, ULMFiT."
 
     # (fraction of the steps, number of top blocks that train), ascending; None means one more block in equal parts
-    schedule: tuple = None
+    schedule: tuple | None = None
     lr_decay: float = 1.0  # factor on the learning rate from one block to the next lower one; ULMFiT uses 1 / 2.6
-    lr: float = None  # None means 5e-5 at width 768, scaled to the model's width
-    head_lr: float = None  # learning rate of a new head; None means ten times `lr`
+    lr: float | None = None  # None means 5e-5 at width 768, scaled to the model's width
+    head_lr: float | None = None  # learning rate of a new head; None means ten times `lr`
     train_bn: bool = False  # update BatchNorm statistics
 
     def __post_init__(self):

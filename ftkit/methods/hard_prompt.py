@@ -60,7 +60,7 @@ class HardPrompt(Method):
     "Vocabulary tokens before the input, found by gradients. Source: Wen et al. 2023, Hard Prompts Made Easy."
 
     num_virtual_tokens: int = 8  # number of tokens
-    lr: float = None  # learning rate; None: 5e-2 at width 768, scaled to the model's width
+    lr: float | None = None  # learning rate; None: 5e-2 at width 768, scaled to the model's width
     identity_at_init = False
     mergeable = False
 

@@ -73,7 +73,7 @@ class HookInjection:
     def listens(self, model) -> list:
         return []  # modules whose input it needs, one per target; most inserts need none
 
-    def add(self, model, name: str, steps: int = None):
+    def add(self, model, name: str, steps: int | None = None):
         "Register it on its targets, in place. Raises `FtError` if one already has it."
         hosts = self.hosts(model)
         for path, host in zip(self.targets, hosts):

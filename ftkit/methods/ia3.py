@@ -18,8 +18,8 @@ from .peft_bridge import PeftInjection
 class IA3(Method):
     "Keys, values and feed-forward activations, scaled by learned vectors. Source: Liu et al. 2022; layers by peft."
 
-    layers: tuple = None  # block indices, or None for all
-    lr: float = None  # learning rate; None: 3e-3 at width 768, scaled to the model's width
+    layers: tuple | None = None  # block indices, or None for all
+    lr: float | None = None  # learning rate; None: 3e-3 at width 768, scaled to the model's width
 
     def plan(self, anatomy):
         "Train the new head; add a vector at every key, value and feed-forward layer, or at every convolution."

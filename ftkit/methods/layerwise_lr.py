@@ -22,8 +22,8 @@ class LayerwiseLR(Method):
     """
 
     layer_decay: float = 0.8  # factor on the learning rate from one block to the next lower one
-    lr: float = None  # above the blocks; None means 5e-5 at width 768, scaled to the model's width
-    head_lr: float = None  # learning rate of a new head; None means ten times `lr`
+    lr: float | None = None  # above the blocks; None means 5e-5 at width 768, scaled to the model's width
+    head_lr: float | None = None  # learning rate of a new head; None means ten times `lr`
     train_bn: bool = True  # update BatchNorm statistics
 
     def __post_init__(self):

@@ -17,7 +17,7 @@ from .base import Method, Plan, head_plan, scale_lr_to_width
 class LinearProbe(Method):
     "Only the task's head trains (linear probing). Source: Alain and Bengio 2016, linear classifier probes."
 
-    lr: float = None  # None means 1e-3 at width 768, scaled to the model's width
+    lr: float | None = None  # None means 1e-3 at width 768, scaled to the model's width
 
     def plan(self, anatomy):
         "The whole head, also where it was loaded pretrained. Raises `FtError` for a model without a head."

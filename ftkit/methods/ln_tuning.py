@@ -20,7 +20,7 @@ class LNTuning(Method):
     Source: Frankle et al. 2021; Qi et al. 2022, LN-Tuning.
     """
 
-    lr: float = None  # None means 1e-3 at width 768, scaled to the model's width
+    lr: float | None = None  # None means 1e-3 at width 768, scaled to the model's width
     train_bn: bool = False  # update BatchNorm statistics
 
     def plan(self, anatomy):

@@ -19,11 +19,11 @@ class LoHa(Method):
 
     r: int = 4  # rank of each factor; the update has rank up to r squared
     alpha: float = 8  # the update is scaled by alpha / r
-    target_modules: str = (
+    target_modules: str | None = (
         None  # selector: roles or path patterns; None: all linear layers in the blocks, or all convolutions
     )
-    layers: tuple = None  # block indices, or None for all
-    lr: float = None  # learning rate; None: 1e-3 at width 768, scaled to the model's width
+    layers: tuple | None = None  # block indices, or None for all
+    lr: float | None = None  # learning rate; None: 1e-3 at width 768, scaled to the model's width
 
     def plan(self, anatomy):
         "Train the new head; add four low-rank factors to every selected module."

@@ -20,11 +20,11 @@ class LoKr(Method):
     r: int = 8  # rank of the second factor; from half its longer side on, it is a full matrix
     decompose_factor: int = -1  # side of the first factor; -1: as square as the sizes allow
     alpha: float = 16  # the update is scaled by alpha / r
-    target_modules: str = (
+    target_modules: str | None = (
         None  # selector: roles or path patterns; None: all linear layers in the blocks, or all convolutions
     )
-    layers: tuple = None  # block indices, or None for all
-    lr: float = None  # learning rate; None: 1e-3 at width 768, scaled to the model's width
+    layers: tuple | None = None  # block indices, or None for all
+    lr: float | None = None  # learning rate; None: 1e-3 at width 768, scaled to the model's width
 
     def plan(self, anatomy):
         "Train the new head; add the factors to every selected module."

@@ -52,11 +52,11 @@ class LoRA(Method):
     r: int = 8  # rank of the update
     alpha: float = 16  # the update is scaled by alpha / r
     dropout: float = 0.0  # on the input of the update
-    target_modules: str = (
+    target_modules: str | None = (
         None  # selector: roles or path patterns; None means every linear layer in the blocks, or every convolution
     )
-    layers: tuple = None  # block indices, or None for all
-    lr: float = None  # None means 4e-4 at width 768, scaled to the model's width
+    layers: tuple | None = None  # block indices, or None for all
+    lr: float | None = None  # None means 4e-4 at width 768, scaled to the model's width
     # scale by alpha / sqrt(r), so that the update does not shrink as r grows (Kalajdzievski 2023, rsLoRA)
     use_rslora: bool = False
     loraplus_lr_ratio: float = 1.0  # ratio of B's learning rate to A's (Hayou et al. 2024, LoRA+, proposes 16)

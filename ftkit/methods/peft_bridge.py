@@ -64,7 +64,7 @@ class PeftInjection:
         "Its name in messages."
         return f"peft's {self.kind.removesuffix('Config')}"
 
-    def config(self, steps: int = None):
+    def config(self, steps: int | None = None):
         "The peft configuration."
         kinds = import_library("peft.mapping").PEFT_TYPE_TO_CONFIG_MAPPING
         kind = next(k for k in kinds.values() if k.__name__ == self.kind)
@@ -183,8 +183,9 @@ def shape_of(module) -> tuple:
 # %% ../../nbs/methods/28_peft_bridge.ipynb #78810776
 def target_matrices(
     anatomy,
-    on: str = None,  # selector; None means every linear layer in the blocks that allows the rank, or every convolution
-    blocks: tuple = None,  # block indices, or None for all
+    on: str
+    | None = None,  # selector; None means every linear layer in the blocks that allows the rank, or every convolution
+    blocks: tuple | None = None,  # block indices, or None for all
     r: int = 1,  # the requested rank
 ) -> tuple:
     """Paths of weight matrices, and the options that tell peft how they are stored.

@@ -51,9 +51,9 @@ class Peft(Method):
 
     tuner: str = "vera"  # "vera", "oft", "hra", "boft", "randlora", "fourierft", "c3a", "road", ...
     options: tuple = ()  # of its config, as (name, value) pairs, e.g. (("r", 8),)
-    target_modules: str = None  # selector: roles or path patterns; None: all linear layers in the blocks
-    layers: tuple = None  # block indices, or None for all
-    lr: float = None  # learning rate; None: 1e-3 at width 768, scaled to the model's width
+    target_modules: str | None = None  # selector: roles or path patterns; None: all linear layers in the blocks
+    layers: tuple | None = None  # block indices, or None for all
+    lr: float | None = None  # learning rate; None: 1e-3 at width 768, scaled to the model's width
 
     def __post_init__(self):
         if isinstance(self.options, dict):

@@ -205,7 +205,7 @@ class PrefixRows(nn.Module):
         self,
         size: int,  # number of virtual tokens
         width,  # of keys, over all heads; or of keys and of values, where they differ
-        hidden: int = None,  # width of the network that produces them; None for none
+        hidden: int | None = None,  # width of the network that produces them; None for none
     ):
         super().__init__()
         self.size, self.widths = size, list(width) if isinstance(width, (list, tuple)) else [width, width]
@@ -227,7 +227,7 @@ class PrefixInsert(HookInjection):
     "Prefixes on attention modules."
 
     size: int = 16
-    hidden: int = None
+    hidden: int | None = None
     kind: ClassVar[str] = "prefix"
 
     def make(self, host, path):
@@ -336,8 +336,8 @@ class PrefixTuning(Method):
 
     num_virtual_tokens: int = 16  # number of virtual tokens
     prefix_projection: bool = False  # produce the keys and values by a small network during training
-    layers: tuple = None  # block indices, or None for all
-    lr: float = None  # learning rate; None: 5e-4 at width 768, scaled to the model's width
+    layers: tuple | None = None  # block indices, or None for all
+    lr: float | None = None  # learning rate; None: 5e-4 at width 768, scaled to the model's width
     identity_at_init = False
     mergeable = False
 
@@ -365,7 +365,7 @@ class PrefixTuning(Method):
         )
 
 
-def attention_modules(anatomy, blocks: tuple = None) -> tuple:
+def attention_modules(anatomy, blocks: tuple | None = None) -> tuple:
     "Paths of the attention modules. Raises `FtError` where there are none whose function can be replaced."
     name = type(anatomy.model).__name__
     keys = [p for p in anatomy.roles.get("key", []) if blocks is None or anatomy.block_of(p) in blocks]

@@ -59,7 +59,7 @@ class PromptRows(nn.Module):
         self,
         size: int,  # number of virtual tokens
         width: int,  # of the embeddings
-        encoder: str = None,  # "lstm" or "mlp": the network that produces them
+        encoder: str | None = None,  # "lstm" or "mlp": the network that produces them
     ):
         super().__init__()
         self.size, self.rows = size, nn.Parameter(0.1 * torch.randn(size, width))
@@ -81,7 +81,7 @@ class InputPrompt(HookInjection):
     "Virtual tokens among the token embeddings of a model with token inputs."
 
     size: int = 16
-    encoder: str = None
+    encoder: str | None = None
     at: int = 0  # number of tokens before them
     kind: ClassVar[str] = "prompt"
 
@@ -306,7 +306,7 @@ class BlockPrompt(HookInjection):
     "Virtual tokens before a sequence inside a stack of blocks."
 
     size: int = 16
-    encoder: str = None
+    encoder: str | None = None
     deep: bool = False  # separate virtual tokens for every block
     kind: ClassVar[str] = "prompt"
 
@@ -374,7 +374,7 @@ class PromptTuning(Method):
     "Virtual tokens before the input, trained with a new head. Source: Lester et al. 2021, Prompt Tuning."
 
     num_virtual_tokens: int = 16  # number of virtual tokens
-    lr: float = None  # learning rate; None: 5e-3 at width 768, scaled to the model's width
+    lr: float | None = None  # learning rate; None: 5e-3 at width 768, scaled to the model's width
     encoder_type = None
     deep = False
     identity_at_init = False
@@ -405,7 +405,7 @@ def caches_keys(model: nn.Module) -> bool:
     return "past_key_values" in known and "cache_params" not in known or not model.can_generate()
 
 
-def prompts(anatomy, lr: float, size: int, encoder: str = None, deep: bool = False) -> list:
+def prompts(anatomy, lr: float, size: int, encoder: str | None = None, deep: bool = False) -> list:
     "The inserts for a model: before its tokens, or inside its stacks of blocks."
     model = anatomy.model
     if "query" not in anatomy.roles and not caches_keys(model):

@@ -21,7 +21,7 @@ class PTuning(Method):
 
     num_virtual_tokens: int = 16  # number of virtual tokens
     encoder_type: str = "lstm"  # "lstm" (followed by an MLP) or "mlp"
-    lr: float = None  # learning rate; None: 5e-4 at width 768, scaled to the model's width
+    lr: float | None = None  # learning rate; None: 5e-4 at width 768, scaled to the model's width
     identity_at_init = False
     mergeable = False
 

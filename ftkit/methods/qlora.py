@@ -72,9 +72,9 @@ class QLoRA(Method):
     r: int = 8  # rank of the update
     alpha: float = 16  # the update is scaled by alpha / r
     dropout: float = 0.0  # dropout on the input of the update
-    target_modules: str = None  # selector: roles or path patterns; None: all linear layers in the blocks
-    layers: tuple = None  # block indices, or None for all
-    lr: float = None  # learning rate; None: 4e-4 at width 768, scaled to the model's width
+    target_modules: str | None = None  # selector: roles or path patterns; None: all linear layers in the blocks
+    layers: tuple | None = None  # block indices, or None for all
+    lr: float | None = None  # learning rate; None: 4e-4 at width 768, scaled to the model's width
     quant_type: str = "nf4"  # 4-bit data type, "nf4" or "fp4"
     double_quant: bool = True  # quantise the scales to 8 bits
     mergeable = False

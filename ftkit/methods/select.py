@@ -18,12 +18,12 @@ from ..models.anatomy import select
 class Select(Method):
     "Selected modules and the new head train. Compare Touvron et al. 2022, who train attention alone."
 
-    target_modules: str = (
+    target_modules: str | None = (
         None  # selector: roles or path patterns; None means the feed-forward layers, or all convolutions
     )
-    layers: tuple = None  # block indices, or None for all
-    lr: float = None  # None means 1e-4 at width 768, scaled to the model's width
-    head_lr: float = None  # learning rate of a new head; None means ten times `lr`
+    layers: tuple | None = None  # block indices, or None for all
+    lr: float | None = None  # None means 1e-4 at width 768, scaled to the model's width
+    head_lr: float | None = None  # learning rate of a new head; None means ten times `lr`
 
     def plan(self, anatomy):
         """The parameters of the selected modules, and the new head.

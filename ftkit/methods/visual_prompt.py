@@ -65,8 +65,8 @@ class VisualPrompt(Method):
 
     num_prompts: int = 8  # number of prompt tokens, or the width of the border in pixels
     # "shallow" or "deep" between the patches, "pixels" around the image; None: shallow where there are patches
-    kind: str = None
-    lr: float = None  # learning rate; None: 1e-2 at width 768, scaled to the model's width
+    kind: str | None = None
+    lr: float | None = None  # learning rate; None: 1e-2 at width 768, scaled to the model's width
     mergeable = False
 
     def __post_init__(self):

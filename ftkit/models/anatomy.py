@@ -250,7 +250,7 @@ def describe_blocks(
 # %% ../../nbs/models/10_anatomy.ipynb #3250d2a6
 def anatomy(
     model: nn.Module,  # from transformers, timm, torchvision, or plain PyTorch
-    new: tuple = None,  # parameters that the loader randomly initialised; None uses those recorded in the model
+    new: tuple | None = None,  # parameters that the loader randomly initialised; None uses those recorded in the model
 ) -> Anatomy:
     "Divide a model into stem, blocks, head and roles. Raises `FtError` when nothing repeats."
     if not isinstance(model, nn.Module):

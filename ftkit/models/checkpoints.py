@@ -216,11 +216,11 @@ def read_config(where: str, source: str, **changes):
 def load(
     name: str,  # a bundled name, a folder in `save_pretrained` format, a timm name, or a Hub id
     task=None,  # a task or its name; None loads the model without a head
-    num_labels: int = None,  # number of classes of the head
-    classes: list = None,  # class names
+    num_labels: int | None = None,  # number of classes of the head
+    classes: list | None = None,  # class names
     pretrained: bool = True,  # False: the same architecture with random weights
     processor: bool = True,  # whether to load the tokenizer or image processor too
-    seed: int = None,  # seeds the random generators before the model is built
+    seed: int | None = None,  # seeds the random generators before the model is built
     **kw,  # passed to `from_pretrained`, e.g. attn_implementation
 ) -> Checkpoint:
     """Load a checkpoint for a task.
@@ -312,7 +312,7 @@ def read_processor(
     where: str,
     source: str,
     config,
-    head: str = None,  # the transformers auto class; it decides for multimodal models
+    head: str | None = None,  # the transformers auto class; it decides for multimodal models
 ):
     "The tokenizer or image processor of a checkpoint. Raises `FtError` if there is none."
     import transformers
@@ -341,7 +341,7 @@ def read_processor(
     return found
 
 
-def is_vision_model(config, head: str = None) -> bool:
+def is_vision_model(config, head: str | None = None) -> bool:
     """Whether a checkpoint takes images: its configuration has channels, or that of its vision model has and no text
     head is requested.
     """

@@ -150,7 +150,7 @@ def attention(
     attn_mask=None,  # True where attended to, or values added to the scores
     dropout_p: float = 0.0,
     is_causal: bool = False,
-    scale: float = None,
+    scale: float | None = None,
     enable_gqa: bool = False,  # whether there are fewer key and value heads than query heads
 ) -> torch.Tensor:
     "`scaled_dot_product_attention`, unfused where that is faster. Source: Vaswani et al. 2017."

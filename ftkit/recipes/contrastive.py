@@ -246,7 +246,7 @@ def contrast(
     augment="standard",  # augmentation that makes the views
     steps: int = 100,
     batch_size: int = 64,
-    lr: float = None,  # None takes the method's default
+    lr: float | None = None,  # None takes the method's default
     temperature: float = 0.1,
     queue: int = 1024,  # size of MoCo's queue of earlier keys
     momentum: float = 0.99,  # of MoCo's momentum encoder

@@ -50,7 +50,7 @@ class RaggedArray:
 
     shape: tuple  # of a batch: -1 is the number of rows, -2 the length of a row, else a size
     dtype: torch.dtype
-    flat: np.ndarray = None  # all rows, concatenated
+    flat: np.ndarray | None = None  # all rows, concatenated
     longest: int = 0  # of a shared tensor: the length it was computed for
 
     @property
@@ -369,7 +369,7 @@ def build(
     lengths,  # of the rows, (rows,)
     order,  # row indices in the order of the pieces
     pieces,  # iterable of {name: flat array}, in this order
-    key: str = None,  # key of the entry; None stores it in memory only
+    key: str | None = None,  # key of the entry; None stores it in memory only
     note: str = "",  # description of the entry
 ):
     """A store of the pieces: in memory up to the budget, otherwise on disk; with a key also on disk for other runs.

@@ -379,7 +379,7 @@ def autotune(
     batch: dict,
     precision: str = "auto",  # or the only one to consider
     device="cpu",
-    steps: int = None,  # optimiser steps of the job; None for many
+    steps: int | None = None,  # optimiser steps of the job; None for many
     seconds: float = 1.5,  # time budget of the measurement
 ) -> ExecutionConfig:
     """Choose the execution config for this model on this machine: by rule on a GPU, by a cached or new measurement on a

@@ -256,7 +256,7 @@ class FrozenPrefix:
 
     def columns(
         self,
-        values: dict = None,  # address -> tensor, in the precision to store
+        values: dict | None = None,  # address -> tensor, in the precision to store
     ) -> dict:
         "The columns of the feature store, by address."
         return {
@@ -426,7 +426,7 @@ def cache_key(
     rows,
     precision: str = "fp32",
     device="cpu",
-    weights: str = None,  # the result of `weights_key`, if known
+    weights: str | None = None,  # the result of `weights_key`, if known
 ) -> str:
     "The cache key of the features for some rows; None where the rows have no fingerprint."
     if not hasattr(rows, "fingerprint"):
@@ -546,7 +546,9 @@ def cached(
     return found
 
 
-def populate(task: CachedTask, rows, context, precision: str, visits: float, device, weights: str = None) -> bool:
+def populate(
+    task: CachedTask, rows, context, precision: str, visits: float, device, weights: str | None = None
+) -> bool:
     "Load or compute the features of some rows for a cached task; returns whether they were cached before."
     prefix, order = task.prefix, canonical_order(rows)
     key = cache_key(prefix, task.task, rows, precision, device, weights)

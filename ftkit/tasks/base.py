@@ -100,10 +100,10 @@ def truncating(processor, side: str):
 def tokenize(
     texts: list,
     processor,  # the checkpoint's tokenizer
-    max_length: int = None,  # maximum length in tokens; None takes the model's maximum, at most 512
+    max_length: int | None = None,  # maximum length in tokens; None takes the model's maximum, at most 512
     end: bool = False,  # append the EOS token to every text
     cut: str = "right",  # truncation side: "right" removes the end of a text, "left" its beginning
-    side: str = None,  # padding side; None takes the tokenizer's
+    side: str | None = None,  # padding side; None takes the tokenizer's
 ) -> TokenDataset:
     """Token ids of texts; those longer than `max_length` are truncated and counted, and get no EOS token.
 
@@ -148,7 +148,7 @@ def tokenize(
 def text_batch(
     rows: TokenDataset,
     index,  # indices of the examples, (batch,)
-    side: str = None,  # padding side; None takes that of `rows`
+    side: str | None = None,  # padding side; None takes that of `rows`
 ) -> dict:
     """input_ids and attention_mask, (batch, max length); with left padding also position_ids, which start at 0 at
     each example's first token.

@@ -220,11 +220,11 @@ class ImageClassification:
     "Image classification: one label per image, or several."
 
     classes: list = field(default_factory=list)  # class names, in the order of the logits
-    columns: dict = None  # role -> column name; None uses the role names
+    columns: dict | None = None  # role -> column name; None uses the role names
     problem: str = "single"  # "single" label, or "multi"
     augment: object = None  # presets and mixing methods by name, as in "light+mixup", or a torchvision transform
-    metric: str = None  # the metric for model selection; None takes accuracy, or AUC for multi-label problems
-    positive: str = None  # the positive one of two classes; None takes the second
+    metric: str | None = None  # the metric for model selection; None takes accuracy, or AUC for multi-label problems
+    positive: str | None = None  # the positive one of two classes; None takes the second
     threshold: float = 0.5  # a class (of two classes the positive one) is predicted from this probability on
     name = "image-classification"
     head = "AutoModelForImageClassification"

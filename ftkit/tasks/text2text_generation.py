@@ -40,7 +40,7 @@ class Seq2SeqMetrics(TokenMetrics):
 def encode_targets(
     texts: list,
     processor,  # the checkpoint's tokenizer
-    max_length: int = None,
+    max_length: int | None = None,
 ) -> np.ndarray:  # (examples, max length), int32
     "Token ids of texts with EOS, padded with -100."
     answers = tokenize(check_strings(texts, "target"), processor, max_length, end=True)
@@ -55,7 +55,7 @@ class Text2TextGeneration:
 
     classes: list = field(default_factory=list)  # empty: answers are texts
     columns: dict = field(default_factory=lambda: {"text": "text", "target": "target"})  # role -> column name
-    max_length: int = None  # maximum length in tokens, of inputs and of targets; None: the model's, at most 512
+    max_length: int | None = None  # maximum length in tokens, of inputs and of targets; None: the model's, at most 512
     max_new_tokens: int = 24  # the most tokens that `predict` generates
     metric: str = "exact_match"  # the metric for model selection: this one, "loss", "perplexity" or "accuracy"
     name = "text2text-generation"

@@ -52,7 +52,7 @@ class TextClassification:
 
     classes: list = field(default_factory=list)  # class names, in the order of the logits
     columns: dict = field(default_factory=lambda: {"text": "text", "label": "label"})  # role -> column name
-    max_length: int = None  # maximum length in tokens; None takes the model's maximum, at most 512
+    max_length: int | None = None  # maximum length in tokens; None takes the model's maximum, at most 512
     metric: str = "accuracy"  # the metric for model selection: "accuracy", "f1" or "loss"
     name = "text-classification"
     head = "AutoModelForSequenceClassification"

@@ -59,7 +59,7 @@ class TextGeneration:
 
     classes: list = field(default_factory=list)  # empty: a language model predicts tokens of its vocabulary
     columns: dict = field(default_factory=lambda: {"text": "text"})  # role -> column name
-    max_length: int = None  # maximum length in tokens; None takes the model's maximum, at most 512
+    max_length: int | None = None  # maximum length in tokens; None takes the model's maximum, at most 512
     max_new_tokens: int = 24  # the most tokens that `predict` generates
     metric: str = "loss"  # the metric for model selection: "loss", "perplexity" or "accuracy"
     name = "text-generation"

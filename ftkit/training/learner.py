@@ -138,8 +138,8 @@ class Learner:
     step: object  # (learner, batch) -> losses: a tensor, (sum, count), or a dict of either by name
     method: object = None  # attached to the first model; None trains all parameters with requires_grad
     epochs: float = 3
-    steps: int = None  # optimiser steps; overrides epochs
-    lr: float = None  # None uses the method's default
+    steps: int | None = None  # optimiser steps; overrides epochs
+    lr: float | None = None  # None uses the method's default
     schedule: str = "linear"  # after the warm-up: "linear", "cosine", "constant", or "rising" for an LR range test
     warmup: float = 0.1  # fraction of the steps, or a number of steps
     weight_decay: float = 0.01
@@ -156,15 +156,15 @@ class Learner:
     metric: str = "loss"  # the metric that selects the best weights
     greater_is_better: bool = False
     keep: str = "best"  # "best" restores the best weights at the end, "last" keeps the last ones
-    patience: int = None  # validations without improvement before stopping
+    patience: int | None = None  # validations without improvement before stopping
     out: object = None  # folder for checkpoints to resume from
-    save_every: int = None  # optimiser steps between checkpoints; None saves after every epoch
-    identity: str = None  # of the run; a state with a different identity is refused
+    save_every: int | None = None  # optimiser steps between checkpoints; None saves after every epoch
+    identity: str | None = None  # of the run; a state with a different identity is refused
     name: str = "default"  # the delta's name on the model
     device: object = None  # None uses a GPU if available
     frozen_dropout: bool = False  # keep dropout enabled below the first trainable module
     backward: object = backward  # (learner, sums) -> None, fills gradients
-    progress: bool = None  # show a progress bar; None: in a terminal or notebook
+    progress: bool | None = None  # show a progress bar; None: in a terminal or notebook
 
     def __post_init__(self):
         setup_learner(self)
