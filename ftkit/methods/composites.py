@@ -21,15 +21,26 @@ from ..models.anatomy import is_linear
 
 
 # %% ../../nbs/methods/74_composites.ipynb #c9a6842e
-def MAM(
-    num_virtual_tokens: int = 8,  # virtual tokens of the prefix
-    bottleneck_dim: int = 32,  # features of the parallel adapters
-    scale: float = 4.0,  # factor on the output of the adapters
-    lr: float | None = None,  # learning rate of both; None: the default of each
-) -> Composite:
+@dataclass(frozen=True, repr=False)
+class MAM(Method):
     "A short prefix and parallel adapters. Source: He et al. 2021."
-    prefix = PrefixTuning(num_virtual_tokens=num_virtual_tokens, lr=lr)
-    return prefix + Adapter(bottleneck_dim=bottleneck_dim, placement="parallel", scale=scale, lr=lr)
+
+    num_virtual_tokens: int = 8  # virtual tokens of the prefix
+    bottleneck_dim: int = 32  # features of the parallel adapters
+    scale: float = 4.0  # factor on the output of the adapters
+    lr: float | None = None  # learning rate of both; None: the default of each
+    identity_at_init = False
+    mergeable = False
+
+    def submodules(self) -> Composite:
+        "The two methods as a composition."
+        prefix = PrefixTuning(num_virtual_tokens=self.num_virtual_tokens, lr=self.lr)
+        adapter = Adapter(bottleneck_dim=self.bottleneck_dim, placement="parallel", scale=self.scale, lr=self.lr)
+        return prefix + adapter
+
+    def plan(self, anatomy):
+        "The plans of the two methods. Raises `FtError` where one of them cannot be attached."
+        return replace(self.submodules().plan(anatomy), parts=())
 
 
 # %% ../../nbs/methods/74_composites.ipynb #18a8a617
