@@ -158,8 +158,8 @@ MUTATIONS = [
     Mutation(
         "an adapter file with missing tensors is loaded",
         "deltas/io.py",
-        "    if added:\n        raise FtError(",
-        "    if False:\n        raise FtError(",
+        "    if added:\n        raise CheckpointError(",
+        "    if False:\n        raise CheckpointError(",
         f"{PEFT}test_a_file_that_lacks_tensors_is_refused_and_they_are_named",
     ),
     Mutation(

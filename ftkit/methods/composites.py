@@ -110,8 +110,9 @@ class GatesHandle(HookHandle):
         for hook in self.hooks:
             hook.remove()
         for host in self.hosts:
-            for prefix in injected_modules(host, "prefix").values():
-                prefix.__dict__.pop("gate", None)
+            prefixes = injected_modules(host, "prefix")
+            if self.name in prefixes:
+                prefixes[self.name].__dict__.pop("gate", None)
         super().remove()
 
 
