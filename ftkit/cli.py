@@ -203,7 +203,7 @@ ALONE = {
     "--out": dict(type=Path, help="folder for the run; ft.resume continues from it"),
 }
 MANY = {
-    "--methods": dict(default="full,head,freeze,bitfit,lora", help="names, separated by commas"),
+    "--methods": dict(default="full,linear_probe,freeze,bitfit,lora", help="names, separated by commas"),
     "--seeds": dict(type=int, default=1, help="number of seeds (1)"),
     "--plot": dict(type=Path, help="where to save the plot"),
 }
@@ -231,7 +231,7 @@ VERBS = {
     "compare": (
         compare,
         {**POSITIONAL, **MANY, **SHARED},
-        "ftkit compare bert-mini reviews --methods full,head,lora --seeds 3 --plot methods.png",
+        "ftkit compare bert-mini reviews --methods full,linear_probe,lora --seeds 3 --plot methods.png",
     ),
 }
 
