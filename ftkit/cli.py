@@ -9,6 +9,7 @@ __all__ = [
     "ALONE",
     "MANY",
     "VERBS",
+    "EARLIER",
     "list_",
     "finetune",
     "compare",
@@ -235,8 +236,10 @@ VERBS = {
     ),
 }
 
-
 # %% ../nbs/90_cli.ipynb #c2798f16
+EARLIER = {"--plot": ("--picture",)}  # names of the previous version, which are still accepted
+
+
 def parser() -> argparse.ArgumentParser:
     "The argument parser: all commands with their options, help and an example each."
     whole = argparse.ArgumentParser(
@@ -248,7 +251,7 @@ def parser() -> argparse.ArgumentParser:
     for name, (function, options, example) in VERBS.items():
         p = verbs.add_parser(name, help=function.__doc__, description=function.__doc__, epilog=f"Example:  {example}")
         for flag, given in options.items():
-            p.add_argument(flag, **given)
+            p.add_argument(flag, *EARLIER.get(flag, ()), **given)
         p.set_defaults(function=function)
     return whole
 
