@@ -1,4 +1,4 @@
-"Pictures from everywhere: what is odd is brought to one form, what is broken is named, and neither ends in an epoch."
+"Images from everywhere: what is odd is brought to one form, what is broken is named, and neither ends in an epoch."
 
 import io
 import zipfile
@@ -85,7 +85,7 @@ def test_other_libraries(folder):
     assert read(ImageFolder(str(folder))).features["label"].names == ["cats", "dogs"]
 
 
-def test_odd_pictures_are_brought_to_one_form(tmp_path):
+def test_odd_images_are_brought_to_one_form(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(paint()).save(tmp_path / "turned.jpg", exif=exif)
@@ -94,18 +94,18 @@ def test_odd_pictures_are_brought_to_one_form(tmp_path):
     Image.fromarray(paint()).convert("P").save(tmp_path / "palette.png")
     Image.fromarray(np.dstack([paint(), np.zeros((12, 16), np.uint8)])).save(tmp_path / "clear.png")
     Image.fromarray(paint()).save(tmp_path / "png.jpg", "PNG")
-    pictures = {p.stem: open_image(p) for p in tmp_path.iterdir()}
-    assert pictures["turned"][0].size == (12, 16) and pictures["turned"][1] == ["rotated upright"]
-    assert np.asarray(pictures["deep"][0]).max() == round(40000 / 257)
-    assert np.asarray(pictures["clear"][0]).min() == 255
-    assert pictures["print"][1] and pictures["palette"][1] and not pictures["png"][1]
+    images = {p.stem: open_image(p) for p in tmp_path.iterdir()}
+    assert images["turned"][0].size == (12, 16) and images["turned"][1] == ["rotated upright"]
+    assert np.asarray(images["deep"][0]).max() == round(40000 / 257)
+    assert np.asarray(images["clear"][0]).min() == 255
+    assert images["print"][1] and images["palette"][1] and not images["png"][1]
     assert all(decode_image(p, 8).shape in ((8, 8), (8, 8, 3)) for p in tmp_path.iterdir())
 
 
-def test_broken_pictures_are_named_and_counted(folder):
+def test_broken_images_are_named_and_counted(folder):
     whole = (folder / "cats/b.jpg").read_bytes()
     (folder / "dogs/short.jpg").write_bytes(whole[: len(whole) // 2])
-    (folder / "dogs/words.png").write_text("not a picture")
+    (folder / "dogs/words.png").write_text("not a image")
     Image.fromarray(paint(shape=(1, 1, 3))).save(folder / "dogs/dot.png")
     with pytest.raises(FtError, match="3 of 8 images cannot be read") as e:
         prepare(folder, valid=None, roles=("image", "label"))
@@ -114,7 +114,7 @@ def test_broken_pictures_are_named_and_counted(folder):
     assert len(found.train) == 5 and len(found.report["train"]["unread"]) == 3
 
 
-def test_a_picture_in_both_parts_is_taken_out_of_training(folder):
+def test_a_image_in_both_parts_is_taken_out_of_training(folder):
     twice = np.stack([paint(i) for i in range(10)])
     found = prepare(
         {"train": {"image": twice, "label": np.arange(10) % 2}, "valid": {"image": twice[:2], "label": [0, 1]}},

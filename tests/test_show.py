@@ -1,4 +1,4 @@
-"Pictures of plain data: what a page cannot hold of `ftkit.plot.charts`."
+"Figures of plain data: what a page cannot hold of `ftkit.plot.charts`."
 
 import math
 import os
@@ -156,13 +156,13 @@ def test_fonts_fall_back_to_what_is_installed():
 def test_no_empty_boxes():
     odd = "\U0010fffd"
     assert replace_missing_glyphs(f"a{odd}b") == "a\\u10fffdb" and replace_missing_glyphs("a\u200db") == "a\u200db"
-    for picture in (
+    for figure in (
         bars([{"method": odd, odd: 1}], odd, title=odd),
         curves([{"step": 1, odd: 1}], title=odd),
         plot_anatomy_rows([PART | {"name": odd, "roles": [odd]}], title=odd),
     ):
-        picture._repr_html_()  # Matplotlib warns of a missing glyph, and a warning is an error here
-        assert odd in picture.alt
+        figure._repr_html_()  # Matplotlib warns of a missing glyph, and a warning is an error here
+        assert odd in figure.alt
 
 
 @pytest.mark.parametrize(
@@ -181,24 +181,24 @@ def test_no_empty_boxes():
     ],
 )
 def test_any_label_is_drawn(text):
-    for picture in (
+    for figure in (
         bars([{"method": text, "v": 1}, {"method": "b", "v": None}], "v", title=text, baseline=0.5),
         curves([{"step": 1, text or "v": 1}, {"step": 2, text or "v": 2}], title=text),
         plot_anatomy_rows([PART | {"name": text, "roles": [text]}], title=text),
     ):
-        assert picture._repr_html_().isprintable() and picture._repr_html_().encode("utf-8")
+        assert figure._repr_html_().isprintable() and figure._repr_html_().encode("utf-8")
 
 
 def test_figures_escape_their_alt_text():
-    for picture in (
+    for figure in (
         bars([{SCRIPT: SCRIPT, "v": 1}], "v", label=SCRIPT),
         curves([{"step": 1, SCRIPT: 1}]),
         plot_anatomy_rows([PART | {"name": SCRIPT, "roles": [SCRIPT]}]),
     ):
         assert (
-            "<script" not in picture._repr_html_()
-            and "&lt;script&gt;" in picture._repr_html_()
-            and repr(picture) == picture.alt
+            "<script" not in figure._repr_html_()
+            and "&lt;script&gt;" in figure._repr_html_()
+            and repr(figure) == figure.alt
         )
 
 
@@ -221,18 +221,18 @@ def test_saved_files_are_the_same_twice(ending, tmp_path):
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
-    picture, old = bars([{"method": "a", "v": 1}], "v"), tmp_path / "a.png"
+    figure, old = bars([{"method": "a", "v": 1}], "v"), tmp_path / "a.png"
     old.write_bytes(b"old")
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(picture, "_bytes", full)
+    monkeypatch.setattr(figure, "_bytes", full)
     with pytest.raises(FtError, match="No space left"):
-        picture.save(old)
+        figure.save(old)
     assert old.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
     with pytest.raises(FtError, match="no known extension"):
-        picture.save(tmp_path / "a.gif")
+        figure.save(tmp_path / "a.gif")
 
 
 def test_pyplot_figures_are_closed_and_keep_their_style():
@@ -303,9 +303,9 @@ def test_bars_are_sorted_and_say_what_is_missing():
 @pytest.mark.parametrize("values", [[0, 0], [1, 1], [-1, -2], [-1, 2], [1e-9, 1e9], [5]])
 def test_bars_of_any_size(values):
     rows = [{"method": str(i), "v": v, "e": 0.1 * abs(v)} for i, v in enumerate(values)]
-    picture = bars(rows, "v", error="e", beside="v")
-    left, right = picture.fig.axes[0].get_xlim()
-    assert left <= min(values) and right > max(values) and picture._repr_html_()
+    figure = bars(rows, "v", error="e", beside="v")
+    left, right = figure.fig.axes[0].get_xlim()
+    assert left <= min(values) and right > max(values) and figure._repr_html_()
 
 
 def test_anatomy_shows_what_trains_by_hatching_too():
@@ -386,16 +386,16 @@ def drawn(fig, axis):
 
 @pytest.mark.parametrize("points", HISTORIES.values(), ids=HISTORIES)
 def test_a_score_axis_is_honest(points):
-    picture = curves([{"step": s, "valid_accuracy": v} for s, v in points])
-    (ax,) = picture.fig.axes
+    figure = curves([{"step": s, "valid_accuracy": v} for s, v in points])
+    (ax,) = figure.fig.axes
     low, high = ax.get_ylim()
     assert 0 <= low <= min(v for _, v in points) and max(v for _, v in points) <= high <= 1 and high - low >= 0.0999
     for axis in "xy":
         assert len(set(drawn(ax, axis))) == len(drawn(ax, axis)) >= 1, drawn(ax, axis)
-    assert (low > 0) == ("axis starts at" in ax.get_ylabel()) == (f"starts at {format_number(low)}" in picture.alt), (
+    assert (low > 0) == ("axis starts at" in ax.get_ylabel()) == (f"starts at {format_number(low)}" in figure.alt), (
         "a cut axis says so"
     )
-    assert picture._repr_html_()
+    assert figure._repr_html_()
 
 
 @pytest.mark.parametrize("values", OTHERS)
@@ -444,13 +444,13 @@ def test_a_single_measurement_is_a_marker():
 
 def test_a_baseline_is_drawn_and_named():
     rows = [{"step": i, "loss": 1 / i, "valid_accuracy": 0.9 + i / 100} for i in range(1, 4)]
-    picture = curves(rows, baseline={"majority-class accuracy": 0.52})
-    loss, score = picture.fig.axes
+    figure = curves(rows, baseline={"majority-class accuracy": 0.52})
+    loss, score = figure.fig.axes
     assert [list(line.get_ydata()) for line in score.get_lines()[1:]] == [[0.52, 0.52]] and len(loss.get_lines()) == 1
     assert score.get_ylim()[0] < 0.52 and "majority-class accuracy 0.52" in [
         t.get_text() for t in score.get_legend().get_texts()
     ]
-    assert "majority-class accuracy, is at 0.52" in picture.alt and "horizontal" not in curves(rows).alt
+    assert "majority-class accuracy, is at 0.52" in figure.alt and "horizontal" not in curves(rows).alt
     compared = bars([{"method": "a", "v": 0.8}], "v", baseline={"majority class": 0.5})
     assert (
         "majority class 0.5" in {t.get_text() for t in compared.fig.axes[0].texts}
@@ -466,14 +466,14 @@ LONG = "LoRA(target_modules='query,value') + BitFit() + GradualUnfreeze(order='t
 
 def test_long_labels_and_titles_are_wrapped_and_stay_inside():
     bare = "".join(LONG.split())
-    picture = bars([{"method": LONG, "v": 0.5}, {"method": "b", "v": 0.7}], "v", title=f"{LONG}, {LONG}")
-    picture._repr_html_()
-    (ax,) = picture.fig.axes
+    figure = bars([{"method": LONG, "v": 0.5}, {"method": "b", "v": 0.7}], "v", title=f"{LONG}, {LONG}")
+    figure._repr_html_()
+    (ax,) = figure.fig.axes
     assert "".join(ax.get_yticklabels()[1].get_text().split()) == bare
-    heading = picture.fig._suptitle
+    heading = figure.fig._suptitle
     assert "".join(heading.get_text().split()) == f"{bare},{bare}"
     assert (
-        heading.get_window_extent().x1 <= picture.fig.bbox.x1
+        heading.get_window_extent().x1 <= figure.fig.bbox.x1
         and min(t.get_window_extent().x0 for t in ax.get_yticklabels()) >= 0
     )
     run = curves([{"step": 1, LONG: 0.5}, {"step": 2, LONG: 0.6}], title=LONG)
@@ -519,13 +519,13 @@ def test_labels_of_points_that_lie_close_are_moved_apart():
         {"method": f"method {i}", "cost": 1e5 * (1 + 0.02 * i), "v": 0.8 + 0.001 * (i % 3), "e": 0.01}
         for i in range(12)
     ]
-    picture = scatter(rows, "cost", "v", error="e")
-    picture._repr_html_()
-    texts = [t for t in picture.fig.axes[0].texts if t.get_text().startswith("method")]
+    figure = scatter(rows, "cost", "v", error="e")
+    figure._repr_html_()
+    texts = [t for t in figure.fig.axes[0].texts if t.get_text().startswith("method")]
     boxes = [Text.get_window_extent(t).extents for t in texts]  # without their leader lines
     assert len(texts) == 12 and not [1 for i, a in enumerate(boxes) for b in boxes[:i] if overlap(a, b)]
     assert sum(t.arrow_patch is not None for t in texts) > 3 and all(
-        0 <= picture.fig.axes[0].get_ylim()[i] <= 1 for i in (0, 1)
+        0 <= figure.fig.axes[0].get_ylim()[i] <= 1 for i in (0, 1)
     )
 
 

@@ -1,4 +1,4 @@
-"""Picture models from end to end: checkpoints in every form, broken files, several labels, phases of a trunk,
+"""Image models from end to end: checkpoints in every form, broken files, several labels, phases of a trunk,
 resumed runs.
 """
 
@@ -109,7 +109,7 @@ def test_a_start_from_random_weights_is_timms_own():
 def test_broken_files_end_no_epoch(folder, capsys):
     whole = next((folder / "star").glob("*.png")).read_bytes()
     (folder / "star" / "cut.png").write_bytes(whole[: len(whole) // 2])
-    (folder / "star" / "text.jpg").write_text("not a picture at all")
+    (folder / "star" / "text.jpg").write_text("not a image at all")
     Image.new("RGB", (1, 1)).save(folder / "ring" / "dot.png")
     Image.fromarray(render_scene(32, ["ring"], np.random.default_rng(1))[0][..., 0].astype(np.uint16) * 257).save(
         folder / "ring" / "deep.png"
@@ -220,7 +220,7 @@ else:
 
 
 @pytest.mark.parametrize("augment", ["", "light+cutmix"])
-def test_killed_and_resumed_on_pictures(folder, tmp_path, augment):
+def test_killed_and_resumed_on_images(folder, tmp_path, augment):
     "From a folder of files, phases and augmentation included; resumed in another folder, without the files."
     from ftkit.core import sha256
 
@@ -358,7 +358,7 @@ def refused(said, **o):
         )
 
 
-def test_pictures_in_memory_are_read_as_files_are(tmp_path):
+def test_images_in_memory_are_read_as_files_are(tmp_path):
     import io
 
     from ftkit.data.images import open_image, to_image_record
@@ -509,11 +509,11 @@ def test_a_pipeline_of_several_labels_gives_what_predict_gives(folder):
 def test_maps_lie_where_the_patches_lie():
     from ftkit.evaluation.saliency import grad_cam, rollout, to_feature_maps
 
-    picture = shapes(1, 32)[0]["image"]
+    image = shapes(1, 32)[0]["image"]
     run = ft.finetune("vit-mini", shapes(32, 32), "vpt", steps=2, batch_size=8, **ASK)
-    assert grad_cam(run, picture).max() == rollout(run, picture).max() == 1
+    assert grad_cam(run, image).max() == rollout(run, image).max() == 1
     with pytest.raises(FtError, match="earlier block"):
-        grad_cam(run, picture, block=-1)
+        grad_cam(run, image, block=-1)
     windows = ft.finetune(
         "swin_tiny_patch4_window7_224",
         shapes(8, 32),
@@ -525,10 +525,10 @@ def test_maps_lie_where_the_patches_lie():
         **ASK,
     )
     assert to_feature_maps(torch.zeros(1, 7, 7, 768), windows.model).shape == (1, 768, 7, 7) and grad_cam(
-        windows, picture
+        windows, image
     ).shape == (224, 224)
     with pytest.raises(FtError, match="attends to all"):
-        rollout(windows, picture)
+        rollout(windows, image)
 
 
 @pytest.mark.parametrize("name", ["convnext_atto", "swin_tiny_patch4_window7_224", "densenet121"])
