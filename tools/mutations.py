@@ -55,7 +55,7 @@ MUTATIONS = [
         "methods/peft_bridge.py",
         "layer.merge(adapter_names=[self.name])",
         "layer.scaling[self.name] = 1.0; layer.merge(adapter_names=[self.name])",
-        "tests/test_laws.py::test_merging_one_of_two_deltas_leaves_the_other",
+        "tests/test_invariants.py::test_merging_one_of_two_deltas_leaves_the_other",
     ),
     Mutation(
         "IA3 is not initialised to ones",
