@@ -62,7 +62,7 @@ format: setup    ## run ruff on notebooks, modules, tests and tools
 	@$(BIN)/ruff check --fix --quiet nbs tests tools setup.py
 	@$(RUN) tools/format.py
 
-pages: setup     ## run the pages in place and save their outputs (NBS="nbs/10_core.ipynb" for some)
+pages: setup     ## run the pages in place and save their outputs (NBS="nbs/training/10_learner.ipynb" for some)
 	@$(RUN) tools/pages.py run $(NBS)
 
 readme: setup    ## write README.md from nbs/index.ipynb

@@ -18,16 +18,24 @@ __version__ = "0.1.0"
 _WHERE = {
     "models.checkpoints": "load",
     "models.anatomy": "anatomy",
-    "api": "finetune resume load_run method list_methods list_checkpoints list_tasks list_datasets show_batch",
+    "api": (
+        "finetune resume method show_batch contrast list_methods list_checkpoints list_tasks list_recipes list_datasets"
+    ),
     "experiments.compare": "compare Comparison find_lr",
     "core": "FtError ConfigError DataError CheckpointError UnsupportedError",
     "deltas.io": "save_delta load_delta",
     "deltas.multi": "MultiAdapter",
     "speed.array_store": "cache",
-    "recipes.contrastive": "contrast",
+    "speed.execution": "ExecutionConfig",
+    "recipes.base": "Recipe",
+    "recipes.supervised": "Supervised",
+    "recipes.run_spec": "RunSpec",
     "experiments.estimate": "estimate",
+    "training.args": "TrainingArgs",
+    "training.callbacks": "Callback",
     "training.learner": "Learner",
-    "runs": "Run",
+    "tasks.base": "Task",
+    "runs": "Run load_run",
     "methods.full": "Full",
     "methods.linear_probe": "LinearProbe",
     "methods.layerwise_lr": "LayerwiseLR",
@@ -56,7 +64,7 @@ _WHERE = {
 }
 _NAMES = {name: module for module, names in _WHERE.items() for name in names.split()}
 _PACKAGES = (
-    "core data datasets plot models tasks methods deltas speed training runs recipes api evaluation experiments"
+    "core data datasets plot models tasks methods deltas training speed recipes runs api evaluation experiments"
     " testing teach cli"
 ).split()
 

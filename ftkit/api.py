@@ -5,195 +5,281 @@
 # %% auto #0
 __all__ = [
     "method",
+    "FINETUNE_OPTIONS",
     "list_methods",
     "list_tasks",
+    "list_recipes",
     "list_checkpoints",
     "list_datasets",
     "registry_table",
+    "make_spec",
+    "checkpoint_name",
+    "make_recipe",
+    "assign_options",
+    "unknown_option",
     "prepare_data",
-    "load_checkpoint_and_task",
-    "check_lengths",
+    "Job",
+    "open_job",
     "check_unknown_tokens",
-    "maybe_cache_features",
-    "PhasedFeatureCache",
-    "device_of",
+    "save_base",
     "pick_execution",
-    "make_learner",
+    "build_learner",
+    "speed_callbacks",
+    "finetune",
+    "train",
     "make_run",
     "majority_baseline",
     "last_metrics",
-    "finetune",
-    "check_numbers",
-    "source_name",
-    "column_overrides",
-    "split_options",
-    "show_batch",
-    "train",
     "resume",
-    "load_run",
+    "read_stored",
+    "show_batch",
+    "contrast",
 ]
 
-# %% ../nbs/70_api.ipynb #53cb0811
+# %% ../nbs/70_api.ipynb #89fbdbc9
 import os
-import time
+import tempfile
+import warnings
 from collections import Counter
-from contextlib import nullcontext
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from datasets import Dataset
 
 from ftkit.core import (
-    CHECKPOINTS,
-    DATASETS,
-    METHODS,
-    TASKS,
+    REGISTRIES,
     CheckpointError,
     ConfigError,
     FtError,
-    check_integer,
-    check_number,
     log_info,
     main_process,
     read_json,
+    registered,
     resolve,
     rng_state,
     seed_everything,
     set_rng_state,
+    unknown_name_error,
     versions,
-    write_json,
 )
-from .data.batching import DataLoader
-from .deltas.io import load_delta
-from .methods.base import attached, from_dict, set_modes, to_dict
+from .data.splits import DATA_OPTIONS, DataSpec, PreparedData, describe_source, prepare
+from .data.tables import COLUMN_NAMES
+from .data.validation import check_unknown, unknown_rate
+from .methods.base import Method, attached, set_modes
 from .methods.base import method as make_method
-from .models.checkpoints import load, max_positions
+from .models.checkpoints import Checkpoint, fingerprint, read_config, read_processor, resolve_checkpoint
 from .models.weights import silence_transformers
-from .runs import PeakMemory, Run, claim_run_folder, evaluate, run_identity
-from .speed.execution import AGREED, ExecutionConfig, autocast, autotune, median_length_batch
-from .tasks.base import pick_padding_side
-from .training.learner import Learner
+from .recipes.base import Recipe, make_task, option_names
+from .recipes.run_spec import Inferred, RunSpec, read_spec, run_identity
+from .recipes.supervised import FeatureCaching, Supervised, computes_task_only
+from ftkit.runs import (
+    PeakMemory,
+    Run,
+    check_storable,
+    clear_run_folder,
+    load_base,
+    save_inputs,
+    write_spec,
+)
+from ftkit.speed.execution import (
+    ExecutionConfig,
+    OversubscriptionMonitor,
+    autotune,
+    may_oversubscribe,
+    median_length_batch,
+    usable_threads,
+)
+from .tasks.base import Task
+from .training.args import TRAINING_OPTIONS, TrainingArgs, current_training_options, pick_device, pick_precision
+from .training.callbacks import Callback
+from .training.learner import Learner, count_steps
 
 
-# %% ../nbs/70_api.ipynb #843e5f06
+# %% ../nbs/70_api.ipynb #8a774c7c
 def list_methods() -> pd.DataFrame:
     "The available methods, by name."
-    return registry_table(METHODS)
+    return registry_table("method")
 
 
 def list_tasks() -> pd.DataFrame:
     "The available tasks, by name."
-    return registry_table(TASKS)
+    return registry_table("task")
+
+
+def list_recipes() -> pd.DataFrame:
+    "The available recipes, by name."
+    return registry_table("recipe")
 
 
 def list_checkpoints() -> pd.DataFrame:
     "The checkpoints bundled with the package, by name."
-    return registry_table(CHECKPOINTS)
+    return registry_table("checkpoint")
 
 
 def list_datasets() -> pd.DataFrame:
     "The data sets bundled with the package, by name."
-    return registry_table(DATASETS)
+    return registry_table("dataset")
 
 
-def registry_table(table: dict) -> pd.DataFrame:
+def registry_table(kind: str) -> pd.DataFrame:
     "A registry as a table."
-    rows = [{"name": n, "what it is": e.summary, "for": e.family} for n, e in table.items()]
+    rows = [{"name": n, "what it is": e.summary, "for": e.family} for n, e in registered(kind).items()]
     return pd.DataFrame(rows).loc[:, lambda d: (d != "").any()]
 
 
-# %% ../nbs/70_api.ipynb #166408c7
 method = make_method
 
 
-# %% ../nbs/70_api.ipynb #5bb1d0b8
-def prepare_data(spec: dict, data, valid, keep_leaks=False, clean=False, **reading):
-    "Cleaned and split data for a specification; inferred settings are written into the specification."
-    from ftkit.data.splits import prepare
+# %% ../nbs/70_api.ipynb #2c7cf9c1
+def make_spec(
+    checkpoint: str | os.PathLike | Checkpoint | Run,
+    data: Any,
+    method: str | Method = "lora",
+    *,
+    task: str | Task | None = None,
+    recipe: str | Recipe | None = None,
+    columns: dict[str, Any] | None = None,
+    valid: Any = 0.2,
+    pretrained: bool = True,
+    execution: ExecutionConfig | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> RunSpec:
+    "The specification of a run, from the arguments of `finetune`. Raises `FtError` for unknown options."
+    recipe = make_recipe(recipe, task, checkpoint)
+    given = assign_options(current_training_options(options), recipe)
+    task = replace(task, **given["task"]) if isinstance(task, Task) else type(recipe.task)(**given["task"])
+    source = valid if valid is None or isinstance(valid, (bool, int, float)) else describe_source(valid)
+    return RunSpec(
+        checkpoint=checkpoint_name(checkpoint),
+        data=DataSpec(describe_source(data), source, {**(columns or {}), **given["columns"]}, **given["data"]),
+        method=make_method(method),
+        recipe=replace(recipe, task=task, **given["recipe"]),
+        training=TrainingArgs(**given["training"]),
+        execution=execution,
+        pretrained=pretrained,
+        seed=seed,
+    )
 
-    roles = tuple(resolve("task", spec["task"])(**spec.get("asked", {})).columns)
-    if "label" in spec["columns"] and "label" not in roles:
-        spec["columns"]["labels"] = spec["columns"].pop("label")  # several label columns
-    found = prepare(
-        data,
-        valid,
-        columns=spec["columns"],
-        roles=roles,
-        clean=clean,
-        seed=spec["seed"],
-        keep_leaks=keep_leaks,
-        **reading,
-    )
-    spec.update(
-        columns=found.columns,
-        classes=[str(c) for c in found.classes],
-        data_hash=found.fingerprint,
-        rows=len(found.train),
-        valid_rows=len(found.valid) if found.valid is not None else 0,
-    )
-    kinds = (
-        f"; {len(spec['classes'])} classes: {', '.join(spec['classes'][:8])}{' …' if len(spec['classes']) > 8 else ''}"
-        if spec["classes"]
-        else ""
-    )
-    log_info(f"{len(found.train)} training examples, {spec['valid_rows']} validation examples{kinds}")
+
+def checkpoint_name(checkpoint: str | os.PathLike | Checkpoint | Run) -> str:
+    "The name of a checkpoint in a specification; the model of an earlier run is stored with the run, as `base`."
+    if isinstance(checkpoint, Run):
+        return "base"
+    return checkpoint.name if isinstance(checkpoint, Checkpoint) else str(checkpoint)
+
+
+def make_recipe(
+    recipe: str | Recipe | None,
+    task: str | Task | None,  # replaces the task of the recipe
+    checkpoint: Any = None,  # an earlier run, whose task is the default
+) -> Recipe:
+    "The recipe of a run; `Supervised` if there is none."
+    if task is None and isinstance(checkpoint, Run):
+        task = checkpoint.spec.recipe.task
+    if recipe is None:
+        return Supervised(task or "text-classification")
+    if isinstance(recipe, str):
+        recipe = resolve("recipe", recipe)()
+    return recipe if task is None else replace(recipe, task=make_task(task))
+
+
+def assign_options(options: dict[str, Any], recipe: Recipe) -> dict[str, dict[str, Any]]:
+    "Options by what they belong to: columns, data, task, recipe, training. Raises `FtError` for unknown ones."
+    known = {
+        "training": TRAINING_OPTIONS,
+        "data": DATA_OPTIONS,
+        "recipe": option_names(recipe),  # before the task's: a contrastive recipe has its own `augment`
+        "task": option_names(recipe.task),
+        "columns": {*recipe.roles, *COLUMN_NAMES},
+    }
+    found = {kind: {} for kind in known}
+    for name, value in options.items():
+        kind = next((k for k, names in known.items() if name in names), None)
+        if kind is None and value is None and name == "max_length":
+            continue  # no limit on texts, of which there are none
+        if kind is None:
+            raise unknown_option(name, recipe, set().union(*known.values()))
+        if kind != "columns" or value is not None:
+            found[kind][name] = value
     return found
 
 
-# %% ../nbs/70_api.ipynb #40c85224
-def load_checkpoint_and_task(spec: dict):
-    "Load the checkpoint and create the task of a specification. Raises `FtError` where the base weights differ."
-    seed_everything(spec["seed"])
-    given = spec.get("asked", {}) | ({"max_length": spec["max_length"]} if spec["max_length"] else {})
-    task = resolve("task", spec["task"])(classes=spec["classes"], columns=spec["columns"], **given)
-    on = from_dict(spec["method"])
-    ck = load(spec["checkpoint"], task=task, classes=spec["classes"], pretrained=spec["pretrained"], **on.load_kwargs())
-    check_lengths(spec, ck, on)
-    if "text" in task.columns and task.head.endswith("SequenceClassification"):
-        pick_padding_side(ck.model, ck.processor)
-    known = spec.setdefault("base", ck.fingerprint)
-    if known != ck.fingerprint:
-        raise CheckpointError(
-            f"The weights of the checkpoint {spec['checkpoint']} differ from those this run was trained with; restore"
-            " the original checkpoint, or start a new run."
-        )
-    return ck, task
+FINETUNE_OPTIONS = {"task", "recipe", "columns", "valid", "pretrained", "execution", "seed", "callbacks", "output_dir"}
 
 
-def check_lengths(spec: dict, ck, method):
-    """Limit the text length to the model's positions, minus those that the method uses.
-
-    Raises `FtError` for requested lengths that do not fit.
-    """
-    there = max_positions(ck.model)
-    if not there or not hasattr(ck.processor, "model_max_length"):
-        return
-    taken = sum(getattr(insert, "positions", 0) for insert in method.plan(ck.anatomy).injections)
-    space, rows = there - taken, f" ({taken} of them are used by {method!r})" if taken else ""
-    for name in ("max_length", "max_new_tokens"):
-        requested = spec["max_length"] if name == "max_length" else spec.get("asked", {}).get(name)
-        if requested and requested > space:
-            raise ConfigError(
-                f"{name}={requested} exceeds the positions of {spec['checkpoint']}: {there}{rows}. Use at most {space}."
-            )
-    if space < 1:
-        raise ConfigError(
-            f"{method!r} uses {taken} positions, and {spec['checkpoint']} has {there}; none is left for the text."
-            " Use fewer rows."
-        )
-    ck.processor.model_max_length = min(ck.processor.model_max_length, space)
+def unknown_option(name: str, recipe: Recipe, known: set[str]) -> FtError:
+    "The error for an option that neither the task nor the recipe has, with the task or recipe that has it."
+    if name == "max_length":
+        return ConfigError(f"max_length is a text length in tokens; {recipe.task.name} has no text input.")
+    for kind in ("recipe", "task"):
+        for other in REGISTRIES[kind]:
+            if name in option_names(resolve(kind, other)):
+                return ConfigError(
+                    f"{name}= is an option of the {kind} {other!r}; this run has the {kind}"
+                    f" {(recipe if kind == 'recipe' else recipe.task).name!r}. Pass {kind}={other!r}, or omit it."
+                )
+    return unknown_name_error("finetune option", name, known | FINETUNE_OPTIONS)
 
 
-# %% ../nbs/70_api.ipynb #d7f5aa14
-def check_unknown_tokens(task, processor, data, name: str):
+# %% ../nbs/70_api.ipynb #209668ec
+def prepare_data(spec: RunSpec, data: Any, valid: Any) -> PreparedData:
+    "Cleaned and split data for a specification."
+    roles, columns = spec.recipe.roles, dict(spec.data.columns)
+    if "label" in columns and "label" not in roles and "labels" in roles:
+        columns["labels"] = columns.pop("label")  # several label columns
+    asked = {name: getattr(spec.data, name) for name in DATA_OPTIONS}
+    found = prepare(data, valid, columns=columns, roles=roles, seed=spec.seed, **asked)
+    classes, held = found.classes, 0 if found.valid is None else len(found.valid)
+    named = ", ".join(map(str, classes[:8])) + (" …" if len(classes) > 8 else "")
+    kinds = f"; {len(classes)} classes: {named}" if classes else ""
+    log_info(f"{len(found.train)} training examples, {held} validation examples{kinds}")
+    return found
+
+
+@dataclass(eq=False)
+class Job:
+    "A run before its fit: what was asked, what was inferred, and what was loaded."
+
+    spec: RunSpec
+    inferred: Inferred
+    recipe: Recipe  # with the columns and classes of the data
+    checkpoint: Checkpoint = field(repr=False)
+    train: Dataset = field(repr=False)
+    valid: Dataset | None = field(repr=False)
+    base: Path | None = None  # folder of the base, where it is the model of an earlier run
+    owner: Any = field(default=None, repr=False)  # keeps a temporary folder of the base alive
+
+
+def open_job(spec: RunSpec, found: PreparedData, base: Checkpoint | Path | None = None) -> Job:
+    "Load the checkpoint for prepared data, and record what was inferred."
+    classes = [str(c) for c in found.classes]
+    recipe = spec.recipe.bind(found.columns, classes)
+    ck = load_base(spec, recipe, given=base)
+    inferred = Inferred(
+        columns=found.columns,
+        classes=classes,
+        rows=len(found.train),
+        valid_rows=0 if found.valid is None else len(found.valid),
+        data_hash=found.fingerprint,
+        unknown_rate=check_unknown_tokens(recipe.task, ck.processor, found.train, spec.checkpoint),
+        base=ck.fingerprint,
+        execution=spec.execution,
+        versions=versions(),
+    )
+    return Job(spec, inferred, recipe, ck, found.train, found.valid, base if isinstance(base, Path) else None)
+
+
+def check_unknown_tokens(task: Task, processor, data: Dataset, name: str) -> float | None:
     """Measure the rate of unknown tokens in the data; warn above 5 %, raise `FtError` above 30 %.
 
     None for tasks without texts.
     """
-    from ftkit.data.validation import check_unknown, unknown_rate
-
     if "text" not in task.columns:
         return None
     rate = unknown_rate(processor, data[task.columns["text"]][:])
@@ -201,152 +287,167 @@ def check_unknown_tokens(task, processor, data, name: str):
     return rate
 
 
-# %% ../nbs/70_api.ipynb #87ea73f7
-def maybe_cache_features(
-    spec: dict,
-    model,  # with the method attached
-    task,
-    rows,  # encoded training rows
-    held,  # encoded validation rows, or None
-    visits: float,  # passes per row
-    insist: bool = True,  # raise `FtError` where `cache=True` is not possible
-):
-    "The task with cached features of the frozen prefix, unless the specification has `cache=False`."
-    if spec.get("cache") is False:
-        return task
-    from ftkit.speed.feature_cache import cached
+# %% ../nbs/70_api.ipynb #dc067d67
+def save_base(
+    checkpoint: Any,  # of `finetune`
+    spec: RunSpec,
+    output_dir: str | os.PathLike | None = None,  # where the base is kept; None: a temporary folder
+) -> tuple[Checkpoint | Path | None, Any]:  # the base, and the owner of a temporary folder
+    "The base of a run that starts from an earlier run or from a loaded checkpoint; None for a name."
+    if isinstance(checkpoint, Checkpoint):
+        return checkpoint, None
+    if not isinstance(checkpoint, Run):
+        return None, None
+    own, asked = checkpoint.recipe.roles[0], spec.recipe.roles[0]
+    if (own == "image") != (asked == "image"):
+        raise ConfigError(
+            f"The run was trained on {own}s ({checkpoint.task.name}), but {spec.recipe.task.name} reads {asked}s; start"
+            " from another checkpoint."
+        )
+    owner = None if output_dir else tempfile.TemporaryDirectory(prefix="ftkit-base-")
+    folder = Path(owner.name if owner else output_dir) / "base"
+    log_info(f"base: the model of {checkpoint!r}")
+    return checkpoint.save_pretrained(folder), owner
 
-    random, device, precision = rng_state(), device_of(spec), spec["way"]["precision"]
-    set_modes(model, frozen_dropout=spec["learner"].get("frozen_dropout", False))
-    parts = [(rows, lambda: autocast(precision, device), precision)] + (
-        [(held, nullcontext, "fp32")] if held is not None else []
+
+# %% ../nbs/70_api.ipynb #73a4804b
+def pick_execution(job: Job, rows, steps: int, device: torch.device) -> ExecutionConfig:
+    "The execution config that was asked for; else the fastest one for a step that computes the task and nothing else."
+    if found := job.inferred.execution or job.spec.execution:
+        return replace(found, threads=found.threads or usable_threads())
+    model, args = job.checkpoint.model, job.spec.training
+    if not computes_task_only(job.recipe):
+        precision = pick_precision(device, model) if args.precision == "auto" else args.precision
+        return ExecutionConfig(precision, usable_threads())
+    set_modes(model, frozen_dropout=args.frozen_dropout)
+    random = rng_state()
+    some = median_length_batch(rows, -(-args.batch_size // args.gradient_accumulation_steps))
+    try:
+        return autotune(model, job.recipe.task, job.recipe.collate(rows, some), args.precision, device, steps)
+    finally:
+        set_rng_state(*random)
+
+
+def build_learner(
+    job: Job,
+    callbacks: Sequence[Callback] = (),
+    output_dir: str | os.PathLike | None = None,
+    identity: str | None = None,  # of the run; None computes it
+) -> tuple[Learner, ExecutionConfig]:
+    "The learner of a job, with its method attached and its models built, and the execution config."
+    recipe, ck, args = job.recipe, job.checkpoint, job.spec.training
+    rows = recipe.encode(job.train, ck.processor, training=True)
+    valid_rows = None if job.valid is None else recipe.encode(job.valid, ck.processor)
+    loader = recipe.dataloader(rows, args, job.spec.seed)
+    steps = count_steps(loader, args.epochs) if args.steps is None else args.steps
+    job.spec.method.attach(ck.model, steps=steps)
+    models, device = recipe.build_models(ck), pick_device(args.device)
+    ck.model.to(device)
+    execution = pick_execution(job, rows, steps, device)
+    for handle in attached(ck.model).handles:
+        handle.at(0)
+    learner = Learner(
+        models,
+        loader,
+        recipe.training_step,
+        job.spec.method,
+        args=replace(args, precision=execution.precision, steps=steps),
+        evaluate=(lambda learner: recipe.evaluate(learner, valid_rows)) if valid_rows is not None else None,
+        metric=recipe.metric,
+        greater_is_better=recipe.greater_is_better,
+        callbacks=[*speed_callbacks(recipe, rows, valid_rows, args, device), *recipe.callbacks(), *callbacks],
+        optimizers=recipe.optimizers(),
+        output_dir=Path(output_dir) / "state" if output_dir else None,
+        identity=identity or run_identity(job.spec, job.inferred),
     )
-    buffers = {n: b.clone() for n, b in model.named_buffers()}
-    try:
-        return cached(task, model, parts, visits, device=device, insist=insist and spec.get("cache") is True)
-    finally:
-        set_rng_state(*random)
-        for n, b in model.named_buffers():
-            b.copy_(buffers[n])  # the forward passes must not change running statistics
+    return learner, execution
 
 
-# %% ../nbs/70_api.ipynb #a698abe4
-class PhasedFeatureCache:
-    "A task with cached features that finds the boundary again whenever the set of trainable parameters changes."
-
-    def __init__(self, spec: dict, model, task, rows, held, steps: int, every: int):
-        self.spec, self.model, self.task, self.rows, self.held, self.steps, self.every = (
-            spec,
-            model,
-            task,
-            rows,
-            held,
-            steps,
-            every,
+def speed_callbacks(recipe: Recipe, rows, valid_rows, args: TrainingArgs, device: torch.device) -> list[Callback]:
+    "Callbacks that save time and change no result. Raises `FtError` for a required cache that is not possible."
+    found = [OversubscriptionMonitor()] if may_oversubscribe(device) else []
+    if args.cache_features and not computes_task_only(recipe):
+        raise ConfigError(
+            f"cache_features=True: the recipe {recipe.name} computes more than the task, so no features can be cached."
         )
-        self.look(first=True)
-
-    def __getattr__(self, name):
-        return getattr(self.task, name)
-
-    def free(self) -> tuple:
-        return tuple(p.requires_grad for p in self.model.parameters())
-
-    @torch.inference_mode(False)  # a phase may start during validation
-    def look(self, first: bool = False):
-        "Find the boundary of the current phase."
-        self.known, modes = self.free(), [(m, m.training) for m in self.model.modules()]
-        stay = min([self.steps, *(h.stay() for h in attached(self.model).handles if hasattr(h, "stay"))])
-        few = stay < self.steps and stay / self.every * len(self.rows) < 4000 and self.spec.get("cache") is not True
-        self.now = (
-            self.task
-            if few
-            else maybe_cache_features(
-                self.spec, self.model, self.task, self.rows, self.held, visits=stay / self.every, insist=first
-            )
-        )
-        if not first:
-            for m, on in modes:
-                m.training = on
-
-    def collate(self, rows, index):
-        "The task's batch, with the cached features of the current phase."
-        if self.free() != self.known:
-            self.look()
-        return self.now.collate(rows, index)
-
-    def forward(self, model, batch):
-        return self.now.forward(model, batch)
+    if args.cache_features is not False and computes_task_only(recipe):
+        found.append(FeatureCaching(recipe, rows, valid_rows, required=args.cache_features is True))
+    return found
 
 
-# %% ../nbs/70_api.ipynb #b0cc854a
-def device_of(spec: dict) -> torch.device:
-    "The device of a specification."
-    return torch.device(spec["learner"].get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
+# %% ../nbs/70_api.ipynb #542cb71e
+def finetune(
+    checkpoint: str | os.PathLike | Checkpoint | Run,  # a bundled name, folder, hub id, loaded checkpoint, earlier run
+    data: Any,  # a bundled name, a file, a folder, a table, a Dataset, or a hub id
+    method: str | Method = "lora",  # a method or its name
+    *,
+    task: str | Task | None = None,  # a task or its name; None: that of an earlier run, or text classification
+    recipe: str | Recipe | None = None,  # a recipe or its name; None: supervised training on the task
+    callbacks: Sequence[Callback] = (),
+    columns: dict[str, Any] | None = None,  # role -> column name; those not given are inferred
+    valid: Any = 0.2,  # a fraction of the rows, a separate data source, or None
+    epochs: float = TrainingArgs.epochs,  # passes over the data; may be fractional
+    steps: int | None = None,  # optimiser steps; overrides epochs
+    batch_size: int = TrainingArgs.batch_size,  # examples per optimiser step
+    lr: float | None = None,  # learning rate; None uses the method's default
+    seed: int = 0,
+    pretrained: bool = True,  # False: same architecture, randomly initialised
+    execution: ExecutionConfig | None = None,  # precision and threads; None measures them
+    output_dir: str | os.PathLike | None = None,  # folder for checkpoints; `resume(output_dir)` continues from them
+    # a column by its role (text="body", label="stars"); of the task (max_length, augment, metric, …); of the recipe;
+    # of TrainingArgs (eval_steps, load_best, max_grad_norm, precision, cache_features, …); of DataSpec (drop_invalid,
+    # duplicates, allow_leakage, groups, encoding, delimiter)
+    **options: Any,
+) -> Run:
+    "Fine-tune a checkpoint on data. Raises `FtError` for every error that can be detected before training."
+    options = current_training_options(options)
+    output_dir = options.pop("output_dir", output_dir)
+    own = dict(epochs=epochs, steps=steps, batch_size=batch_size, lr=lr)
+    asked = dict(columns=columns, valid=valid, pretrained=pretrained, execution=execution, seed=seed)
+    spec = make_spec(checkpoint, data, method, task=task, recipe=recipe, **asked, **own, **options)
+    found = prepare_data(spec, data, valid)
+    folder = Path(output_dir) if output_dir else None
+    if folder:
+        check_storable(spec.recipe, folder)
+        if main_process():
+            clear_run_folder(folder)
+    base, owner = save_base(checkpoint, spec, folder)
+    job = replace(open_job(spec, found, base), owner=owner)
+    if folder and main_process():
+        save_inputs(folder, spec, job.inferred, found.train, found.valid)
+    return train(job, callbacks, folder)
 
 
-def pick_execution(spec: dict, model, task, rows, device, steps: int | None = None) -> ExecutionConfig:
-    """The fastest execution config for the model on a batch of median length; compared jobs all use the config of the
-    first job.
-    """
-    set_modes(model, frozen_dropout=spec["learner"].get("frozen_dropout", False))
-    if valid_rows := AGREED.get():
-        return valid_rows[0]
-    random, some = rng_state(), median_length_batch(rows, -(-spec["batch_size"] // spec["accumulate"]))
-    try:
-        execution = autotune(
-            model, task, task.collate(rows, some), spec["learner"].get("precision", "auto"), device, steps
-        )
-    finally:
-        set_rng_state(*random)
-    if valid_rows is not None:
-        valid_rows.append(execution)
-    return execution
+# %% ../nbs/70_api.ipynb #ff1f3436
+def train(
+    job: Job,
+    callbacks: Sequence[Callback] = (),
+    output_dir: Path | None = None,
+    resuming: bool = False,  # continue from the state in the output folder
+    identity: str | None = None,  # of the run, where it is that of an earlier version
+) -> Run:
+    "Fit, measure and return the run; used by `finetune` and `resume`."
+    with PeakMemory() as memory:
+        learner, execution = build_learner(job, callbacks, output_dir, identity)
+        inferred = replace(job.inferred, execution=execution)
+        built = {name: fingerprint(model) for name, model in list(learner.models.items())[1:]}
+        if output_dir:
+            write_spec(output_dir, job.spec, inferred, identity)
+        if resuming:
+            learner.resume()
+        with execution.used():
+            learner.fit()
+    run = make_run(job, learner, inferred, memory.peak, built)
+    if output_dir and main_process():
+        run.save(output_dir)
+    return run
 
 
-# %% ../nbs/70_api.ipynb #7da3a5af
-def make_learner(spec: dict, ck, task, train, valid, **options) -> Learner:
-    "A learner for a task, with the options of the specification."
-    on = from_dict(spec["method"])
-    rows, valid_rows = task.encode(train, ck.processor), task.encode(valid, ck.processor) if valid is not None else None
-    if hasattr(task, "for_training"):
-        rows = task.for_training(rows)
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    share = dict(seed=spec["seed"], rank=rank, world=world, tokens=spec.get("batch_tokens"))
-    batches = DataLoader(rows, task.collate, spec["batch_size"], spec["accumulate"], **share)
-    steps = batches.steps(spec["epochs"]) if spec["steps"] is None else spec["steps"]
-    on.attach(ck.model, steps=steps)
-    device = device_of(spec)
-    spec["way"] = spec.get("way") or asdict(pick_execution(spec, ck.model.to(device), task, rows, device, steps))
-    began = time.perf_counter()  # autotuning is cached, so it does not count in the job's seconds
-    for h in attached(ck.model).handles:
-        h.at(0)
-    with ExecutionConfig(**spec["way"]).used():
-        task = PhasedFeatureCache(spec, ck.model, task, rows, valid_rows, steps, len(batches))
-    batches.collate = task.collate
-
-    def step(learner, batch):
-        return task.loss(task.forward(learner.model, batch), batch)
-
-    def check(learner):
-        return evaluate(learner.model, task, valid_rows, device=learner.device)
-
-    options |= spec["learner"] | {"precision": spec["way"]["precision"], "lr": spec["lr"], "steps": steps}
-    options |= dict(metric=task.metric, greater_is_better=task.greater_is_better)
-    learner = Learner(ck.model, batches, step, on, validate=check if valid_rows is not None else None, **options)
-    learner.seconds = time.perf_counter() - began
-    return learner
-
-
-# %% ../nbs/70_api.ipynb #6992569a
-def make_run(spec: dict, learner: Learner, ck, task, peak: int) -> Run:
+def make_run(job: Job, learner: Learner, inferred: Inferred, peak: int, built: dict[str, str] | None = None) -> Run:
     "The run of a finished fit."
-    on = attached(ck.model)
-    kept = (
-        learner.best["metrics"]
-        if learner.best and learner.keep == "best" and not learner.interrupted
-        else last_metrics(learner)
-    )
+    on = attached(job.checkpoint.model)
+    best = learner.best and learner.args.load_best and not learner.interrupted
+    metrics = learner.best["metrics"] if best else last_metrics(learner)
     resources = dict(
         seconds=learner.seconds,
         peak_memory=peak,
@@ -354,19 +455,31 @@ def make_run(spec: dict, learner: Learner, ck, task, peak: int) -> Run:
         total=on.total(),
         rows_per_second=learner.sizes["rows"] / max(1e-9, learner.seconds),
         device=str(learner.device),
-        precision=learner.precision,
-        **{k: v for k, v in spec["way"].items() if k != "precision"},
+        **asdict(inferred.execution or ExecutionConfig(learner.precision)),
         processes=learner.world,
         interrupted=learner.interrupted,
     )
-    return Run(ck.model, ck.processor, task, learner.method, spec, kept, resources, learner.history)
+    if "accuracy" in metrics:
+        resources |= majority_baseline(job.recipe.task, job.valid)
+    return Run(
+        learner.models,
+        job.checkpoint.processor,
+        job.recipe,
+        job.spec,
+        inferred,
+        metrics,
+        resources,
+        learner.history,
+        built or {},
+        job.base,
+        job.owner,
+    )
 
 
-# %% ../nbs/70_api.ipynb #8b762639
 def majority_baseline(
-    task,  # its label column is counted
-    valid,  # validation data as a datasets.Dataset, or None
-) -> dict:
+    task: Task,  # its label column is counted
+    valid: Dataset | None,
+) -> dict[str, float]:
     """The validation accuracy of the majority-class baseline; empty where the examples do not have exactly one label
     each.
     """
@@ -376,8 +489,8 @@ def majority_baseline(
     return {"majority_baseline": max(Counter(map(str, valid[column][:])).values()) / len(valid)}
 
 
-def last_metrics(learner) -> dict:
-    "The metrics of the last validation, if there was one."
+def last_metrics(learner: Learner) -> dict[str, float]:
+    "The metrics of the last evaluation, if there was one."
     for row in reversed(learner.history):
         found = {k.removeprefix("valid_"): v for k, v in row.items() if k.startswith("valid_")}
         if found:
@@ -385,244 +498,70 @@ def last_metrics(learner) -> dict:
     return {}
 
 
-# %% ../nbs/70_api.ipynb #3e2e16c8
-def finetune(
-    checkpoint: str,  # a bundled name, a folder, or a hub id
-    data,  # a bundled name, a file, a folder, a table, a Dataset, or a hub id
-    method="lora",  # a method or its name
-    task: str = "text-classification",
-    columns: dict | None = None,  # role -> column name; None infers them
-    text: str | None = None,  # shorthand for columns={"text": …}
-    image: str | None = None,  # shorthand for columns={"image": …}
-    label: str | None = None,  # shorthand for columns={"label": …}
-    target: str | None = None,  # shorthand for columns={"target": …}, for generation tasks
-    valid=0.2,  # a fraction of the rows, a separate data source, or None
-    pretrained: bool = True,  # False: same architecture, randomly initialised
-    epochs: float = 3,  # passes over the data; may be fractional
-    steps: int | None = None,  # optimiser steps; overrides epochs
-    batch_size: int = 32,  # rows per optimiser step
-    batch_tokens: int | None = None,  # tokens per optimiser step, including padding; replaces batch_size
-    accumulate: int = 1,  # micro-batches per optimiser step
-    max_length: int | None = None,  # max text length in tokens
-    lr: float | None = None,  # None uses the method's default
-    seed: int = 0,
-    clean: bool = False,  # drop rows with an empty column
-    keep_leaks: bool = False,  # keep training texts that also occur in the validation data
-    drop_duplicates: bool = False,  # keep only the first of rows that are equal in all used columns
-    encoding: str | None = None,  # of text files; None detects UTF-8 and GB18030
-    delimiter: str | None = None,  # of text files; None infers it from the extension and the first line
-    # feature caching of the frozen layers: True requires it, False disables it, None uses it where safe and useful
-    cache: bool | None = None,
-    out=None,  # folder for checkpoints; `resume(out)` continues from them
-    # of the task (augment for images) and of the Learner: eval_on_start, keep, patience, schedule, warmup, optimizer,
-    # checkpointing, compile, …; precision is autotuned unless given
-    **options,
-) -> Run:
-    "Fine-tune a checkpoint on data. Raises `FtError` for every error that can be detected before training."
-    requested, learner = split_options(options, task, max_length)
-    spec = dict(
-        checkpoint=str(checkpoint),
-        task=task,
-        asked=requested,
-        method=to_dict(make_method(method)),
-        pretrained=pretrained,
-        epochs=epochs,
-        steps=steps,
-        columns=column_overrides(columns, text=text, image=image, label=label, target=target),
-        batch_size=batch_size,
-        batch_tokens=batch_tokens,
-        accumulate=accumulate,
-        max_length=max_length,
-        lr=lr,
-        seed=seed,
-        cache=cache,
-        learner=learner,
-        versions=versions(),
-        source=source_name(data),
-    )
-    check_numbers(spec)
-    found = prepare_data(
-        spec, data, valid, keep_leaks, clean, drop_duplicates=drop_duplicates, encoding=encoding, delimiter=delimiter
-    )
-    ck, task = load_checkpoint_and_task(spec)
-    spec["unknown_rate"] = check_unknown_tokens(task, ck.processor, found.train, str(checkpoint))
-    if out:
-        claim_run_folder(Path(out), spec, found)
-    return train(spec, ck, task, found.train, found.valid, out)
-
-
-# %% ../nbs/70_api.ipynb #7a11c0d4
-def check_numbers(spec: dict):
-    "Convert the numbers of a specification to int and float, in place. Raises `FtError` for invalid values."
-    for name in ("steps", "batch_size", "batch_tokens", "accumulate", "max_length"):
-        spec[name] = check_integer(name, spec[name])
-    spec["epochs"] = check_number("epochs", spec["epochs"])
-    spec["lr"] = check_number("lr", spec["lr"], zero=True)
-    spec["seed"] = check_integer("seed", spec["seed"], least=0)
-    for name in ("valid_every", "patience", "save_every"):
-        if name in spec["learner"]:
-            spec["learner"][name] = check_integer(name, spec["learner"][name])
-
-
-def source_name(data) -> str:
-    "The name of the data in a specification: the given string, or the type."
-    return data if isinstance(data, str) else type(data).__name__
-
-
-def column_overrides(columns: dict | None, **short) -> dict:
-    "Columns by role, including those given by shorthand options."
-    return {**(columns or {}), **{role: column for role, column in short.items() if column}}
-
-
-# %% ../nbs/70_api.ipynb #b0fca1fa
-def split_options(
-    options: dict,  # name -> value
-    task: str,
-    max_length: int | None = None,
-) -> tuple:
-    "Split options into (task options, learner options). Raises `FtError` for an unknown option."
-    from dataclasses import fields
-
-    from ftkit.core import unknown_name_error
-
-    wanted = {f.name for f in fields(resolve("task", task))} - {"classes", "columns"}
-    if max_length and "max_length" not in wanted:
-        raise ConfigError(f"max_length is a text length in tokens; {task} has no text input.")
-    wanted.discard("max_length")
-    own = {
-        "models",
-        "batches",
-        "step",
-        "method",
-        "epochs",
-        "steps",
-        "lr",
-        "validate",
-        "metric",
-        "greater_is_better",
-        "out",
-        "name",
-        "backward",
-    }
-    names = {f.name for f in fields(Learner)} - own
-    for o in options:
-        if o not in names | wanted:
-            raise unknown_name_error(
-                "finetune option",
-                o,
-                names | wanted | set(finetune.__code__.co_varnames[: finetune.__code__.co_argcount]),
-            )
-    return {k: v for k, v in options.items() if k in wanted}, {k: v for k, v in options.items() if k not in wanted}
-
-
-# %% ../nbs/70_api.ipynb #be9168f4
-def show_batch(
-    checkpoint: str,  # as for finetune; its processor defines the image preprocessing
-    data,  # as for finetune
-    task: str = "image-classification",
-    n: int = 12,  # rows to show
-    columns: dict | None = None,  # role -> column name; None infers them
-    seed: int = 0,  # for the choice of rows and the augmentation
-    clean: bool = False,  # drop unreadable images
-    **requested,  # options of the task, e.g. augment
-):
-    "Plot some training examples as the model receives them. Raises `FtError` for a task without image input."
-    from ftkit.models.checkpoints import read_config, read_processor, resolve_checkpoint
-
-    spec = dict(task=task, asked=split_options(requested, task)[0], columns=columns or {}, seed=seed)
-    found = prepare_data(spec, data, None, clean=clean)
-    source, where = resolve_checkpoint(checkpoint)
-    wanted = resolve("task", task)(classes=spec["classes"], columns=spec["columns"], **spec["asked"])
-    if not hasattr(wanted, "show"):
-        raise ConfigError(f"Examples of {task} cannot be plotted; print some of them instead.")
-    some = found.train.select(np.random.default_rng(seed).permutation(len(found.train))[:n])
-    seed_everything(seed)
-    rows = wanted.encode(some, read_processor(where, source, read_config(where, source)))
-    rows = wanted.for_training(rows) if hasattr(wanted, "for_training") else rows
-    return wanted.show(rows, wanted.collate(rows, range(len(rows))))
-
-
-# %% ../nbs/70_api.ipynb #a8ad8f8f
-def train(spec: dict, ck, task, data, valid, out, resume: bool = False) -> Run:
-    "Fit, measure and return the run; used by `finetune` and `resume`."
-    with PeakMemory() as memory:
-        learner = make_learner(
-            spec, ck, task, data, valid, out=Path(out) / "state" if out else None, identity=run_identity(spec)
-        )
-        if out and main_process():
-            write_json(Path(out) / "spec.json", spec)
-        if resume:
-            learner.resume()
-        with ExecutionConfig(**spec["way"]).used():
-            learner.fit()
-    run = make_run(spec, learner, ck, task, memory.peak)
-    if "accuracy" in run.metrics:
-        run.resources |= majority_baseline(task, valid)
-    if out and main_process():
-        run.save(out)
-    return run
-
-
-# %% ../nbs/70_api.ipynb #4d0773df
+# %% ../nbs/70_api.ipynb #54592c0c
 def resume(
-    out,  # the output folder of `finetune`
-    checkpoint: str | None = None,  # new location of the base, if it was moved; its weights must be the same
+    output_dir: str | os.PathLike,  # the output folder of `finetune`
+    # new location of the base, if it was moved; its weights must be the same
+    checkpoint: str | os.PathLike | None = None,
+    *,
+    recipe: Recipe | None = None,  # of the run, if it is not registered
+    callbacks: Sequence[Callback] = (),  # those of the run
 ) -> Run:
     "Resume a stopped or killed run; the final weights are those of an uninterrupted run."
-    from datasets import Dataset
-
-    out = Path(out)
-    if not (out / "spec.json").exists():
+    folder = Path(output_dir)
+    if not (folder / "spec.json").exists():
         raise CheckpointError(
-            f"{out} contains no run to resume (spec.json is missing); use the folder that finetune(out=…) wrote."
+            f"{folder} contains no run to resume (spec.json is missing); use the folder that finetune(output_dir=…)"
+            " wrote."
         )
-    spec = read_json(out / "spec.json") | ({"checkpoint": str(checkpoint)} if checkpoint is not None else {})
-    ck, task = load_checkpoint_and_task(spec)
+    stored = read_json(folder / "spec.json")
+    spec, inferred, identity = read_spec(stored, recipe)
+    spec = replace(spec, checkpoint=str(checkpoint)) if checkpoint is not None else spec
+    bound = spec.recipe.bind(inferred.columns, inferred.classes)
+    base = folder / "base" if spec.checkpoint == "base" else None
+    ck = load_base(spec, bound, inferred.base, base)
+    job = Job(spec, inferred, bound, ck, *(read_stored(folder, name) for name in ("train", "valid")), base)
+    same = stored.get("format") == 2 and "identity" not in stored
+    return train(job, callbacks, folder, (folder / "state" / "last.json").exists(), None if same else identity)
+
+
+def read_stored(folder: Path, name: str) -> Dataset | None:
+    "The examples that a run stored, or None."
+    file = folder / f"{name}.parquet"
     with silence_transformers():
-        data, valid = (
-            Dataset.from_parquet(str(out / f"{n}.parquet"), keep_in_memory=True)
-            if (out / f"{n}.parquet").exists()
-            else None
-            for n in ("train", "valid")
-        )
-    return train(spec, ck, task, data, valid, out, resume=(out / "state" / "last.json").exists())
+        return Dataset.from_parquet(str(file), keep_in_memory=True) if file.exists() else None
 
 
-# %% ../nbs/70_api.ipynb #14467c91
-def load_run(
-    folder,  # a folder written by `Run.save`
-    checkpoint: str | None = None,  # new location of the base, if it was moved; its weights must be the same
+# %% ../nbs/70_api.ipynb #8d2f201e
+def show_batch(
+    checkpoint: str | os.PathLike,  # as for finetune; its processor defines the preprocessing
+    data: Any,  # as for finetune
+    *,
+    task: str | Task | None = None,  # None: image classification
+    recipe: str | Recipe | None = None,
+    n: int = 12,  # examples to show
+    columns: dict[str, Any] | None = None,  # role -> column name; those not given are inferred
+    seed: int = 0,  # for the choice of examples and the augmentation
+    **options: Any,  # of the task, the recipe and the data, as for finetune
+):
+    "Plot some training examples as the model receives them. Raises `FtError` where they cannot be plotted."
+    task = task or ("image-classification" if recipe is None else None)
+    spec = make_spec(checkpoint, data, "full", task=task, recipe=recipe, columns=columns, seed=seed, **options)
+    found = prepare_data(spec, data, None)
+    bound = spec.recipe.bind(found.columns, [str(c) for c in found.classes])
+    source, where = resolve_checkpoint(spec.checkpoint)
+    some = found.train.select(np.random.default_rng(seed).permutation(len(found.train))[:n])
+    seed_everything(seed)
+    rows = bound.encode(some, read_processor(where, source, read_config(where, source)), training=True)
+    return bound.task.show(rows, bound.task.collate(rows, range(len(rows))))
+
+
+# %% ../nbs/70_api.ipynb #45ef29b1
+def contrast(
+    checkpoint: str, data: Any, kind: str = "simclr", method: str | Method = "full", steps: int = 100, **options: Any
 ) -> Run:
-    """Load a saved run: load its base and attach its delta.
-
-    Raises `FtError` where the base is not found or its weights differ.
-    """
-    folder = Path(folder)
-    if not (folder / "run.json").exists():
-        raise CheckpointError(f"{folder} contains no saved run (run.json is missing).")
-    kept = read_json(folder / "run.json")
-    if checkpoint is not None:
-        kept["spec"]["checkpoint"] = str(checkpoint)
-    try:
-        ck, task = load_checkpoint_and_task(kept["spec"])
-    except FtError as e:
-        raise (
-            e
-            if checkpoint is not None
-            else CheckpointError(
-                f"{e} If the base was moved, give its location: load_run({str(folder)!r}, checkpoint=...)."
-            )
-        ) from e
-    on = load_delta(ck.model, folder / "delta")
-    ck.model.eval()
-    steps = pd.read_csv(folder / "history.csv").to_dict("records")
-    return Run(
-        ck.model,
-        ck.processor,
-        task,
-        on.method,
-        kept["spec"],
-        kept["metrics"],
-        kept["resources"],
-        [{k: v for k, v in r.items() if v == v} for r in steps],
+    "Deprecated: `finetune(checkpoint, data, method, recipe=kind)`."
+    warnings.warn(
+        "contrast(kind=…) is now finetune(recipe=…); it goes in the next version.", FutureWarning, stacklevel=2
     )
+    return finetune(checkpoint, data, method, recipe=kind, valid=None, steps=steps, **{"batch_size": 64, **options})

@@ -179,14 +179,14 @@ def test_own_folders_under_bundled_names(tmp_path, monkeypatch, capsys):
 def test_a_run_whose_base_was_moved_names_it_anew(folder, tmp_path):
     table = pd.DataFrame({"text": ["a good film", "a bad film"] * 8, "label": ["good", "bad"] * 8})
     base = shutil.copytree(folder, tmp_path / "base")
-    run = ft.finetune(str(base), table, "bitfit", valid=None, epochs=1, progress=False)
+    run = ft.finetune(str(base), table, "bitfit", valid=None, epochs=1, show_progress=False)
     run.save(tmp_path / "run")
     shutil.move(base, tmp_path / "moved")
     refused(lambda: ft.load_run(tmp_path / "run"), "base", "checkpoint=")
     again = ft.load_run(tmp_path / "run", checkpoint=tmp_path / "moved")
     assert again.predict(["a good film"]).equals(run.predict(["a good film"]))
     again.save(tmp_path / "again")
-    assert ft.load_run(tmp_path / "again").spec["checkpoint"] == str(tmp_path / "moved")
+    assert ft.load_run(tmp_path / "again").spec.checkpoint == str(tmp_path / "moved")
     other = saved(tmp_path / "other", bert(vocab_size=8192), run.processor)
     refused(lambda: ft.load_run(tmp_path / "run", checkpoint=other), "differ from those")
 
@@ -683,7 +683,7 @@ def test_a_model_of_two_towers_classifies_pictures(kind, processor, tmp_path, im
         task="image-classification",
         epochs=1,
         batch_size=8,
-        progress=False,
+        show_progress=False,
     )
     assert run.metrics["loss"] > 0
     shown = ft.show_batch(str(tmp_path / "m"), images, n=2)
@@ -730,6 +730,6 @@ def test_a_folder_that_timm_saved(architecture, options, tmp_path, images):
         task="image-classification",
         epochs=1,
         batch_size=8,
-        progress=False,
+        show_progress=False,
     )
     assert run.task.classes == ["cat", "dog"]

@@ -253,7 +253,7 @@ def test_empty_rows_are_counted_and_dropped_only_on_request():
         "6 rows",
         "3 with empty text (rows 1, 2, 4)",
         "1 with empty label (row 3)",
-        "clean=True",
+        "drop_invalid=True",
     )
     kept, report = validation.clean(read(table), COLUMNS)
     assert (
@@ -276,7 +276,7 @@ def test_repeats_and_contradictions_are_reported_and_kept(capsys):
     ds, report = validation.deduplicate(table, COLUMNS)
     assert len(ds) == 4 and report == dict(duplicates=[(1, 0)], conflicts=[(2, 0)])
     said = capsys.readouterr().out
-    assert "2 and 0" in said and "drop_duplicates=True" in said
+    assert "2 and 0" in said and 'duplicates="drop"' in said
     assert validation.deduplicate(table, COLUMNS, drop=True)[0]["text"][:] == ["A b", "a b", "c"]
 
 
@@ -425,7 +425,7 @@ def test_leaks_leave_training_and_are_named(capsys):
         and data.train["text"][:] == ["dull", "great", "poor"]
         and "0 and 0" in capsys.readouterr().out
     )
-    assert len(splits.prepare(TABLE, valid=theirs, keep_leaks=True).train) == 4
+    assert len(splits.prepare(TABLE, valid=theirs, allow_leakage=True).train) == 4
     refuses(lambda: splits.prepare(TABLE, valid=TABLE), "same rows")
 
 
@@ -452,12 +452,12 @@ def test_the_order_is_clean_deduplicate_split_leakage_augment(monkeypatch):
         return Dataset.from_list([row for r in ds.to_list() for row in (r, r | dict(text=r["text"] + " indeed"))])
 
     table = {"text": [f"text {i // 2}" for i in range(80)] + [""], "label": [i // 2 % 2 for i in range(80)] + [1]}
-    data = splits.prepare(table, valid=0.25, clean=True, augment=augment, drop_duplicates=True)
+    data = splits.prepare(table, valid=0.25, drop_invalid=True, augment=augment, duplicates="drop")
     assert calls == ["read", "clean", "deduplicate", "split", "leakage", "augment"]
     assert (
         len(data.valid) == 10 and len(seen) == 30 and len(data.train) == 60 and not set(seen) & set(data.valid["text"])
     )
-    refuses(lambda: splits.prepare(table, clean=True, augment=lambda ds: ds.remove_columns("text")), "augment")
+    refuses(lambda: splits.prepare(table, drop_invalid=True, augment=lambda ds: ds.remove_columns("text")), "augment")
 
 
 def test_the_source_may_bring_its_own_parts(capsys):

@@ -250,7 +250,7 @@ def test_hash_of_code(tmp_path, other, same):
 def made(**changes):
     "Evidence of a module that is as it was, with some fields of its record changed."
     machine = dict(cpu="A processor", capability="AVX2", cores=2, threads=2, accelerator=None, system="Linux")
-    now = {"ftkit/core.py": code_hash(ROOT / "ftkit" / "core.py")}
+    now = {"ftkit/core/files.py": code_hash(ROOT / "ftkit" / "core" / "files.py")}
     record = dict(commit="0123456789" * 4, date="2026-01-02T03:04:05+00:00", clean=True, machine=machine, modules=now)
     return Evidence("made", {}, record | changes)
 
@@ -260,8 +260,8 @@ def test_caption():
         made().caption == "measured 2026-01-02, commit 0123456, on A processor, AVX2, 2 threads"
         and not made().changed()
     )
-    stale = made(modules={"ftkit/core.py": "0" * 64, "ftkit/gone.py": "1" * 64})
-    assert stale.changed() == ["ftkit/core.py", "ftkit/gone.py"]
+    stale = made(modules={"ftkit/core/files.py": "0" * 64, "ftkit/gone.py": "1" * 64})
+    assert stale.changed() == ["ftkit/core/files.py", "ftkit/gone.py"]
     assert stale.caption == made().caption + "; the measured code has changed since"
     assert "commit 0123456 with uncommitted changes, on" in made(clean=False).caption
     assert "commits aaaaaaa to bbbbbbb, on" in made(parts={"a" * 40: [], "b" * 40: []}).caption
@@ -274,7 +274,7 @@ def test_unknown_name():
         evidence("metods")
 
 
-def fake(measure, measures=("ftkit/core.py",)):
+def fake(measure, measures=("ftkit/core/files.py",)):
     return SimpleNamespace(DECLARED=record.Declared("a test", measures, 1.0), measure=measure)
 
 
@@ -283,7 +283,7 @@ def test_a_record_is_whole(monkeypatch):
     monkeypatch.setattr(record, "load", lambda name: fake(lambda: {"rows": [1]}))
     found = record.record("peak")
     assert found.keys() == KEYS and found["values"] == {"rows": [1]} and found["yardstick"]["epochs"] >= 0
-    assert found["modules"].keys() == {"ftkit/core.py", "tools/bench/peak.py"} and found["machine"]["threads"] > 0
+    assert found["modules"].keys() == {"ftkit/core/files.py", "tools/bench/peak.py"} and found["machine"]["threads"] > 0
     monkeypatch.setattr(record, "load", lambda name: fake(lambda: {}, ("ftkit/not_here.py",)))
     with pytest.raises(ValueError, match="not_here"):
         record.record("peak")

@@ -44,7 +44,7 @@ def test_package_equals_notebooks(tmp_path):
 
 
 def test_no_orphan_modules():
-    targets = {"__init__.py", "_modidx.py"}
+    targets = {"__init__.py", "_modidx.py", "core/__init__.py", "recipes/__init__.py"}  # written by hand
     for page in pages():
         for cell in json.loads((NBS / page).read_text(encoding="utf-8"))["cells"]:
             targets |= {

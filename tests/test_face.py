@@ -84,7 +84,10 @@ def test_methods_by_name_and_by_value_are_one():
         (lambda: ft.finetune("bert-mini", FRAME.assign(label="one")), "at least two classes"),
         (lambda: ft.finetune("bert-mini", FRAME.head(0)), "empty|no rows"),
         (lambda: ft.finetune("bert-mini", FRAME, patiense=3), "patience"),
-        (lambda: ft.finetune("bert-mini", FRAME, lr=1e6, epochs=2, clip=None, schedule="constant"), "learning rate"),
+        (
+            lambda: ft.finetune("bert-mini", FRAME, lr=1e6, epochs=2, max_grad_norm=None, lr_schedule="constant"),
+            "learning rate",
+        ),
         (lambda: ft.LoRA(r=0), "rank"),
     ],
 )
@@ -96,10 +99,10 @@ def test_bad_input_is_one_sentence(call, words):
 
 def test_empty_rows_are_counted_and_dropped_only_when_told():
     frame = pd.concat([FRAME, pd.DataFrame({"text": ["", None], "label": ["pos", "neg"]})], ignore_index=True)
-    with pytest.raises(ft.FtError, match="clean=True") as e:
+    with pytest.raises(ft.FtError, match="drop_invalid=True") as e:
         ft.finetune("bert-mini", frame)
     assert "2" in one_sentence(e)
-    assert ft.finetune("bert-mini", frame, clean=True, steps=1, progress=False).spec["rows"] == 48
+    assert ft.finetune("bert-mini", frame, drop_invalid=True, steps=1, show_progress=False).inferred.rows == 48
 
 
 def test_chinese_is_refused_with_an_english_vocabulary():
@@ -141,7 +144,7 @@ def test_a_hub_format_folder_works_with_every_method(tmp_path):
     ).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(ZOO / "bert_mini").save_pretrained(tmp_path)
     for name in ("full", "linear_probe", "freeze", "bitfit", "lora"):
-        run = ft.finetune(str(tmp_path), FRAME, method=name, steps=3, progress=False)
+        run = ft.finetune(str(tmp_path), FRAME, method=name, steps=3, show_progress=False)
         assert {"bert.pooler.dense", "classifier"} <= set(ft.anatomy(run.model).head), (
             "a newly initialised pooler counts as head"
         )
@@ -152,22 +155,12 @@ def test_a_hub_format_folder_works_with_every_method(tmp_path):
 
 
 def test_an_interrupt_leaves_a_usable_model():
-    from ftkit import api
-
-    plain = api.make_learner
-
-    def interrupting(*a, **kw):
-        def stop(l):
-            if l.step_count == 2:
+    class Interrupt(ft.Callback):
+        def after_step(self, learner):
+            if learner.step_count == 2:
                 raise KeyboardInterrupt
 
-        return plain(*a, **kw).on("after_step", stop)
-
-    api.make_learner = interrupting
-    try:
-        run = ft.finetune("bert-mini", FRAME, steps=10, progress=False)
-    finally:
-        api.make_learner = plain
+    run = ft.finetune("bert-mini", FRAME, steps=10, show_progress=False, callbacks=[Interrupt()])
     assert run.resources["interrupted"] and len(run.history) == 2 and len(run.predict(["a film"])) == 1
 
 
@@ -176,11 +169,11 @@ def test_saved_sizes_and_equal_logits_on_a_fresh_base(tmp_path):
         sum(p.numel() for p in ft.load("bert-mini", task="text-classification", num_labels=2).model.parameters()) * 4
     )
     for name in ("lora", "bitfit", "linear_probe"):
-        run = ft.finetune("bert-mini", FRAME, method=name, steps=3, progress=False)
+        run = ft.finetune("bert-mini", FRAME, method=name, steps=3, show_progress=False)
         run.save(tmp_path / name)
         size = sum(f.stat().st_size for f in (tmp_path / name / "delta").rglob("*") if f.is_file())
         assert size < 0.1 * whole
-        fresh = ft.load("bert-mini", task="text-classification", classes=run.spec["classes"], seed=99).model
+        fresh = ft.load("bert-mini", task="text-classification", classes=run.inferred.classes, seed=99).model
         ft.load_delta(fresh, tmp_path / name / "delta")
         batch = run.processor(["a fine film"], return_tensors="pt")
         assert torch.equal(fresh.eval()(**batch).logits, run.model(**batch).logits)

@@ -33,10 +33,11 @@ from ftkit.speed.feature_cache import (
     replaced,
     verify_equivalence,
 )
+from ftkit.tasks.base import Task
 from ftkit.training.learner import Learner
 
 
-class Texts:
+class Texts(Task):
     "Ten lines of a task on token ids."
 
     def collate(self, rows, index):

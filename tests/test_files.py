@@ -23,7 +23,7 @@ ROWS = [
     for w, y in (("good", "pos"), ("bad", "neg"))
 ]
 FRAME = pd.DataFrame(ROWS, columns=["text", "label"])
-QUICK = dict(steps=1, batch_size=16, valid=0.2, progress=False)
+QUICK = dict(steps=1, batch_size=16, valid=0.2, show_progress=False)
 
 
 def lines(before="", between=",", end="\n", after="", rows=ROWS):
@@ -86,13 +86,13 @@ def test_delimiter_and_encoding_are_options_everywhere(tmp_path):
     (tmp_path / "t.csv").write_bytes(lines("text~label\n", "~", rows=rows).encode("cp1252"))
     told = dict(delimiter="~", encoding="cp1252")
     run = ft.finetune("bert-mini", str(tmp_path / "t.csv"), "linear_probe", **told, **QUICK)
-    assert run.spec["rows"] + run.spec["valid_rows"] == 40
+    assert run.inferred.rows + run.inferred.valid_rows == 40
     (tmp_path / "tab.csv").write_text(lines("text\tlabel\n", "\t"))
     assert len(read(tmp_path / "tab.csv", delimiter="\\t")) == 40
-    from ftkit.cli import parser, reading
+    from ftkit.cli import parse
 
-    asked = ["finetune", "bert-mini", "t.csv", "--delimiter", ";", "--encoding", "cp1252", "--drop-duplicates"]
-    assert reading(parser().parse_args(asked)) == dict(delimiter=";", encoding="cp1252", drop_duplicates=True)
+    asked = ["finetune", "bert-mini", "t.csv", "--delimiter", ";", "--encoding", "cp1252", "--duplicates", "drop"]
+    assert parse(asked).options == dict(delimiter=";", encoding="cp1252", duplicates="drop")
 
 
 def test_a_workbook_is_read_or_asks_for_its_library(tmp_path, monkeypatch):
@@ -190,7 +190,7 @@ def test_numbers_are_texts_where_texts_are_asked_for(values, want):
 def test_sums_are_learned_and_codes_are_read():
     sums = pd.DataFrame([(f"{a} + {b}", a + b) for a in range(5) for b in range(5)], columns=["text", "target"])
     run = ft.finetune("t5-mini", sums, "lora", task="text2text-generation", **QUICK)
-    assert run.spec["rows"] + run.spec["valid_rows"] == 25
+    assert run.inferred.rows + run.inferred.valid_rows == 25
     codes = pd.DataFrame({"text": range(1000, 1040), "label": ["a", "b"] * 20})
     assert splits.prepare(codes, text="text").train["text"][0].startswith("10")
 
@@ -205,7 +205,7 @@ def test_missing_text_is_missing_and_words_are_words(tmp_path):
         labels = pd.Series(["a", "b", gap, "b"] * 3, dtype=object)
         with pytest.raises(FtError, match="3 with empty text .rows 1, 5, 9. and 3 with empty label .rows 2, 6, 10."):
             splits.prepare(pd.DataFrame({"text": texts, "label": labels}))
-        kept = splits.prepare(pd.DataFrame({"text": texts, "label": labels}), clean=True, valid=None).train
+        kept = splits.prepare(pd.DataFrame({"text": texts, "label": labels}), drop_invalid=True, valid=None).train
         assert len(kept) == 6 and set(kept["text"]) == {"fine", "poor"}
 
 
@@ -251,7 +251,9 @@ def test_a_run_writes_only_the_columns_it_uses(tmp_path):
     (tmp_path / "x.jpg").write_bytes(b"x")
     frame.assign(blob="x.jpg").to_csv(tmp_path / "t.csv", index=False)
     for source in (frame, str(tmp_path / "t.csv")):
-        ft.finetune("bert-mini", source, "linear_probe", text="text", label="label", out=str(tmp_path / "run"), **QUICK)
+        ft.finetune(
+            "bert-mini", source, "linear_probe", text="text", label="label", output_dir=str(tmp_path / "run"), **QUICK
+        )
         kept = pd.read_parquet(tmp_path / "run" / "train.parquet")
         assert set(kept) == {"text", "label", ROW_NUMBER_COLUMN}
 
@@ -271,7 +273,7 @@ def test_repeats_stay_and_stand_on_one_side(capsys):
     assert len(data.train) + len(data.valid) == 40 and "15 of 40 rows repeat" in capsys.readouterr().out
     assert not set(data.train["text"]) & set(data.valid["text"])
     assert set(data.valid["label"]) == {"neg", "pos"} == set(data.train["label"])
-    fewer = splits.prepare(table, drop_duplicates=True)
+    fewer = splits.prepare(table, duplicates="drop")
     assert len(fewer.train) + len(fewer.valid) == 25
 
 
@@ -303,7 +305,7 @@ def test_one_text_in_two_classes_stays_and_is_named(capsys):
     data = splits.prepare(table)
     assert len(data.train) + len(data.valid) == 41 and data.report["train"]["conflicts"] == [(40, 0)]
     assert "40 and 0" in capsys.readouterr().out
-    dropped = splits.prepare(table, drop_duplicates=True)
+    dropped = splits.prepare(table, duplicates="drop")
     assert len(dropped.train) + len(dropped.valid) == 41
 
 

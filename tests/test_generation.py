@@ -102,7 +102,7 @@ def test_a_language_model_resumes(tmp_path, monkeypatch):
     whole = ft.finetune("gpt-mini", reviews(64, difficulty=1), **ask)
     with monkeypatch.context() as m:
         m.setattr(Learner, "fire", stopped)
-        part = ft.finetune("gpt-mini", reviews(64, difficulty=1), out=tmp_path, save_every=2, **ask)
+        part = ft.finetune("gpt-mini", reviews(64, difficulty=1), output_dir=tmp_path, save_steps=2, **ask)
     assert part.resources["interrupted"] and len(part.history) == 5
     again = ft.resume(tmp_path)
     assert any(not torch.equal(a, b) for a, b in zip(whole.model.parameters(), part.model.parameters()))

@@ -109,8 +109,8 @@ def test_broken_images_are_named_and_counted(folder):
     Image.fromarray(paint(shape=(1, 1, 3))).save(folder / "dogs/dot.png")
     with pytest.raises(FtError, match="3 of 8 images cannot be read") as e:
         prepare(folder, valid=None, roles=("image", "label"))
-    assert all(n in str(e.value) for n in ("short.jpg", "words.png", "dot.png", "clean=True"))
-    found = prepare(folder, valid=None, clean=True, roles=("image", "label"))
+    assert all(n in str(e.value) for n in ("short.jpg", "words.png", "dot.png", "drop_invalid=True"))
+    found = prepare(folder, valid=None, drop_invalid=True, roles=("image", "label"))
     assert len(found.train) == 5 and len(found.report["train"]["unread"]) == 3
 
 

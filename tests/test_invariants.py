@@ -66,7 +66,7 @@ def test_law_7_refuses_a_run_that_learned_nothing():
 
     data = splits(train=64, valid=40, difficulty=1)
     run = ft.finetune(
-        "bert-mini", data["train"], method="linear_probe", valid=data["valid"], steps=1, lr=1e-9, progress=False
+        "bert-mini", data["train"], method="linear_probe", valid=data["valid"], steps=1, lr=1e-9, show_progress=False
     )
     with pytest.raises(AssertionError, match="learned too little"):
         check_learns(run, data["valid"])

@@ -111,7 +111,7 @@ def damage_table(file: Path, rng):
 
 
 def use_table(file: Path):
-    ft.finetune("bert-mini", file, "linear_probe", steps=1, batch_size=4, max_length=16, progress=False)
+    ft.finetune("bert-mini", file, "linear_probe", steps=1, batch_size=4, max_length=16, show_progress=False)
 
 
 def image_folder(folder: Path, rng):
@@ -144,7 +144,7 @@ def damage_images(folder: Path, rng):
 
 def use_images(folder: Path):
     ft.finetune(
-        "resnet-mini", folder, "linear_probe", task="image-classification", steps=1, batch_size=4, progress=False
+        "resnet-mini", folder, "linear_probe", task="image-classification", steps=1, batch_size=4, show_progress=False
     )
 
 
@@ -178,7 +178,7 @@ def damage_checkpoint(folder: Path, rng):
 
 def use_checkpoint(folder: Path):
     rows = {"text": [f"a film number {i}" for i in range(8)], "label": ["good", "bad"] * 4}
-    ft.finetune(str(folder), rows, "linear_probe", steps=1, batch_size=4, progress=False)
+    ft.finetune(str(folder), rows, "linear_probe", steps=1, batch_size=4, show_progress=False)
 
 
 def base():

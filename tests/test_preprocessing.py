@@ -145,7 +145,7 @@ def test_a_size_that_the_model_cannot_read_is_said_when_it_is_loaded(tmp_path):
     )
 
 
-ASK = dict(task="image-classification", steps=1, batch_size=8, progress=False)
+ASK = dict(task="image-classification", steps=1, batch_size=8, show_progress=False)
 
 
 def test_training_and_prediction_use_the_processor(tmp_path):
@@ -184,7 +184,7 @@ def test_images_in_bytes_of_a_parquet_file(folder, tmp_path):
         for s in (table, *(tmp_path / f"{n}.parquet" for n in ("plain", "struct", "unnamed")))
     ]
     assert len({tuple(r.train["_key"]) for r in rows}) == 1 and len(rows[1].train) == 16
-    assert ft.finetune("resnet-mini", str(tmp_path / "plain.parquet"), "linear_probe", **ASK).spec["rows"] == 13
+    assert ft.finetune("resnet-mini", str(tmp_path / "plain.parquet"), "linear_probe", **ASK).inferred.rows == 13
 
 
 def test_images_by_other_names_and_files_that_are_left_out(folder, capsys):
@@ -269,7 +269,7 @@ def detect(boxes, **options):
     rows = [
         {"image": Image.new("RGB", (64, 32)), "boxes": boxes, "labels": ["a", "b"][i % 2 : i % 2 + 1]} for i in range(4)
     ]
-    told = dict(task="object-detection", valid=None, steps=1, progress=False, pretrained=False)
+    told = dict(task="object-detection", valid=None, steps=1, show_progress=False, pretrained=False)
     return ft.finetune("resnet-mini", rows, "linear_probe", **told, **options)
 
 

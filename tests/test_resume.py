@@ -18,17 +18,15 @@ import os, signal
 import ftkit as ft
 from ftkit.datasets.reviews import reviews
 out, kill = sys.argv[1], int(sys.argv[2])
-if kill:
-    plain = api.make_learner
-    def with_kill(*a, **kw):
-        learner = plain(*a, **kw)
-        return learner.on("after_step", lambda l: l.step_count == kill and os.kill(os.getpid(), signal.SIGKILL))
-    api.make_learner = with_kill
+class Kill(ft.Callback):
+    def after_step(self, learner):
+        if learner.step_count == kill:
+            os.kill(os.getpid(), signal.SIGKILL)
 if sys.argv[3] == "resume":
-    ft.resume(out)
+    ft.resume(out, callbacks=[Kill()])
 else:  # ten steps an epoch, so that the end of one lies between a saved state and the next
-    options = dict(steps=24, batch_size=8, save_every=5, progress=False)
-    ft.finetune("bert-mini", reviews(100, difficulty=1), method=sys.argv[4], out=out, **options)
+    options = dict(steps=24, batch_size=8, save_steps=5, show_progress=False, output_dir=out)
+    ft.finetune("bert-mini", reviews(100, difficulty=1), method=sys.argv[4], callbacks=[Kill()], **options)
 """
 )
 
@@ -69,7 +67,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, method, kills):
 @pytest.mark.usefixtures("one_way")
 def test_same_seed_twice_gives_the_same_bits():
     runs = [
-        ft.finetune("bert-mini", reviews(100), method="full", steps=6, batch_size=8, seed=s, progress=False)
+        ft.finetune("bert-mini", reviews(100), method="full", steps=6, batch_size=8, seed=s, show_progress=False)
         for s in (4, 4, 5)
     ]
     states = [r.model.state_dict() for r in runs]
@@ -99,8 +97,8 @@ def test_killed_while_saving_leaves_a_whole_state(tmp_path):
             steps=16,
             lr=0.1,
             device="cpu",
-            out=tmp_path,
-            save_every=4,
+            output_dir=tmp_path,
+            save_steps=4,
         )
 
     whole = make().fit()
@@ -139,9 +137,9 @@ def test_a_changed_state_is_refused(tmp_path):
         method="linear_probe",
         steps=3,
         batch_size=8,
-        out=tmp_path,
-        save_every=3,
-        progress=False,
+        output_dir=tmp_path,
+        save_steps=3,
+        show_progress=False,
     )
     state = next((tmp_path / "state").glob("*.safetensors"))
     data = bytearray(state.read_bytes())

@@ -47,14 +47,14 @@ WRONG = [
     dict(steps=None, epochs=float("inf")),
     dict(batch_size=0),
     dict(batch_size=2.5),
-    dict(accumulate=0),
+    dict(gradient_accumulation_steps=0),
     dict(max_length=0),
     dict(seed=-1),
     dict(lr=-1e-3),
     dict(lr=float("nan")),
-    dict(valid_every=0),
-    dict(patience=0),
-    dict(save_every=-1),
+    dict(eval_every=0),
+    dict(early_stopping_patience=0),
+    dict(save_steps=-1),
 ]
 
 
@@ -67,9 +67,9 @@ def test_numbers_that_mean_nothing_are_refused_before_the_data_is_read(wrong):
 
 @pytest.mark.parametrize("steps", [np.int64(2), np.int32(2), 2.0, torch.tensor(2)], ids=lambda s: type(s).__name__)
 def test_whole_numbers_of_any_type_are_counts(table, steps, tmp_path):
-    run = quick(table, steps=steps, batch_size=np.int64(8), seed=np.int64(1), out=tmp_path / "run")
-    assert len(run.history) == 2 and run.spec["batch_size"] == 8
-    json.dumps(run.spec)
+    run = quick(table, steps=steps, batch_size=np.int64(8), seed=np.int64(1), output_dir=tmp_path / "run")
+    assert len(run.history) == 2 and run.spec.training.batch_size == 8
+    json.dumps(run.spec.to_dict())
 
 
 def test_half_an_epoch_is_half_the_batches(table):
@@ -208,7 +208,7 @@ def test_a_tokenizer_without_unknown_words(tmp_path, table):
 
 
 def test_a_reused_folder_holds_the_second_run_only(table, tmp_path, monkeypatch):
-    first = quick(table, "linear_probe", steps=3, lr=2e-2, out=tmp_path / "run")
+    first = quick(table, "linear_probe", steps=3, lr=2e-2, output_dir=tmp_path / "run")
     other = table.assign(text=table.text + " again", label=table.label.map({"good": "bad", "bad": "good"}))
 
     def killed(*_):
@@ -217,7 +217,7 @@ def test_a_reused_folder_holds_the_second_run_only(table, tmp_path, monkeypatch)
     with monkeypatch.context() as patched:
         patched.setattr("ftkit.training.learner.optimizer_step", killed)
         with pytest.raises(RuntimeError):
-            quick(other, "linear_probe", steps=5, lr=1e-3, out=tmp_path / "run")
+            quick(other, "linear_probe", steps=5, lr=1e-3, output_dir=tmp_path / "run")
     assert not (tmp_path / "run" / "run.json").exists() and not (tmp_path / "run" / "delta").exists()
     resumed = ft.resume(tmp_path / "run")
     straight = quick(other, "linear_probe", steps=5, lr=1e-3)
@@ -228,8 +228,8 @@ def test_a_reused_folder_holds_the_second_run_only(table, tmp_path, monkeypatch)
 @pytest.mark.parametrize("change", [dict(lr=1e-3), dict(seed=7), dict(steps=9), dict(method="bitfit")], ids=str)
 def test_a_state_of_another_run_is_not_taken_up(table, tmp_path, change):
     asked = dict(method="linear_probe", steps=4, lr=2e-2)
-    quick(table, out=tmp_path / "a", **asked)
-    quick(table, out=tmp_path / "b", **{**asked, **change})
+    quick(table, output_dir=tmp_path / "a", **asked)
+    quick(table, output_dir=tmp_path / "b", **{**asked, **change})
     for file in (tmp_path / "b" / "state").iterdir():
         file.unlink()
     for file in (tmp_path / "a" / "state").iterdir():
@@ -242,7 +242,7 @@ def test_a_run_whose_base_was_moved_goes_on_from_where_it_is_now(table, tmp_path
     from ftkit.models.checkpoints import ZOO
 
     shutil.copytree(ZOO / "bert_mini", tmp_path / "here")
-    asked = dict(method="linear_probe", steps=4, batch_size=4, lr=2e-2, seed=0, progress=False, save_every=2)
+    asked = dict(method="linear_probe", steps=4, batch_size=4, lr=2e-2, seed=0, show_progress=False, save_steps=2)
     straight = ft.finetune(tmp_path / "here", table, **asked)
     update, count = ftkit.training.learner.optimizer_step, []
 
@@ -255,13 +255,13 @@ def test_a_run_whose_base_was_moved_goes_on_from_where_it_is_now(table, tmp_path
     with monkeypatch.context() as patched:
         patched.setattr("ftkit.training.learner.optimizer_step", killed)
         with pytest.raises(RuntimeError):
-            ft.finetune(tmp_path / "here", table, out=tmp_path / "run", **asked)
+            ft.finetune(tmp_path / "here", table, output_dir=tmp_path / "run", **asked)
     (tmp_path / "here").rename(tmp_path / "there")
     with pytest.raises(FtError):
         ft.resume(tmp_path / "run")
     resumed = ft.resume(tmp_path / "run", checkpoint=tmp_path / "there")
     assert torch.equal(resumed.model.classifier.weight, straight.model.classifier.weight)
-    assert ft.load_run(tmp_path / "run").spec["checkpoint"] == str(tmp_path / "there")
+    assert ft.load_run(tmp_path / "run").spec.checkpoint == str(tmp_path / "there")
 
 
 # ---- BatchNorm
@@ -283,7 +283,7 @@ def test_an_epoch_whose_last_batch_would_hold_one_row(images, rows, batch_size):
         epochs=1,
         batch_size=batch_size,
         valid=None,
-        progress=False,
+        show_progress=False,
     )
     assert run.history.loss.notna().all() and len(run.history) == rows // batch_size
 
@@ -303,7 +303,7 @@ def test_one_row_a_step_with_batchnorm_says_so():
             return {}
 
     learner = ft.Learner(
-        model, Batches(rows), lambda learner, batch: learner.model(**batch).loss, method, steps=2, progress=False
+        model, Batches(rows), lambda learner, batch: learner.model(**batch).loss, method, steps=2, show_progress=False
     )
     with pytest.raises(FtError, match="BatchNorm cannot train on a batch of one example"):
         learner.fit()
@@ -359,21 +359,21 @@ def test_a_comparison_goes_on_without_a_method_that_is_refused(table, capsys):
         ["linear_probe", ft.VisualPrompt(kind="pixels"), "bitfit"],
         steps=1,
         batch_size=8,
-        progress=False,
+        show_progress=False,
     )
     assert list(found.table.method) == ["LinearProbe()", "BitFit()"]
     ((name, why),) = found.refused.items()
     assert "VisualPrompt" in name and why
     assert why in repr(found) and f"{name} was skipped" in capsys.readouterr().out
     with pytest.raises(FtError):
-        ft.compare("bert-mini", table, [ft.VisualPrompt(kind="pixels")], steps=1, progress=False)
+        ft.compare("bert-mini", table, [ft.VisualPrompt(kind="pixels")], steps=1, show_progress=False)
 
 
 @pytest.mark.parametrize(
     "seeds, expected", [(np.int64(2), [0, 1]), (range(3, 5), [3, 4]), (np.array([1, 5]), [1, 5])], ids=str
 )
 def test_seeds_of_any_type(table, seeds, expected):
-    found = ft.compare("bert-mini", table, ["linear_probe"], seeds=seeds, steps=1, batch_size=8, progress=False)
+    found = ft.compare("bert-mini", table, ["linear_probe"], seeds=seeds, steps=1, batch_size=8, show_progress=False)
     assert [r["seed"] for r in found.runs] == expected
 
 

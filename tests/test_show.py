@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import ftkit as ft
 from ftkit.core import FtError
 from ftkit.plot.charts import Figure, bars, curves, pick_font, plot_anatomy_rows, replace_missing_glyphs, wrap
 from ftkit.plot.tables import (
@@ -557,17 +558,15 @@ def fitted(folder=None, **options):
         "bert-mini",
         data,
         "bitfit",
-        **dict(valid=0.2, epochs=2, batch_size=16, precision="fp32", cache=False, out=folder) | options,
+        **dict(valid=0.2, epochs=2, batch_size=16, precision="fp32", cache_features=False, output_dir=folder) | options,
     )
 
 
 def test_step_0_is_validated_on_demand_and_changes_nothing_else():
     import torch
 
-    from ftkit.speed.execution import agreed
-
-    with agreed():
-        plain, started = fitted(), fitted(eval_on_start=True)
+    same = dict(execution=ft.ExecutionConfig())
+    plain, started = fitted(**same), fitted(eval_on_start=True, **same)
     first = started.steps[0]
     assert set(first) == {"step", "epoch", "valid_accuracy", "valid_f1", "valid_loss"} and first["step"] == 0
     assert [h["step"] for h in plain.steps] == [h["step"] for h in started.steps[1:]] == list(range(1, 7))
@@ -585,21 +584,18 @@ def test_step_0_is_validated_on_demand_and_changes_nothing_else():
     assert "score" not in curves(plain.steps, y=["loss"]).alt
 
 
-def test_step_0_stands_once_in_the_history_of_a_resumed_run(tmp_path, monkeypatch):
+def test_step_0_stands_once_in_the_history_of_a_resumed_run(tmp_path):
     import torch
 
-    import ftkit as ft
-    from ftkit.speed.execution import agreed
-    from ftkit.training import learner as train
+    class StopAfter(ft.Callback):
+        def after_step(self, learner):
+            learner.stop = learner.step_count == 3
 
-    def stopped(learner, bar, loop=train.loop):
-        return loop(learner.on("after_step", lambda learner: setattr(learner, "stop", learner.step_count == 3)), bar)
-
-    with agreed(), monkeypatch.context() as patch:
-        whole = fitted(tmp_path / "whole", eval_on_start=True)
-        assert ft.load_run(tmp_path / "whole").steps == [pytest.approx(row) for row in whole.steps]
-        patch.setattr(train, "loop", stopped)
-        assert fitted(tmp_path / "half", eval_on_start=True, save_every=2).steps[-1]["step"] == 3
+    same = dict(execution=ft.ExecutionConfig(), eval_on_start=True)
+    whole = fitted(tmp_path / "whole", **same)
+    assert ft.load_run(tmp_path / "whole").steps == [pytest.approx(row) for row in whole.steps]
+    half = fitted(tmp_path / "half", **same, save_steps=2, callbacks=[StopAfter()])
+    assert half.steps[-1]["step"] == 3
     again = ft.resume(tmp_path / "half")
     assert (
         [h["step"] for h in again.steps] == list(range(7))

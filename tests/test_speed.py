@@ -14,7 +14,7 @@ import ftkit as ft
 from ftkit.core import seed_everything
 from ftkit.data.batching import DataLoader, TokenDataset, pack
 from ftkit.models.cpu_kernels import cpu_kernels, trim_heap
-from ftkit.runs import evaluate
+from ftkit.tasks.base import evaluate
 from ftkit.testing.invariants import tiny_model
 from ftkit.training.learner import Learner
 
@@ -155,13 +155,13 @@ def test_the_eight_bit_optimiser_trains_and_resumes(tmp_path):
             lr=1e-2,
             device="cpu",
             optimizer="adamw8bit",
-            out=out,
+            output_dir=out,
             **options,
         )
 
     whole = learner().fit()
     assert whole.history[-1]["loss"] < 0.7 * whole.history[0]["loss"]
-    states = [s for s in whole.optimizer.state.values() if "state1" in s]
+    states = [s for s in whole.optimizers["model"].state.values() if "state1" in s]
     assert any(s["state1"].dtype == torch.uint8 for s in states)
     learner(tmp_path).on("after_epoch", lambda l: setattr(l, "stop", l.epoch == 2)).fit()
     again = learner(tmp_path)

@@ -193,7 +193,7 @@ MUTATIONS = [
     Mutation(
         "resuming restarts the epoch",
         "training/checkpointing.py",
-        'learner.batches.load_state_dict(plain["batches"])',
+        'learner.dataloader.load_state_dict(plain["batches"])',
         "pass",
         "tests/contracts/test_contracts.py::test_ema_resumes_to_the_same_average",
     ),
@@ -206,14 +206,14 @@ MUTATIONS = [
     ),
     Mutation(
         "the warm-up is one step late",
-        "training/learner.py",
+        "training/optim.py",
         "if step < first:\n        return (step + 1) / first",
         "if step < first:\n        return step / first",
         f"{LOOP}test_the_schedule_ends_above_zero_and_reaches_its_peak",
     ),
     Mutation(
         "the decay is one step early",
-        "training/learner.py",
+        "training/optim.py",
         "done = (step - first) / max(1, total - first)",
         "done = (step - first + 1) / max(1, total - first)",
         f"{LOOP}test_steps_equal_those_of_plain_pytorch",
@@ -234,24 +234,22 @@ MUTATIONS = [
     ),
     Mutation(
         "early stopping waits one validation too long",
-        "training/learner.py",
-        "learner.since_best >= learner.patience",
-        "learner.since_best > learner.patience",
+        "training/callbacks.py",
+        "learner.since_best >= self.patience",
+        "learner.since_best > self.patience",
         f"{LOOP}test_early_stopping_counts_validations",
     ),
     Mutation(
         "gradients are clipped after the step",
         "training/learner.py",
-        "    clip_gradients(learner, grads, norm)\n"
-        "    scale = lr_multiplier(learner.step_count, learner.total, learner.warmup, learner.schedule)\n"
-        "    for g in learner.optimizer.param_groups:\n"
-        '        g["lr"] = g["peak"] * scale\n'
-        "    learner.scaler.step(learner.optimizer)\n",
-        "    scale = lr_multiplier(learner.step_count, learner.total, learner.warmup, learner.schedule)\n"
-        "    for g in learner.optimizer.param_groups:\n"
-        '        g["lr"] = g["peak"] * scale\n'
-        "    learner.scaler.step(learner.optimizer)\n"
-        "    clip_gradients(learner, grads, norm)\n",
+        "        clip_gradients(optimizer, own, norm, learner.args.max_grad_norm)\n"
+        "        for group in optimizer.param_groups:\n"
+        '            group["lr"] = group["peak"] * scale\n'
+        "        learner.scaler.step(optimizer)\n",
+        "        for group in optimizer.param_groups:\n"
+        '            group["lr"] = group["peak"] * scale\n'
+        "        learner.scaler.step(optimizer)\n"
+        "        clip_gradients(optimizer, own, norm, learner.args.max_grad_norm)\n",
         f"{LOOP}test_steps_equal_those_of_plain_pytorch",
     ),
     Mutation(
@@ -284,7 +282,7 @@ MUTATIONS = [
     ),
     Mutation(
         "predictions come sorted by length",
-        "runs.py",
+        "tasks/base.py",
         "yield batch, outputs, index",
         "yield batch, outputs, np.arange(i, i + len(index))",
         f"{LOOP}test_predictions_come_in_the_order_of_the_input",

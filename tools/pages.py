@@ -60,6 +60,9 @@ def execute(page: Path, save: bool, flags: set):
     sys.path.insert(0, str(ROOT))
     nb = read_nb(page)
     shell = CaptureShell(page)
+    for cell in nb.cells:
+        if not skipped(cell, flags):
+            cell.outputs = []  # a cell that shows nothing now would keep what it showed before
     try:
         shell.run_all(nb, exc_stop=True, preproc=lambda cell: skipped(cell, flags))
     except BaseException:

@@ -9,7 +9,7 @@ __all__ = [
     "scatter_padded",
     "epoch_order",
     "make_batches",
-    "num_examples",
+    "num_batches",
     "steps_in",
     "DataLoader",
     "best_fit_bins",
@@ -165,8 +165,8 @@ def make_batches(
     return found
 
 
-def num_examples(rows: int, batch_size: int) -> int:
-    "The number of batches that `slices` makes of so many examples."
+def num_batches(rows: int, batch_size: int) -> int:
+    "The number of batches that `make_batches` makes of so many examples."
     alone = rows % batch_size == 1 and 1 < batch_size < rows
     return -(-rows // batch_size) - alone
 
@@ -174,7 +174,7 @@ def num_examples(rows: int, batch_size: int) -> int:
 # %% ../../nbs/data/50_batching.ipynb #50ba7c01
 def steps_in(batches, epochs: float) -> int:
     "Optimiser steps of so many epochs, at least one; for a partial epoch the rounded fraction."
-    counts = [len(batches.plan(e)) if batches.tokens else len(batches) for e in range(math.ceil(epochs))]
+    counts = [len(batches.plan(e)) if batches.max_tokens else len(batches) for e in range(math.ceil(epochs))]
     return max(1, sum(counts[: int(epochs)]) + round(epochs % 1 * counts[-1]))
 
 
@@ -187,64 +187,60 @@ class DataLoader:
         rows: TokenDataset,
         collate,  # (rows, example indices) -> batch
         batch_size: int = 32,  # examples per optimiser step, over all processes
-        accumulate: int = 1,  # micro-batches per step
+        gradient_accumulation_steps: int = 1,  # micro-batches per step
         shuffle: bool = True,
         seed: int = 0,
         bucket: bool = True,  # group similar lengths
         rank: int = 0,  # rank of this process
         world: int = 1,  # number of processes
-        tokens: int | None = None,  # maximum tokens per optimiser step, including padding, instead of batch_size
+        max_tokens: int | None = None,  # tokens per optimiser step, including padding, instead of batch_size
+        whole_batch: bool = False,  # a step is never split, and there is no smaller last batch
     ):
-        self.rows, self.collate, self.batch_size, self.accumulate, self.tokens = (
-            rows,
-            collate,
-            batch_size,
-            accumulate,
-            tokens,
-        )
+        self.rows, self.collate, self.batch_size, self.max_tokens = rows, collate, batch_size, max_tokens
+        self.gradient_accumulation_steps, self.whole_batch = gradient_accumulation_steps, whole_batch
         self.shuffle, self.seed, self.bucket, self.rank, self.world = shuffle, seed, bucket, rank, world
         self.epoch = self.position = 0
 
     def __len__(self):
-        return len(self.plan()) if self.tokens else num_examples(len(self.rows), self.batch_size)
+        if self.whole_batch:
+            return len(self.rows) // self.batch_size
+        return len(self.plan()) if self.max_tokens else num_batches(len(self.rows), self.batch_size)
 
     def plan(self, epoch: int | None = None) -> list:
         "Example indices of every step of an epoch, by default the current one."
+        lengths, epoch = self.rows.lengths, self.epoch if epoch is None else epoch
         if self.shuffle:
-            return epoch_order(
-                self.rows.lengths,
-                self.batch_size,
-                self.seed,
-                self.epoch if epoch is None else epoch,
-                self.bucket,
-                self.tokens,
-            )
-        order = np.argsort(self.rows.lengths, kind="stable") if self.bucket else np.arange(len(self.rows))
-        return make_batches(order, self.rows.lengths, self.batch_size, self.tokens)
+            batches = epoch_order(lengths, self.batch_size, self.seed, epoch, self.bucket, self.max_tokens)
+        else:
+            order = np.argsort(lengths, kind="stable") if self.bucket else np.arange(len(self.rows))
+            batches = make_batches(order, lengths, self.batch_size, self.max_tokens)
+        return [b for b in batches if len(b) == self.batch_size] if self.whole_batch else batches
 
     def steps(self, epochs: float) -> int:
         return steps_in(self, epochs)
 
     def micro(self, rows) -> list:
         "The micro-batches of a step."
-        return [
-            self.collate(self.rows, part)
-            for part in np.array_split(rows[self.rank :: self.world], self.accumulate)
-            if len(part)
-        ]
+        parts = np.array_split(rows[self.rank :: self.world], self.gradient_accumulation_steps)
+        return [self.collate(self.rows, part) for part in parts if len(part)]
 
     def halve(self) -> list:
         """Split this step and all later ones into twice as many micro-batches; returns those of this step.
 
-        Raises `FtError` if they contain one example.
+        Raises `FtError` if they contain one example, and for steps that cannot be split.
         """
+        if self.whole_batch:
+            raise DataError(
+                f"Out of memory with {self.batch_size} examples, and this loss needs its whole batch at once; use a"
+                " smaller batch_size, or tune fewer layers."
+            )
         rows = self.plan()[self.position - 1]
-        if self.accumulate * self.world >= len(rows):
+        if self.gradient_accumulation_steps * self.world >= len(rows):
             raise DataError(
                 "Out of memory with one example at a time. Train fewer parameters (method='lora'), shorten the texts"
-                " (max_length), or use gradient checkpointing (checkpointing=True)."
+                " (max_length), or use gradient checkpointing (gradient_checkpointing=True)."
             )
-        self.accumulate *= 2
+        self.gradient_accumulation_steps *= 2
         return self.micro(rows)
 
     def __iter__(self):
@@ -255,14 +251,11 @@ class DataLoader:
         self.epoch, self.position = self.epoch + 1, 0
 
     def state_dict(self) -> dict:
-        return {"epoch": self.epoch, "position": self.position, "accumulate": self.accumulate}
+        return {"epoch": self.epoch, "position": self.position, "accumulate": self.gradient_accumulation_steps}
 
     def load_state_dict(self, state: dict):
-        self.epoch, self.position, self.accumulate = (
-            state["epoch"],
-            state["position"],
-            state.get("accumulate", self.accumulate),
-        )
+        self.epoch, self.position = state["epoch"], state["position"]
+        self.gradient_accumulation_steps = state.get("accumulate", self.gradient_accumulation_steps)
 
 
 # %% ../../nbs/data/50_batching.ipynb #95a17055

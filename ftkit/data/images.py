@@ -409,10 +409,10 @@ def thread_map(function, values) -> list:
 def validate_images(
     ds: Dataset,
     column: str,  # image column
-    clean: bool = False,  # drop unreadable images
+    drop_invalid: bool = False,  # drop unreadable images
     name: str = "the data",  # for messages
 ) -> tuple:  # the readable rows, with their keys; the dropped row numbers
-    "Check every image. Raises `FtError` with the unreadable ones, unless `clean`."
+    "Check every image. Raises `FtError` with the unreadable ones, unless `drop_invalid`."
     from ftkit.data.loading import ROW_NUMBER_COLUMN
 
     found = thread_map(inspect_image, ds[column][:])
@@ -428,10 +428,10 @@ def validate_images(
         )
         if len(bad) == len(ds):
             raise DataError(f"{name}: none of the {len(ds)} images can be read: {listed}.")
-        if not clean:
+        if not drop_invalid:
             raise DataError(
                 f"{name}: {len(bad)} of {len(ds)} images cannot be read: {listed}. Fix or remove them, or drop them"
-                " with clean=True."
+                " with drop_invalid=True."
             )
         log_info(f"{name}: {len(bad)} of {len(ds)} images cannot be read and are dropped: {listed}")
     done = Counter(d for _, _, ds_ in found for d in ds_)

@@ -4,9 +4,13 @@
 
 # %% auto #0
 __all__ = [
+    "DUPLICATES",
+    "DATA_OPTIONS",
     "stratified_counts",
     "split",
     "leakage",
+    "DataSpec",
+    "describe_source",
     "PreparedData",
     "fingerprint",
     "read_splits",
@@ -32,7 +36,7 @@ import datasets
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict
 
-from ..core import DataError, FtError, log_info
+from ..core import DataError, FtError, compact_repr, log_info, unknown_name_error
 from . import images, loading, validation
 from .images import HASH_COLUMN
 
@@ -146,6 +150,44 @@ def leakage(
 
 
 # %% ../../nbs/data/30_splits.ipynb #d08a7f69
+DUPLICATES = ("keep", "drop")
+
+
+@dataclass(frozen=True, repr=False)
+class DataSpec:
+    "What was asked of the data of a run. Raises `FtError` for values out of range."
+
+    source: str  # a name or path; for an object in memory its type
+    valid: float | str | None = 0.2  # fraction of the rows, the name of a separate source, or None
+    columns: dict = field(default_factory=dict)  # role -> column, as given; the others are inferred
+    drop_invalid: bool = False  # drop rows with an empty column or an unreadable image
+    duplicates: str = "keep"  # rows that are equal in all used columns: "keep", or "drop" all but the first
+    allow_leakage: bool = False  # keep training examples that are also validation examples
+    groups: str | None = None  # rows with the same value in this column stay in one split
+    encoding: str | None = None  # of text files; None detects UTF-8 and GB18030
+    delimiter: str | None = None  # of text files; None takes it from the extension and the first line
+
+    def __post_init__(self):
+        if self.duplicates not in DUPLICATES:
+            raise unknown_name_error("treatment of duplicates", self.duplicates, DUPLICATES)
+        fraction = self.valid if isinstance(self.valid, (bool, int, float)) else 0.5
+        if isinstance(fraction, bool) or not 0 < fraction < 1:
+            raise DataError(
+                f"valid={self.valid!r} is not a fraction; give a number between 0 and 1, a source, or None."
+            )
+
+    def __repr__(self):
+        return compact_repr(self)
+
+
+DATA_OPTIONS = frozenset(DataSpec.__dataclass_fields__) - {"source", "valid", "columns"}
+
+
+def describe_source(data: Any) -> str:
+    "The name of a data source in a specification: the given name or path, or the type of an object."
+    return str(data) if isinstance(data, (str, os.PathLike)) else type(data).__name__
+
+
 @dataclass(frozen=True)
 class PreparedData:
     "Clean splits, ready for a task."
@@ -222,13 +264,13 @@ def log_source(ds, columns):
     )
 
 
-def validated(ds, columns, clean, name, drop):
+def validated(ds, columns, drop_invalid, name, drop):
     "One split after cleaning, and the report; duplicates are removed on request."
     unread = []
     if "image" in columns:
-        ds, unread = images.validate_images(ds, columns["image"], clean, name)
+        ds, unread = images.validate_images(ds, columns["image"], drop_invalid, name)
     ds = validation.as_texts(ds, columns, name)
-    if clean:
+    if drop_invalid:
         ds, done = validation.clean(ds, columns, name)
     else:
         done = dict(dropped=[], changed=0, empty=validation.validate(ds, columns, name=name))
@@ -341,14 +383,14 @@ def prepare(
     label: str | list | None = None,  # label column, or columns of ones and zeros; None infers it
     columns: dict | None = None,  # role -> column, as one dict: {"text": …, "label": …}
     roles: tuple = ("text", "label"),  # roles that the task needs
-    clean: bool = False,  # normalise texts, and drop rows without text or label
+    drop_invalid: bool = False,  # normalise texts, and drop rows without text or label
     seed: int = 0,  # of the split
     groups: str | None = None,  # rows with the same value in this column stay in one split
     augment: Callable[[Dataset], Dataset] | None = None,  # applied to the training split only
-    keep_leaks: bool = False,  # do not remove validation texts from training
+    allow_leakage: bool = False,  # do not remove validation texts from training
     encoding: str | None = None,  # of text files
     delimiter: str | None = None,  # of text files
-    drop_duplicates: bool = False,  # keep only the first of rows that are equal in all columns used
+    duplicates: str = "keep",  # "drop" keeps only the first of rows that are equal in all columns used
 ) -> PreparedData:
     """Prepare clean splits from a source: read, clean, report duplicates, split, check for leaks, augment.
 
@@ -359,11 +401,15 @@ def prepare(
     train, valid, columns = _with_roles(train, valid, roles, given)
     label, report = columns.get("label"), {}
     train, report["train"] = validated(
-        log_source(train, columns), columns, clean, source_title(source, "the data"), drop_duplicates
+        log_source(train, columns), columns, drop_invalid, source_title(source, "the data"), duplicates == "drop"
     )
     if isinstance(valid, Dataset):
         valid, report["valid"] = validated(
-            log_source(valid, columns), columns, clean, source_title(valid_rows, "the validation data"), drop_duplicates
+            log_source(valid, columns),
+            columns,
+            drop_invalid,
+            source_title(valid_rows, "the validation data"),
+            duplicates == "drop",
         )
     if label:
         validation.check_classes(train, label, named="label" in given)
@@ -371,7 +417,7 @@ def prepare(
         validation.warn_of_few(train, label)
     copies = columns[roles[0]] if report["train"]["duplicates"] or report["train"]["conflicts"] else None
     train, valid = split(train, valid, label, seed, groups, copies)
-    train, report["leaks"] = _without_leaks(train, valid, columns[roles[0]], keep_leaks)
+    train, report["leaks"] = _without_leaks(train, valid, columns[roles[0]], allow_leakage)
     classes = (
         validation.check_classes(train, label, valid, named=True)
         if label

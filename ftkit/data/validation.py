@@ -187,16 +187,16 @@ def empty_rows(
 def validate(
     ds: Dataset,
     columns: dict,  # role -> column
-    clean: bool = False,  # allow empty rows, because they will be dropped
+    drop_invalid: bool = False,  # allow empty rows, because they will be dropped
     name: str = "the data",  # for messages
 ) -> dict:  # as returned by `empty_rows`
-    "Check for empty rows. Raises `FtError` with their count and rows unless `clean`."
+    "Check for empty rows. Raises `FtError` with their count and rows unless `drop_invalid`."
     empty = empty_rows(ds, columns)
-    if any(empty.values()) and not clean:
+    if any(empty.values()) and not drop_invalid:
         found = " and ".join(
             f"{len(rows)} with empty {role} ({format_rows(rows)})" for role, rows in empty.items() if rows
         )
-        raise DataError(f"{name}: of {len(ds)} rows, {found}; fill them in, or drop them with clean=True.")
+        raise DataError(f"{name}: of {len(ds)} rows, {found}; fill them in, or drop them with drop_invalid=True.")
     return empty
 
 
@@ -207,7 +207,7 @@ def clean(
     name: str = "the data",  # for messages
 ) -> tuple[Dataset, dict]:  # the cleaned rows, and a report: dropped (row numbers), changed (count)
     "Normalise every text and drop rows with an empty column. Raises `FtError` if no row is left."
-    empty, text = validate(ds, columns, clean=True), columns.get("text")
+    empty, text = validate(ds, columns, drop_invalid=True), columns.get("text")
     gone = {r for rows in empty.values() for r in rows}
     dropped = [r for r in ds[ROW_NUMBER_COLUMN] if r in gone]
     kept = ds.select([i for i, r in enumerate(ds[ROW_NUMBER_COLUMN]) if r not in gone]) if gone else ds
@@ -254,7 +254,7 @@ def deduplicate(
             keep.append(i)
         if known_answer != answer:
             conflicts.append((row, known))
-    done = "all but the first dropped" if drop else "kept; drop_duplicates=True removes them"
+    done = "all but the first dropped" if drop else 'kept; duplicates="drop" removes them'
     if duplicates:
         log_info(
             f"{name}: {len(duplicates)} of {len(ds)} rows repeat an earlier one"

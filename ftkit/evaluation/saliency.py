@@ -192,13 +192,13 @@ def rollout(
         [h.remove() for h in hooks]
     if not seen:
         raise UnsupportedError(
-            f"{run.spec['checkpoint']} has no supported attention for rollout(); use grad_cam() or occlusion()."
+            f"{run.spec.checkpoint} has no supported attention for rollout(); use grad_cam() or occlusion()."
         )
     down, across = patch_grid(run.model)
     first = len(seen[0]) - down * across - getattr(getattr(run.model, "timm_model", None), "num_prefix_tokens", 1)
     if first < 0 or len(seen[0]) == down * across:
         raise UnsupportedError(
-            f"{run.spec['checkpoint']} has no first token that attends to all patches; use grad_cam() or occlusion()."
+            f"{run.spec.checkpoint} has no first token that attends to all patches; use grad_cam() or occlusion()."
         )
     flow = torch.eye(len(seen[0]))
     for a in seen:

@@ -7,8 +7,8 @@ __all__ = [
     "Comparison",
     "summarize_seeds",
     "run_metrics",
-    "quiet",
     "compare",
+    "check_comparison",
     "majority",
     "plot_comparison",
     "learning_curves",
@@ -26,21 +26,22 @@ __all__ = [
 # %% ../../nbs/experiments/10_compare.ipynb #762b2d50
 import html
 import math
-import os
 import statistics
 import tempfile
 from collections.abc import Iterable
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import product
+from typing import Any
 
 import pandas as pd
 
 from ..api import finetune
-from ..core import ConfigError, FtError, check_integer, log_info
+from ..core import ConfigError, FtError, check_integer, log_info, quiet
 from ..deltas.io import save_delta
+from ..methods.base import Method
 from ..methods.base import method as make_method
-from ..speed.execution import agreed
+from ..training.args import current_training_options
 
 
 # %% ../../nbs/experiments/10_compare.ipynb #41c65b6b
@@ -81,6 +82,12 @@ class Comparison:
             [repr(table(self.table)), *(f"{name} was skipped: {why}" for name, why in self.refused.items())]
         )
 
+    def _repr_html_(self) -> str:
+        from ftkit.plot.tables import table
+
+        notes = "".join(f"<p>{html.escape(f'{name} was skipped: {why}')}</p>" for name, why in self.refused.items())
+        return table(self.table)._repr_html_() + notes + self.plot()._repr_html_()
+
 
 # %% ../../nbs/experiments/10_compare.ipynb #16085771
 def summarize_seeds(name: str, rows: list, metric: str) -> dict:
@@ -103,40 +110,56 @@ def run_metrics(name: str, run) -> dict:
     "One run as a row: metrics, costs, and the learning curve as a list of (step, metric)."
     with tempfile.TemporaryDirectory() as folder:
         size = sum(f.stat().st_size for f in save_delta(run.model, folder).rglob("*") if f.is_file())
-    r, key = run.resources, f"valid_{run.task.metric}"
+    r, key = run.resources, f"valid_{run.recipe.metric}"
     costs = {"trainable %": 100 * r["trainable"] / r["total"], "seconds": r["seconds"]}
     costs |= {"peak memory": r["peak_memory"], "delta size": size}
     curve = [(h["step"], h[key]) for h in run.steps if key in h]
     more = {"precision": r["precision"], "majority_baseline": r.get("majority_baseline"), "curve": curve}
-    return {"method": name, "seed": run.spec["seed"], **run.metrics, **costs, **more}
-
-
-# %% ../../nbs/experiments/10_compare.ipynb #410699dd
-@contextmanager
-def quiet(on: bool):
-    "Context manager that disables `say`."
-    before = os.environ.get("FTKIT_QUIET")
-    if on:
-        os.environ["FTKIT_QUIET"] = "1"
-    try:
-        yield
-    finally:
-        if on and before is None:
-            del os.environ["FTKIT_QUIET"]
+    return {"method": name, "seed": run.spec.seed, **run.metrics, **costs, **more}
 
 
 # %% ../../nbs/experiments/10_compare.ipynb #36fb0dcc
 def compare(
-    checkpoint: str,  # as for finetune
-    data,  # as for finetune
-    methods=("full", "linear_probe", "freeze", "bitfit", "lora"),  # methods or their names
-    seeds=1,  # number of seeds, or a list of seeds
-    **options,  # passed to finetune, the same for all
+    checkpoint: Any,  # as for finetune
+    data: Any,  # as for finetune
+    methods: Iterable[str | Method] = ("full", "linear_probe", "freeze", "bitfit", "lora"),
+    seeds: int | Iterable[int] = 1,  # number of seeds, or a list of seeds
+    **options: Any,  # passed to finetune, the same for all
 ) -> Comparison:
     """Fine-tune with each method under the same budget, all with the execution config of the first.
 
     A method that does not fit the model is skipped with a message. Raises `FtError` when there is nothing to compare.
     """
+    chosen, seeds, options = check_comparison(methods, seeds, options)
+    runs, refused = [], {}
+    with quiet(), suppress(FtError):
+        finetune(
+            checkpoint, data, chosen[0], **{**options, "steps": 1, "valid": None, "eval_on_start": False}
+        )  # warm-up, so that the first row does not include one-time loading
+    for m, s in product(chosen, seeds):
+        if repr(m) in refused:
+            continue
+        try:
+            with quiet(bool(runs)):  # all runs would report the same about the data
+                run = finetune(checkpoint, data, m, seed=s, **options)
+        except FtError as e:
+            refused[repr(m)] = e
+            continue
+        runs.append(run_metrics(repr(m), run))
+        options.setdefault("execution", run.inferred.execution)
+    if not runs:
+        raise next(iter(refused.values()))
+    runs = [r for r in runs if r["method"] not in refused]
+    for name, why in refused.items():
+        log_info(f"{name} was skipped: {why}")
+    reasons = {name: str(why) for name, why in refused.items()}
+    settings = dict(checkpoint=str(checkpoint), data=str(data)[:80], seeds=seeds, **options)
+    return Comparison(runs, run.recipe.metric, settings, reasons)
+
+
+def check_comparison(methods, seeds, options: dict[str, Any]) -> tuple[list[Method], list[int], dict[str, Any]]:
+    "The methods, seeds and options of a comparison. Raises `FtError` where there is nothing to compare."
+    options = current_training_options(options)
     if not methods:
         raise ConfigError("There are no methods to compare; pass methods=[…].")
     chosen = [make_method(m) for m in methods]
@@ -147,35 +170,12 @@ def compare(
         raise ConfigError("There are no seeds; use seeds=1 or more.")
     if options.get("valid", 0.2) is None:
         raise ConfigError("A comparison needs validation data; pass valid=…")
-    if options.get("out"):
+    if options.get("output_dir"):
         raise ConfigError(
-            "compare has no option out=, because all runs would be written into the same folder; omit it, or call"
-            " finetune for each method."
+            "compare has no option output_dir=, because all runs would be written into the same folder; omit it, or"
+            " call finetune for each method."
         )
-    runs, refused = [], {}
-    with quiet(True), suppress(FtError):
-        finetune(
-            checkpoint, data, chosen[0], **{**options, "steps": 1, "valid": None, "eval_on_start": False}
-        )  # warm-up, so that the first row does not include one-time loading
-    with agreed():
-        for m, s in product(chosen, seeds):
-            if repr(m) in refused:
-                continue
-            try:
-                with quiet(bool(runs)):
-                    run = finetune(checkpoint, data, m, seed=s, **options)
-                runs.append(run_metrics(repr(m), run))
-            except FtError as e:
-                refused[repr(m)] = e
-    if not runs:
-        raise next(iter(refused.values()))
-    runs = [r for r in runs if r["method"] not in refused]
-    for name, why in refused.items():
-        log_info(f"{name} was skipped: {why}")
-    reasons = {name: str(why) for name, why in refused.items()}
-    return Comparison(
-        runs, run.task.metric, dict(checkpoint=checkpoint, data=str(data)[:80], seeds=seeds, **options), reasons
-    )
+    return chosen, seeds, options
 
 
 # %% ../../nbs/experiments/10_compare.ipynb #0d53cce6
@@ -211,17 +211,6 @@ def learning_curves(c: Comparison):
     return curves(rows, y=methods, title=f"Validation {c.metric}", baseline=majority(c))
 
 
-# %% ../../nbs/experiments/10_compare.ipynb #041ec567
-def _html(self):
-    from ftkit.plot.tables import table
-
-    left_out = "".join(f"<p>{html.escape(f'{name} was skipped: {why}')}</p>" for name, why in self.refused.items())
-    return table(self.table)._repr_html_() + left_out + self.plot()._repr_html_()
-
-
-Comparison._repr_html_ = _html
-
-
 # %% ../../nbs/experiments/10_compare.ipynb #8e03efc2
 @dataclass(eq=False)
 class LRFinderResult:
@@ -236,7 +225,7 @@ class LRFinderResult:
         return plot_lr_curve(self)
 
     def __repr__(self):
-        return f"RateCurve(lr={self.lr:.2g}, steepest at {self.steepest:.2g})"
+        return f"LRFinderResult(lr={self.lr:.2g}, steepest at {self.steepest:.2g})"
 
     def _repr_html_(self):
         return self.plot()._repr_html_()
@@ -253,7 +242,15 @@ def find_lr(
 
     Raises `FtError` when the loss never decreases.
     """
-    options |= dict(steps=steps, schedule="rising", warmup=0, valid=None, keep="last", cache=False, eval_on_start=False)
+    options |= dict(
+        steps=steps,
+        lr_schedule="lr_range_test",
+        warmup_ratio=0,
+        valid=None,
+        load_best=False,
+        cache_features=False,
+        eval_on_start=False,
+    )
     try:
         history = finetune(checkpoint, data, method, **options).history.to_dict("records")
     except FtError as e:

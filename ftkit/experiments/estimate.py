@@ -7,29 +7,27 @@ __all__ = ["SavedTensorCounter", "extrapolate", "Estimate", "estimate", "profile
 
 # %% ../../nbs/experiments/20_estimate.ipynb #848445dc
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
-from ..api import device_of, finetune, load_checkpoint_and_task, prepare_data, split_options
-from ..core import ConfigError
-from ..methods.base import attached, from_dict, set_modes, to_dict
-from ..methods.base import method as make_method
-from ..speed.execution import autocast, pick_precision
+from ..api import build_learner, make_spec, open_job, prepare_data, save_base
+from ..methods.base import Method, attached
+from ..speed.execution import ExecutionConfig
 from ..tasks.base import to_device
+from ..training.args import autocast, pick_device, pick_precision
+from ..training.learner import Learner, losses_to_sums, set_train_mode
 
 
 # %% ../../nbs/experiments/20_estimate.ipynb #871154b0
 class SavedTensorCounter:
     "Context manager that counts the bytes a forward pass saves for the backward pass."
 
-    def __init__(self, model):
-        self.known, self.bytes, self.largest = (
-            {p.untyped_storage().data_ptr() for p in (*model.parameters(), *model.buffers())},
-            0,
-            0,
-        )
+    def __init__(self, models: dict):
+        own = [p for model in models.values() for p in (*model.parameters(), *model.buffers())]
+        self.known, self.bytes, self.largest = {p.untyped_storage().data_ptr() for p in own}, 0, 0
 
     def __enter__(self):
         self.hooks = torch.autograd.graph.saved_tensors_hooks(self.pack, lambda t: t)
@@ -103,82 +101,71 @@ class Estimate:
 
 # %% ../../nbs/experiments/20_estimate.ipynb #cf941655
 def estimate(
-    checkpoint: str,  # as for finetune
-    data,  # as for finetune
-    method="lora",
-    task: str = "text-classification",
-    columns: dict | None = None,  # role -> column name; None infers them
-    valid=0.2,
-    epochs: int = 3,
+    checkpoint: Any,  # as for finetune
+    data: Any,  # as for finetune
+    method: str | Method = "lora",
+    *,
+    valid: Any = 0.2,
+    epochs: float = 3,
     steps: int | None = None,  # optimiser steps; overrides epochs
-    batch_size: int = 32,  # rows per optimiser step
-    accumulate: int = 1,  # micro-batches per optimiser step
-    max_length: int | None = None,
+    batch_size: int = 32,  # examples per optimiser step
     precision: str = "fp32",
-    pretrained: bool = True,
-    seed: int = 0,
-    clean: bool = False,
-    **requested,  # options of the task
+    **options: Any,  # as for finetune
 ) -> Estimate:
     "Estimate memory and time of a fine-tuning run from two small batches. Raises `FtError` as finetune does."
-    if precision == "auto":
-        precision = pick_precision(device_of({"learner": {}}))
-    known = finetune.__code__.co_varnames[: finetune.__code__.co_argcount]
-    if o := next((o for o in requested if o in known), None):
-        raise ConfigError(f"estimate has no option {o}=; omit it (use columns={{role: name}} for columns).")
-    requested, unasked = split_options(requested, task, max_length)
-    if unasked:
-        raise ConfigError(f"estimate does not support {', '.join(unasked)}; omit it, but the actual cost may differ.")
-    spec = dict(checkpoint=str(checkpoint), task=task, asked=requested, method=to_dict(make_method(method)))
-    spec |= dict(columns=dict(columns or {}), max_length=max_length, pretrained=pretrained, seed=seed, learner={})
-    found = prepare_data(spec, data, valid, clean=clean)
-    ck, wanted = load_checkpoint_and_task(spec)
-    some = found.train.select(range(min(len(found.train), 64)))
-    rows, device = wanted.encode(some, ck.processor), device_of(spec)
-    on = from_dict(spec["method"])
-    total = steps or epochs * -(-len(found.train) // batch_size)
-    on.attach(ck.model.to(device), steps=total)
-    for h in attached(ck.model).handles:
-        h.at(total)  # the most expensive phase, if there are several
-    set_modes(ck.model)
-    micro = max(1, -(-batch_size // accumulate))
-    small, large = (profile_step(wanted, ck.model, rows, min(n, len(rows), micro), device, precision) for n in (2, 6))
+    device = pick_device(options.get("device"))
+    execution = ExecutionConfig(pick_precision(device) if precision == "auto" else precision, torch.get_num_threads())
+    options |= dict(valid=valid, epochs=epochs, batch_size=batch_size, execution=execution)
+    spec = make_spec(checkpoint, data, method, steps=steps, **options)
+    found = prepare_data(spec, data, valid)
+    base, owner = save_base(checkpoint, spec)
+    job = open_job(spec, found, base)
+    args = replace(spec.training, steps=steps or max(1, round(epochs * -(-len(found.train) // batch_size))))
+    some = found.train.select(range(min(len(found.train), max(64, batch_size if spec.recipe.whole_batch else 0))))
+    job = replace(job, spec=replace(spec, training=replace(args, cache_features=False)), train=some, owner=owner)
+    learner, _ = build_learner(job)
+    for handle in attached(learner.model).handles:
+        handle.at(learner.total)  # the most expensive phase, if there are several
+    set_train_mode(learner)
+    rows = learner.dataloader.rows
+    micro = max(1, -(-batch_size // args.gradient_accumulation_steps))
+    small, large = (profile_step(learner, rows, min(n, len(rows), micro)) for n in (2, 6))
 
     def at(i):
-        return (
-            extrapolate((small[0], small[i]), (large[0], large[i]), micro)
-            if large[0] > small[0]
-            else large[i] * micro / large[0]
-        )
+        if large[0] == small[0]:
+            return large[i] * micro / large[0]
+        return extrapolate((small[0], small[i]), (large[0], large[i]), micro)
 
     encoded = sum(x.numel() * x.element_size() for x in vars(rows).values() if torch.is_tensor(x)) // len(rows)
     parts = {"activations": int(at(1)), "passing gradients": int(at(3))}
-    parts["rows, encoded"] = encoded * (spec["rows"] + spec["valid_rows"])
-    return build_estimate(attached(ck.model), ck.model, parts, at(2) * accumulate, total, batch_size)
+    parts["rows, encoded"] = encoded * (job.inferred.rows + job.inferred.valid_rows)
+    return build_estimate(learner, parts, at(2) * args.gradient_accumulation_steps, batch_size)
 
 
 # %% ../../nbs/experiments/20_estimate.ipynb #d59793a8
-def profile_step(task, model, rows, n: int, device, precision: str) -> tuple:
+def profile_step(learner: Learner, rows, n: int) -> tuple:
     "(rows, bytes saved by a forward pass, fastest of three steps in seconds, bytes of passed gradients)."
     order, times = np.argsort(rows.lengths, kind="stable")[-n:], []
-    batch = to_device(task.collate(rows, order), device)
+    batch = to_device(learner.dataloader.collate(rows, order), learner.device)
     for i in range(4):
         began = time.perf_counter()
-        with SavedTensorCounter(model) as kept, autocast(precision, device):
-            total, count = task.loss(task.forward(model, batch), batch)
-        (total / count).backward()
-        if device.type == "cuda":
+        with SavedTensorCounter(learner.models) as kept, autocast(learner.precision, learner.device):
+            sums, count = losses_to_sums(learner.training_step(learner, batch))
+        (sum(sums.values()) / count).backward()
+        if learner.device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - began)
-    for p in model.parameters():
+    for p in learner.params:
         p.grad = None
     return n, kept.bytes, min(times[1:]), 3 * kept.largest
 
 
-def build_estimate(on, model, found: dict, seconds: float, steps: int, batch_size: int) -> Estimate:
+def build_estimate(learner: Learner, found: dict[str, int], seconds: float, batch_size: int) -> Estimate:
     "Combine the parts of an estimate."
-    trains = list(on.parameters().values())
-    size = sum(p.numel() * p.element_size() for p in trains)
-    weights = sum(p.numel() * p.element_size() for p in {id(p): p for p in model.parameters()}.values())
+    size = sum(p.numel() * p.element_size() for p in learner.params)
+    every = {id(p): p for model in learner.models.values() for p in model.parameters()}
+    weights = sum(p.numel() * p.element_size() for p in every.values())
     parts = {"weights": weights, "gradients": size, "optimiser": 2 * size, **found, "best weights, kept": size}
-    return Estimate(parts, steps, seconds, batch_size, sum(p.numel() for p in trains), size)
+    own = attached(learner.model, learner.adapter_name).parameters().values()
+    delta = sum(p.numel() * p.element_size() for p in own)
+    return Estimate(parts, learner.total, seconds, batch_size, sum(p.numel() for p in learner.params), delta)

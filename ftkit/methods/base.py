@@ -48,7 +48,15 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from ..core import METHODS, ConfigError, UnsupportedError, current_options, resolve, unknown_name_error
+from ftkit.core import (
+    METHODS,
+    ConfigError,
+    UnsupportedError,
+    compact_repr,
+    current_options,
+    resolve,
+    unknown_name_error,
+)
 from .statistics import freeze_statistics
 from ..models.anatomy import Anatomy, anatomy, plot_anatomy, size
 
@@ -205,6 +213,9 @@ class Handle:
 
     def no_decay(self) -> set:
         return set()  # its parameters without weight decay, which would pull them away from their initial values
+
+    def stay(self) -> float:
+        return float("inf")  # optimiser steps until it changes which parameters train
 
     def ready(self) -> bool:
         return True  # whether it has its final form; before that, no state is saved as the best
@@ -543,8 +554,7 @@ class Method(metaclass=MethodType):
         return Composite((*components(self), *components(other)))
 
     def __repr__(self):
-        given = [f"{f.name}={v!r}" for f in dataclasses.fields(self) if (v := getattr(self, f.name)) != f.default]
-        return f"{type(self).__name__}({', '.join(given)})"
+        return compact_repr(self)
 
 
 # %% ../../nbs/methods/10_base.ipynb #153b46f3

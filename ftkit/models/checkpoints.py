@@ -233,23 +233,23 @@ def load(
         seed_everything(seed)
     source, where = resolve_checkpoint(name)
     task = resolve("task", task)() if isinstance(task, str) else task
-    head = getattr(task, "head", "AutoModel")
+    head = task.head if task is not None else "AutoModel"
     names = list(classes or [f"LABEL_{i}" for i in range(num_labels or 0)])
     cache = {} if head.endswith("LM") else {"use_cache": False}  # the KV cache is only needed for generation
     config = read_config(where, source, **cache)
     given = config_labels(config)
     if classes or len(names) != len(given):
         name_classes(config, names)
-    if getattr(task, "problem", None) == "multi":
+    if task is not None and task.problem == "multi":
         config.problem_type = "multi_label_classification"  # for pipelines
-    auto = model_class(config, head, getattr(task, "name", head), name)
+    auto = model_class(config, head, task.name if task is not None else head, name)
     if "quantization_config" in kw:
         keep_heads_float(kw["quantization_config"], auto, config, pretrained)
     new = []
     if pretrained:
         path = hub_id(where) if source == "timm" else where
         model, new = read_weights(auto, path, config, source, dtype=torch.float32, **kw)
-        if not hasattr(task, "wrap"):
+        if task is None or not task.builds_head:
             new = fit_head(model, new, auto, given, name)
     else:
         model = from_scratch(auto, config, **kw)
@@ -277,7 +277,7 @@ def keep_heads_float(quantization, auto, config, pretrained: bool):
 
 def build_task_head(model, task, names: list, new: list):
     "The model with the head built by the task, if it builds one, and the record of new parameters."
-    if hasattr(task, "wrap"):
+    if task is not None and task.builds_head:
         model = task.wrap(model, len(names or task.classes))
         new = list(model._ft_new)
     model._ft_new = tuple(new or new_head_parameters(model))

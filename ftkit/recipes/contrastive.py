@@ -4,41 +4,41 @@
 
 # %% auto #0
 __all__ = [
-    "KINDS",
     "info_nce",
     "nt_xent",
     "sup_con",
     "moco_loss",
     "ema_update",
     "collapse_metrics",
-    "TwoViewCollator",
-    "DropLastBatches",
+    "two_views",
     "pooled_features",
-    "ContrastiveStep",
-    "Contrasted",
-    "contrast",
-    "build_models",
-    "load_unlabeled",
+    "ProjectionHead",
+    "Contrastive",
+    "CollapseReport",
+    "SimCLR",
+    "SupCon",
+    "MoCo",
+    "MomentumUpdate",
 ]
 
-# %% ../../nbs/recipes/10_contrastive.ipynb #0fa1195f
-import os
+# %% ../../nbs/recipes/10_contrastive.ipynb #4fdaef3d
 from copy import deepcopy
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..core import ConfigError, FtError, log_info, resolve, seed_everything
+from ..core import log_info
 from ..data.augmentation import AugmentedDataset
 from ..data.batching import DataLoader
-from ..methods.base import method as make_method
-from ..models.checkpoints import load
-from ..models.weights import silence_transformers
+from ..models.anatomy import anatomy
+from ..models.checkpoints import Checkpoint
+from .base import Recipe
+from ..tasks.base import Task, to_device
+from ..training.callbacks import Callback
 from ..training.learner import Learner
 
 
@@ -120,41 +120,17 @@ def collapse_metrics(
     return {"spread": spread, "rank": rank, "named": named}
 
 
-# %% ../../nbs/recipes/10_contrastive.ipynb #87725964
-class TwoViewCollator:
+# %% ../../nbs/recipes/10_contrastive.ipynb #dd2cdbdb
+def two_views(rows, index, augment: Any) -> dict:
     "Two augmented views of selected examples, and their labels where there are any."
-
-    def __init__(self, augment):
-        self.augment = augment
-
-    def __call__(self, rows, index) -> dict:
-        change, index = AugmentedDataset(rows, self.augment), torch.as_tensor(np.asarray(index))
-        labels = {"labels": rows.column("label", index)} if "label" in rows.columns else {}
-        return {"a": change.pixels(rows.images[index]), "b": change.pixels(rows.images[index]), **labels}
-
-
-class DropLastBatches(DataLoader):
-    """Batches that are never split, without a smaller last one, which would have fewer negatives.
-
-    Raises `FtError` when memory runs out.
-    """
-
-    def plan(self, epoch=None):
-        return [rows for rows in super().plan(epoch) if len(rows) == self.batch_size]
-
-    def __len__(self):
-        return len(self.rows) // self.batch_size
-
-    def halve(self):
-        raise ConfigError(
-            f"Out of memory with {self.batch_size} examples, and a contrastive loss cannot split its batch; use a"
-            " smaller batch_size, or tune less of the backbone."
-        )
+    change, index = AugmentedDataset(rows, augment), torch.as_tensor(np.asarray(index))
+    labels = {"labels": rows.column("label", index)} if "label" in rows.columns else {}
+    return {"a": change.pixels(rows.images[index]), "b": change.pixels(rows.images[index]), **labels}
 
 
 def pooled_features(
-    model,
-    x,  # pixels
+    model: nn.Module,
+    x: torch.Tensor,  # pixels
     head: str,  # the head's first module
 ) -> torch.Tensor:  # (batch, width)
     "The input of a model's head."
@@ -167,166 +143,171 @@ def pooled_features(
     return kept["h"].flatten(1)
 
 
-# %% ../../nbs/recipes/10_contrastive.ipynb #60831fa3
-class ContrastiveStep:
-    "The training step of contrastive tuning: named losses of a batch of views."
+class ProjectionHead(nn.Sequential):
+    "A small network on the features of a backbone: the inputs of its head."
 
-    def __init__(self, kind: str, head: str, temperature: float, queue: int, momentum: float):
-        self.kind, self.head, self.temperature, self.size, self.momentum = kind, head, temperature, queue, momentum
+    def __init__(
+        self,
+        model: nn.Module,  # the backbone with its head
+        width: int = 64,  # of the output
+    ):
+        reads = anatomy(model).head[0]
+        features = model.get_submodule(reads).in_features
+        super().__init__(nn.Linear(features, features), nn.ReLU(), nn.Linear(features, width))
+        self.reads = reads
 
-    def seen(self, learner, x, names=("model", "project")):
-        return learner.models[names[1]](pooled_features(learner.models[names[0]], x, self.head))
+    def project(self, model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        "The projected features of images, (batch, width)."
+        return self(pooled_features(model, x, self.reads))
 
-    def __call__(self, learner, batch):
-        a = self.seen(learner, batch["a"])
-        learner.state.setdefault("collapse", []).append(collapse_metrics(a.detach()))
-        if self.kind == "moco":
-            return {"contrast": self.against_queue(learner, a, batch["b"])}
-        b = self.seen(learner, batch["b"])
+
+# %% ../../nbs/recipes/10_contrastive.ipynb #3e232baa
+class Contrastive(Recipe):
+    "What the contrastive recipes share: two views of each image, a projection head, a check for collapse."
+
+    whole_batch = True
+    metric = "loss"
+    greater_is_better = False
+    augment: Any
+    temperature: float
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return ("image",)
+
+    def bind(self, columns: dict, classes: list) -> "Contrastive":
+        classes = classes or ["none", "one"]  # the head is not used
+        columns = {"image": columns["image"], "label": columns.get("label", "label")}
+        return replace(self, task=replace(self.task, columns=columns, classes=classes))
+
+    def build_models(self, checkpoint: Checkpoint) -> dict[str, nn.Module]:
+        return {"model": checkpoint.model, "projector": ProjectionHead(checkpoint.model)}
+
+    def encode(self, data, processor, training: bool = False) -> Any:
+        if "label" not in self.roles and hasattr(data, "column_names"):
+            data = data.select_columns([self.task.columns["image"]])
+        return self.task.encode(data, processor)
+
+    def collate(self, rows, index) -> dict:
+        return two_views(rows, index, self.augment)
+
+    def loss(self, learner: Learner, a: torch.Tensor, batch: dict) -> torch.Tensor:
+        "The loss of the projected first views and a batch."
+        raise NotImplementedError
+
+    def training_step(self, learner: Learner, batch: dict) -> dict[str, torch.Tensor]:
+        a = learner.models["projector"].project(learner.model, batch["a"])
+        found = collapse_metrics(a.detach())
+        learner.state["collapse"] = found
+        learner.log({"spread": found["spread"]})
+        return {"contrast": self.loss(learner, a, batch)}
+
+    @torch.no_grad()
+    def evaluate(self, learner: Learner, rows) -> dict[str, float]:
+        "The loss on fixed views of the validation images, and the spread and rank of their projections."
+        size = min(len(rows), learner.args.batch_size)
+        loader = DataLoader(rows, self.collate, size, shuffle=False, whole_batch=True)
+        losses, vectors = [], []
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            for (batch,) in loader:
+                batch = to_device(batch, learner.device)
+                vectors.append(learner.models["projector"].project(learner.model, batch["a"]))
+                losses.append(float(self.loss(learner, vectors[-1], batch)))
+        found = collapse_metrics(torch.cat(vectors))
+        return {"loss": float(np.mean(losses)), "spread": found["spread"], "rank": found["rank"]}
+
+    def callbacks(self) -> list[Callback]:
+        return [CollapseReport()]
+
+
+class CollapseReport(Callback):
+    "Reports a collapse at the end of a fit."
+
+    def after_fit(self, learner: Learner):
+        found = learner.state.get("collapse", {"named": ""})
+        if found["named"]:
+            log_info(
+                f"Collapse, {found['named']} (spread {found['spread']:.2f}, rank {found['rank']:.1f}). A lower learning"
+                " rate, stronger augmentation or a larger batch help."
+            )
+
+
+# %% ../../nbs/recipes/10_contrastive.ipynb #1ef43ba4
+@dataclass(frozen=True)
+class SimCLR(Contrastive):
+    "The other view of each image against all other views of the batch. Source: Chen et al. 2020, SimCLR."
+
+    temperature: float = 0.1
+    augment: Any = "standard"  # augmentation that makes the views
+    task: Task | str = "image-classification"
+    name = "simclr"
+
+    def loss(self, learner: Learner, a: torch.Tensor, batch: dict) -> torch.Tensor:
+        b = learner.models["projector"].project(learner.model, batch["b"])
         with torch.autocast(a.device.type, enabled=False):
-            if self.kind == "supcon":
-                return {"contrast": sup_con(a, b, batch["labels"], self.temperature)}
-            return {"contrast": nt_xent(a, b, self.temperature)}
+            return nt_xent(a, b, self.temperature)
 
-    def against_queue(self, learner, a, x):
+
+@dataclass(frozen=True)
+class SupCon(Contrastive):
+    "All views of images with the same label are positives. Source: Khosla et al. 2020, SupCon."
+
+    temperature: float = 0.1
+    augment: Any = "standard"  # augmentation that makes the views
+    task: Task | str = "image-classification"
+    name = "supcon"
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return ("image", "label")
+
+    def loss(self, learner: Learner, a: torch.Tensor, batch: dict) -> torch.Tensor:
+        b = learner.models["projector"].project(learner.model, batch["b"])
+        with torch.autocast(a.device.type, enabled=False):
+            return sup_con(a, b, batch["labels"], self.temperature)
+
+
+@dataclass(frozen=True)
+class MoCo(Contrastive):
+    "The other view of each image against a queue of earlier ones. Source: He et al. 2020, MoCo."
+
+    temperature: float = 0.1
+    augment: Any = "standard"  # augmentation that makes the views
+    queue: int = 1024  # vectors in the queue
+    momentum: float = 0.99  # of the momentum encoder
+    task: Task | str = "image-classification"
+    name = "moco"
+
+    def build_models(self, checkpoint: Checkpoint) -> dict[str, nn.Module]:
+        models = super().build_models(checkpoint)
+        slow = {"momentum_encoder": models["model"], "momentum_projector": models["projector"]}
+        return models | {name: deepcopy(model).requires_grad_(False) for name, model in slow.items()}
+
+    def loss(self, learner: Learner, a: torch.Tensor, batch: dict) -> torch.Tensor:
         with torch.no_grad():
-            b = F.normalize(self.seen(learner, x, ("slow", "slow project")).float(), dim=1)
+            models = learner.models
+            b = models["momentum_projector"].project(models["momentum_encoder"], batch["b"])
+            b = F.normalize(b.float(), dim=1)
         queue = learner.state.get("queue")
         if queue is None:
-            queue = F.normalize(torch.randn(self.size, b.shape[1], device=b.device), dim=1)
-        learner.state["queue"] = torch.cat([b, queue])[: self.size]
+            queue = F.normalize(torch.randn(self.queue, b.shape[1], device=b.device), dim=1)
+        if a.requires_grad:  # not while evaluating
+            learner.state["queue"] = torch.cat([b, queue])[: self.queue]
         with torch.autocast(a.device.type, enabled=False):
             return moco_loss(a, b, queue, self.temperature)
 
-    def behind(self, learner):
-        "Update the momentum encoder."
-        ema_update(learner.models["slow"], learner.models["model"], self.momentum)
-        ema_update(learner.models["slow project"], learner.models["project"], self.momentum)
+    def callbacks(self) -> list[Callback]:
+        return [*super().callbacks(), MomentumUpdate(self.momentum)]
 
 
-# %% ../../nbs/recipes/10_contrastive.ipynb #922f38b8
-@dataclass(eq=False)
-class Contrasted:
-    "The result of contrastive tuning: a model with a tuned backbone, and the training history."
+class MomentumUpdate(Callback):
+    "Moves the momentum encoder towards the trained one after every step."
 
-    model: nn.Module = field(repr=False)
-    processor: object = field(repr=False)
-    kind: str
-    steps: list = field(repr=False)  # one row per step
-    ends: dict  # spread, rank and kind of collapse, after the last step
+    def __init__(self, momentum: float):
+        self.momentum = momentum
 
-    @property
-    def history(self) -> pd.DataFrame:
-        return pd.DataFrame(self.steps)
-
-    def plot(self):
-        "Plot the loss and the spread of the vectors."
-        from ftkit.plot.charts import curves
-
-        return curves(self.steps, title=f"Contrastive tuning, {self.kind}")
-
-    def save(self, folder):
-        "Save the tuned backbone as a checkpoint folder, which `finetune` takes by its path."
-        if self.model._ft["default"].plan.injections:
-            self.model._ft["default"].method.merge(self.model)
-        with silence_transformers():
-            for part in (self.model, self.processor):
-                part.save_pretrained(folder)
-
-
-# %% ../../nbs/recipes/10_contrastive.ipynb #cb9006ee
-KINDS = ("simclr", "moco", "supcon")
-
-
-def contrast(
-    checkpoint: str,  # as for finetune
-    data,  # as for finetune; labels are used by "supcon" only
-    kind: str = "simclr",  # or "moco", "supcon"
-    method="full",  # how the backbone is tuned
-    augment="standard",  # augmentation that makes the views
-    steps: int = 100,
-    batch_size: int = 64,
-    lr: float | None = None,  # None takes the method's default
-    temperature: float = 0.1,
-    queue: int = 1024,  # size of MoCo's queue of earlier keys
-    momentum: float = 0.99,  # of MoCo's momentum encoder
-    precision: str = "auto",
-    pretrained: bool = True,
-    seed: int = 0,
-) -> Contrasted:
-    """Tune a backbone with a contrastive loss between views of the same image.
-
-    Raises `FtError` for unknown kinds, and if labels are needed and missing.
-    """
-    if kind not in KINDS:
-        raise ConfigError(f"There is no contrastive loss {kind!r}; choose one of: {', '.join(KINDS)}.")
-    data, task = load_unlabeled(data, kind)
-    seed_everything(seed)
-    ck = load(checkpoint, task=task, classes=task.classes, pretrained=pretrained)
-    rows, on, head = task.encode(data, ck.processor), make_method(method), ck.anatomy.head[0]
-    if not on.mergeable:
-        raise ConfigError(
-            f"{on!r} cannot be merged into the backbone, and the result is a tuned backbone; use full, freeze or lora."
-        )
-    if len(rows) < batch_size:
-        raise ConfigError(
-            f"There are {len(rows)} examples, fewer than a batch of {batch_size}; use a smaller batch_size, or more"
-            " images."
-        )
-    on.attach(ck.model, steps=steps)
-    step = ContrastiveStep(kind, head, temperature, queue, momentum)
-    models = build_models(ck.model, task.collate(rows, [0])["pixel_values"], head, kind)
-    batches = DropLastBatches(rows, TwoViewCollator(augment), batch_size, seed=seed)
-    options = dict(steps=steps, lr=lr, keep="last", schedule="cosine", precision=precision)
-    learner = Learner(models, batches, step, on, **options)
-    if kind == "moco":
-        learner.on("after_step", step.behind)
-    learner.fit()
-    ends = learner.state["collapse"][-1]
-    if ends["named"]:
-        log_info(
-            f"Collapse, {ends['named']} (spread {ends['spread']:.2f}, rank {ends['rank']:.1f}). A lower learning rate,"
-            " stronger augmentation or a larger batch help."
-        )
-    history = [h | {"spread": c["spread"]} for h, c in zip(learner.history, learner.state["collapse"])]
-    return Contrasted(ck.model, ck.processor, kind, history, ends)
-
-
-# %% ../../nbs/recipes/10_contrastive.ipynb #f0883f95
-def build_models(model, x, head: str, kind: str) -> dict:
-    "The backbone and its projection head; for MoCo also a momentum copy of both."
-    with torch.no_grad():
-        width = pooled_features(model.eval(), x, head).shape[1]
-    models = {"model": model, "project": nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 64))}
-    return models | (
-        {n: deepcopy(models[m]).requires_grad_(False) for n, m in (("slow", "model"), ("slow project", "project"))}
-        if kind == "moco"
-        else {}
-    )
-
-
-def load_unlabeled(data, kind: str) -> tuple:
-    "Examples and a task that encodes them; without labels unless the loss needs them."
-    from ftkit.data.images import image_dataset, list_images
-    from ftkit.data.loading import infer_columns, read
-    from ftkit.data.validation import label_names
-
-    try:
-        data = read(data)
-    except FtError:  # a folder of images without labels is enough
-        if kind == "supcon" or not isinstance(data, (str, os.PathLike)) or not Path(data).is_dir():
-            raise
-        data = image_dataset(list_images(Path(data)))
-    data = data["train"] if isinstance(data, dict) and "train" in data else data
-    if (column := infer_columns(data, ("image",))["image"]) != "image":
-        data = data.rename_column(column, "image")
-    named = "label" in data.column_names
-    if kind == "supcon" and not named:
-        raise ConfigError(
-            "Supervised contrastive learning needs labels, in a column `label`; simclr and moco need none."
-        )
-    if kind != "supcon" and named:
-        data = data.remove_columns("label")
-    return data, resolve("task", "image-classification")(
-        classes=label_names(data, "label") if kind == "supcon" else ["none", "one"]
-    )
+    def after_step(self, learner: Learner):
+        models = learner.models
+        ema_update(models["momentum_encoder"], models["model"], self.momentum)
+        ema_update(models["momentum_projector"], models["projector"], self.momentum)

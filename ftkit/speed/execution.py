@@ -4,11 +4,7 @@
 
 # %% auto #0
 __all__ = [
-    "FP16_UNSAFE_MODEL_TYPES",
     "BUSY_CORES",
-    "AGREED",
-    "pick_precision",
-    "autocast",
     "cpu_quota",
     "quota_of",
     "cores",
@@ -29,7 +25,6 @@ __all__ = [
     "median_length_batch",
     "autotune",
     "cache_key",
-    "agreed",
 ]
 
 # %% ../../nbs/speed/20_execution.ipynb #ca10a3c4
@@ -38,7 +33,6 @@ import math
 import os
 import platform
 import time
-from contextvars import ContextVar
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -50,44 +44,8 @@ from ..core import FtError, cache_dir, log_info, read_json, sha256, versions, wr
 from ..models.anatomy import anatomy
 from ..models.cpu_kernels import cpu_kernels, onednn, onednn_error
 from ..tasks.base import to_device
-
-# %% ../../nbs/speed/20_execution.ipynb #5ec8f2b7
-FP16_UNSAFE_MODEL_TYPES = (
-    "t5",
-    "mt5",
-    "umt5",
-    "longt5",
-    "switch_transformers",
-)  # model types whose activations exceed the range of float16
-
-
-# %% ../../nbs/speed/20_execution.ipynb #ed487a91
-def pick_precision(
-    device: torch.device,
-    model=None,
-) -> str:
-    """bf16 on GPUs with hardware bfloat16, fp16 on older GPUs; fp32 for models that overflow in fp16 and on CPUs
-    without autotuning.
-    """
-    if device.type != "cuda":
-        return "fp32"
-    if torch.cuda.get_device_capability(device)[0] >= 8:
-        return "bf16"
-    return "fp32" if getattr(getattr(model, "config", None), "model_type", None) in FP16_UNSAFE_MODEL_TYPES else "fp16"
-
-
-# %% ../../nbs/speed/20_execution.ipynb #804f1e57
-def autocast(
-    precision: str,  # "fp32", "bf16" or "fp16"
-    device: torch.device,
-):
-    "The autocast context of the forward pass. Raises `FtError` for an unknown precision."
-    if precision == "fp32":
-        return contextlib.nullcontext()
-    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    if precision not in kinds:
-        raise FtError(f"Unknown precision {precision!r}; choose one of: fp32, bf16, fp16, auto.")
-    return torch.autocast(device.type, kinds[precision])
+from ..training.args import autocast, pick_precision
+from ..training.callbacks import Callback
 
 
 # %% ../../nbs/speed/20_execution.ipynb #8aee27dc
@@ -177,8 +135,8 @@ def usable_threads() -> int:
 
 
 # %% ../../nbs/speed/20_execution.ipynb #98b7dc41
-class OversubscriptionMonitor:
-    """An after_step callback that reduces the number of threads once steps take far longer than the first ones because
+class OversubscriptionMonitor(Callback):
+    """Reduces the number of threads once steps take far longer than the first ones because
     other programs keep the cores busy.
     """
 
@@ -186,7 +144,7 @@ class OversubscriptionMonitor:
         self.factor, self.first, self.patience = factor, first, patience
         self.usual, self.slow, self.last = [], 0, None
 
-    def __call__(self, learner):
+    def after_step(self, learner):
         now = (time.perf_counter(), learner.epoch)
         last, self.last = self.last, now
         if last is None or last[1] != now[1]:
@@ -223,14 +181,14 @@ class ExecutionConfig:
     "An execution config: precision, threads, and whether oneDNN computes fp32 matrix products."
 
     precision: str = "fp32"
-    threads: int = 1
+    threads: int | None = None  # None uses all that are usable
     onednn: bool = False
 
     @contextlib.contextmanager
     def used(self):
         "Context manager that sets the threads and the library."
         before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
+        torch.set_num_threads(self.threads or usable_threads())
         try:
             with onednn(self.onednn):
                 yield
@@ -425,17 +383,3 @@ def cache_key(model, blocks: list, batch: dict, precision: str) -> str:
         torch.backends.cpu.get_cpu_capability(),
     )
     return sha256(repr((*machine, versions(), shapes, sizes, precision)))[:32]
-
-
-# %% ../../nbs/speed/20_execution.ipynb #a8269f64
-AGREED = ContextVar("the execution config of compared jobs", default=None)
-
-
-@contextlib.contextmanager
-def agreed():
-    "Context manager in which all jobs use the execution config of the first job."
-    token = AGREED.set([])
-    try:
-        yield
-    finally:
-        AGREED.reset(token)

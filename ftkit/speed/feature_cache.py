@@ -53,7 +53,7 @@ from ..methods.base import attached
 from ..models.anatomy import anatomy
 from ..models.cpu_kernels import attention, cpu_kernels, keep_heap
 from .array_store import RaggedArray, build, lookup, unpad
-from ..tasks.base import to_device
+from ..tasks.base import Task, to_device
 
 
 # %% ../../nbs/speed/40_feature_cache.ipynb #096abbd5
@@ -367,14 +367,15 @@ def find_frozen_prefix(
 
 
 # %% ../../nbs/speed/40_feature_cache.ipynb #43929eba
-class CachedTask:
+class CachedTask(Task):
     "A task whose cached rows start at the boundary."
 
-    def __init__(self, task, prefix: FrozenPrefix):
+    def __init__(self, task: Task, prefix: FrozenPrefix):
         self.task, self.prefix, self.stores = task, prefix, {}
-
-    def __getattr__(self, name):
-        return getattr(self.task, name)
+        self.name, self.head, self.columns, self.classes = task.name, task.head, task.columns, task.classes
+        self.metric, self.greater_is_better, self.problem = task.metric, task.greater_is_better, task.problem
+        self.encode, self.for_training, self.loss = task.encode, task.for_training, task.loss
+        self.metrics, self.predict, self.show = task.metrics, task.predict, task.show
 
     def collate(self, rows, index) -> dict:
         "The task's batch, with the cached features."
@@ -389,7 +390,7 @@ class CachedTask:
 
     def forward(self, model, batch):
         "The task's outputs; computed from the boundary on where the batch contains cached features."
-        if "prefix" not in batch:
+        if "prefix" not in batch or model is not self.prefix.model:
             return self.task.forward(model, batch)
         with self.prefix.standing(batch["prefix"], *batch["prefix_size"]):
             return self.task.forward(model, batch)

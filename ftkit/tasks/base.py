@@ -15,48 +15,76 @@ __all__ = [
     "check_metric",
     "ClassMetrics",
     "to_device",
+    "evaluate",
+    "iter_predictions",
 ]
 
 # %% ../../nbs/tasks/10_base.ipynb #2acc604c
 import contextlib
 import inspect
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from ..core import DataError, FtError, log_info, unknown_name_error
+from ..core import DataError, FtError, UnsupportedError, log_info, unknown_name_error
 from ..data.batching import TokenDataset
+from ..models.cpu_kernels import cpu_kernels
 
 
 # %% ../../nbs/tasks/10_base.ipynb #819af2ec
-@runtime_checkable
-class Task(Protocol):
-    "The task interface. Any object with these parts is a task."
+class Task:
+    "What a model is asked. Subclasses are dataclasses of options and define the parts that raise NotImplementedError."
 
-    name: str  # as in Hugging Face pipelines
-    columns: dict  # role -> column name in the data, e.g. {"text": "body", "label": "stars"}
-    head: str  # the transformers class that provides the head, e.g. "AutoModelForSequenceClassification"
-    metric: str  # the metric for model selection
-    greater_is_better: bool  # whether higher values of that metric are better
+    name: str = "task"  # as in Hugging Face pipelines
+    columns: dict = {}  # role -> column name in the data, e.g. {"text": "body", "label": "stars"}
+    classes: list = []  # class names in the order of the outputs; empty for tasks without classes
+    head: str = "AutoModel"  # the transformers class of the head, e.g. "AutoModelForSequenceClassification"
+    metric: str = "loss"  # the metric for model selection
+    greater_is_better: bool = False  # whether higher values of that metric are better
+    problem: str = "single"  # "multi" where an example has any number of labels
+    builds_head = False  # whether `wrap` builds the head, instead of the transformers class
 
     def encode(self, data, processor) -> Any:
-        "Encode the examples of a dataset."
+        "Encode the examples of a datasets.Dataset, or of a plain list of inputs."
+        raise NotImplementedError
+
+    def for_training(self, rows) -> Any:
+        "The encoded training examples, with random augmentation where the task has one."
+        return rows
 
     def collate(self, rows, index) -> dict:
         "Build a batch from selected examples; may contain named sub-batches."
+        raise NotImplementedError
 
-    def forward(self, model, batch) -> Any:
+    def wrap(self, model: nn.Module, classes: int) -> nn.Module:
+        "The model with a head that the task builds itself."
+        return model
+
+    def prepare(self, model: nn.Module, processor):
+        "Settings of a loaded checkpoint that the task needs."
+
+    def forward(self, model: nn.Module, batch: dict) -> Any:
         "The forward pass on a batch."
+        raise NotImplementedError
 
-    def loss(self, outputs, batch) -> tuple:
+    def loss(self, outputs, batch: dict) -> tuple:
         "(sum, count): the summed loss and the number of terms in the sum."
+        raise NotImplementedError
 
     def metrics(self) -> Any:
         "An object with update(outputs, batch) and compute() -> dict, with constant memory."
+        raise NotImplementedError
 
-    def predict(self, outputs) -> list:
+    def predict(self, outputs) -> list[dict]:
         "One plain dict per example, in human-readable form."
+        raise NotImplementedError
+
+    def show(self, rows, batch: dict):
+        "A plot of a batch. Raises `FtError` where its examples cannot be plotted."
+        raise UnsupportedError(f"Examples of {self.name} cannot be plotted; print some of them instead.")
 
 
 # %% ../../nbs/tasks/10_base.ipynb #47b7b0b0
@@ -270,3 +298,34 @@ def to_device(
     if isinstance(batch, (list, tuple)):
         return type(batch)(to_device(v, device) for v in batch)
     return batch
+
+
+# %% ../../nbs/tasks/10_base.ipynb #32bfe189
+def evaluate(
+    model: nn.Module,
+    task: Task,  # defines forward pass and metrics
+    rows,  # encoded rows
+    batch_size: int = 64,
+    device: torch.device | str = "cpu",
+) -> dict:
+    "The task's metrics over rows; memory use does not grow with their number."
+    meter = task.metrics()
+    for batch, outputs, _ in iter_predictions(model, task, rows, batch_size, device):
+        meter.update(outputs, batch)
+    return meter.compute()
+
+
+# %% ../../nbs/tasks/10_base.ipynb #a1091ce5
+@torch.inference_mode()
+def iter_predictions(
+    model: nn.Module, task: Task, rows, batch_size: int, device: torch.device | str
+) -> Iterator[tuple]:
+    "Yield batches of similar lengths with the model's outputs and their row indices."
+    model.eval()
+    order = np.argsort(rows.lengths, kind="stable")
+    for i in range(0, len(order), batch_size):
+        index = order[i : i + batch_size]
+        batch = to_device(task.collate(rows, index), device)
+        with cpu_kernels(device):
+            outputs = task.forward(model, batch)
+        yield batch, outputs, index

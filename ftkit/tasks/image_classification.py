@@ -28,7 +28,7 @@ from ..data.augmentation import AugmentedDataset
 from ..data.image_preprocessing import preprocessing_from_processor
 from ..data.images import ImageDataset, encode_images
 from ..data.validation import label_sets
-from .base import ClassMetrics
+from .base import ClassMetrics, Task
 from .text_classification import class_predictions, encode_labels
 
 
@@ -216,7 +216,7 @@ def image_predictions(
 
 # %% ../../nbs/tasks/50_image_classification.ipynb #896d0ecb
 @dataclass
-class ImageClassification:
+class ImageClassification(Task):
     "Image classification: one label per image, or several."
 
     classes: list = field(default_factory=list)  # class names, in the order of the logits

@@ -33,6 +33,7 @@ from ..core import ConfigError, DataError, unknown_name_error
 from ..data.image_preprocessing import ImagePreprocessing, preprocessing_from_processor
 from ..data.images import ImageDataset, map_images, open_image
 from ..data.validation import label_lists
+from .base import Task
 
 
 # %% ../../nbs/tasks/60_object_detection.ipynb #bc5759a3
@@ -213,7 +214,7 @@ class BoxRows(ImageDataset):
 
 # %% ../../nbs/tasks/60_object_detection.ipynb #125a79c3
 @dataclass
-class ObjectDetection:
+class ObjectDetection(Task):
     "Object detection: boxes with class labels."
 
     classes: list = field(default_factory=list)  # class names
@@ -228,6 +229,7 @@ class ObjectDetection:
     box_format: str = "pascal_voc"
     name = "object-detection"
     head = "AutoModel"
+    builds_head = True
     metric = "map_50"
     greater_is_better = True
 

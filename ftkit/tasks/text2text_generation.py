@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from ..core import check_integer
 from ..data.batching import TokenDataset
-from .base import check_metric, check_strings, model_inputs, text_batch, tokenize
+from .base import Task, check_metric, check_strings, model_inputs, text_batch, tokenize
 from .text_generation import TokenMetrics
 
 
@@ -50,7 +51,7 @@ def encode_targets(
 
 # %% ../../nbs/tasks/40_text2text_generation.ipynb #86159c5e
 @dataclass
-class Text2TextGeneration:
+class Text2TextGeneration(Task):
     "Text-to-text generation: generate a text from an input text."
 
     classes: list = field(default_factory=list)  # empty: answers are texts
@@ -62,6 +63,7 @@ class Text2TextGeneration:
     head = "AutoModelForSeq2SeqLM"
 
     def __post_init__(self):
+        self.max_length = check_integer("max_length", self.max_length)
         check_metric(self.metric, ("exact_match", "loss", "perplexity", "accuracy"))
         self.greater_is_better = self.metric in ("exact_match", "accuracy")
 

@@ -11,10 +11,18 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch.nn import functional as F
 
-from ..core import DataError
+from ..core import DataError, check_integer
 from ..data.batching import TokenDataset
 from ..data.validation import label_name
-from .base import ClassMetrics, check_metric, model_inputs, text_batch, tokenize
+from ftkit.tasks.base import (
+    ClassMetrics,
+    Task,
+    check_metric,
+    model_inputs,
+    pick_padding_side,
+    text_batch,
+    tokenize,
+)
 
 
 # %% ../../nbs/tasks/20_text_classification.ipynb #e88b11ca
@@ -47,7 +55,7 @@ def class_predictions(
 
 # %% ../../nbs/tasks/20_text_classification.ipynb #49b85d39
 @dataclass
-class TextClassification:
+class TextClassification(Task):
     "Text classification: one label per text."
 
     classes: list = field(default_factory=list)  # class names, in the order of the logits
@@ -58,6 +66,7 @@ class TextClassification:
     head = "AutoModelForSequenceClassification"
 
     def __post_init__(self):
+        self.max_length = check_integer("max_length", self.max_length)
         check_metric(self.metric, ("accuracy", "f1", "loss"))
         self.greater_is_better = self.metric != "loss"
 
@@ -68,6 +77,10 @@ class TextClassification:
         if table and (label := self.columns["label"]) in data.column_names:
             rows.columns["label"] = encode_labels(data[label][:], self.classes, data.features[label])
         return rows
+
+    def prepare(self, model, processor):
+        "Pad on the side where padding does not change the outputs."
+        pick_padding_side(model, processor)
 
     def collate(self, rows: TokenDataset, index) -> dict:
         "input_ids and attention_mask (batch, max length), and labels (batch,) where known, for selected examples."

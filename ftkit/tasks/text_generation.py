@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch.nn import functional as F
 
-from ..core import ConfigError
+from ..core import ConfigError, check_integer
 from ..data.batching import TokenDataset
-from .base import check_metric, text_batch, tokenize
+from .base import Task, check_metric, text_batch, tokenize
 
 
 # %% ../../nbs/tasks/30_text_generation.ipynb #f1ed0fdf
@@ -54,7 +54,7 @@ def max_prompt_length(task, processor) -> int:
 
 # %% ../../nbs/tasks/30_text_generation.ipynb #2b2ad3d6
 @dataclass
-class TextGeneration:
+class TextGeneration(Task):
     "Text generation with a causal language model, token by token."
 
     classes: list = field(default_factory=list)  # empty: a language model predicts tokens of its vocabulary
@@ -66,6 +66,7 @@ class TextGeneration:
     head = "AutoModelForCausalLM"
 
     def __post_init__(self):
+        self.max_length = check_integer("max_length", self.max_length)
         check_metric(self.metric, ("loss", "perplexity", "accuracy"))
         self.greater_is_better = self.metric == "accuracy"
 

@@ -382,14 +382,14 @@ def check_learns(
 ):
     "The metric exceeds the majority-class baseline and the same model before training by a margin."
     from ftkit.models.checkpoints import load
-    from ftkit.runs import evaluate
+    from ftkit.tasks.base import evaluate
 
     start = load(
-        run.spec["checkpoint"],
+        run.spec.checkpoint,
         task=run.task,
         classes=run.task.classes,
-        seed=run.spec["seed"],
-        pretrained=run.spec["pretrained"],
+        seed=run.spec.seed,
+        pretrained=run.spec.pretrained,
     )
     before = evaluate(start.model, run.task, run.task.encode(data, run.processor))[run.task.metric]
     labels = data[run.task.columns.get("label") or run.task.columns["target"]][:]

@@ -12,6 +12,7 @@ __all__ = [
     "restore_weights",
     "to_tensors_and_json",
     "from_tensors_and_json",
+    "optimizer_states",
     "save_state",
     "check_identity",
     "read_state",
@@ -43,7 +44,7 @@ def named_trainable_parameters(learner) -> dict:
 # %% ../../nbs/training/20_checkpointing.ipynb #4ee2bfd5
 def injected_handles(learner) -> list:
     "The handles that the learner's method attached to the first model."
-    return attached(learner.model, learner.name).handles if learner.method else []
+    return attached(learner.model, learner.adapter_name).handles if learner.method else []
 
 
 def persistent_buffers(learner) -> dict:
@@ -110,14 +111,22 @@ PROGRESS = (
 )  # saved attributes of a learner, besides its steps and epochs
 
 
+def optimizer_states(learner) -> dict[int, dict]:
+    "The state that the optimisers keep for each parameter, by its id."
+    states = {}
+    for optimizer in learner.optimizers.values():
+        states |= {id(p): optimizer.state[p] for group in optimizer.param_groups for p in group["params"]}
+    return states
+
+
 def save_state(learner, folder: Path):
     "Write the training state, then replace the pointer file `last.json`."
     if not main_process():
         return
     tensors = {f"value|{n}": t for n, t in snapshot_weights(learner).items()}
-    counters = {}
+    counters, states = {}, optimizer_states(learner)
     for n, p in named_trainable_parameters(learner).items():
-        for k, v in learner.optimizer.state[p].items():
+        for k, v in states[id(p)].items():
             if torch.is_tensor(v):
                 tensors[f"optimizer|{n}|{k}"] = v
             else:
@@ -133,7 +142,7 @@ def save_state(learner, folder: Path):
         tensors |= {f"{mark}|{n}": t for n, t in group.items()}
     plain = {n: getattr(learner, n) for n in ("identity", "epoch", "total", *PROGRESS)}
     plain |= dict(format=1, step=learner.step_count, best=best, counters=counters)
-    plain |= dict(batches=learner.batches.state_dict(), scaler=learner.scaler.state_dict())
+    plain |= dict(batches=learner.dataloader.state_dict(), scaler=learner.scaler.state_dict())
     plain |= dict(state=plain_state, method=plain_method, random=plain_random)
     files = [folder / f"step-{learner.step_count}.safetensors", folder / f"step-{learner.step_count}.json"]
     write_tensors(files[0], tensors)
@@ -188,13 +197,14 @@ def load_state(learner, folder: Path):
             f" {sorted(set(names) - set(groups['value']))[0]}."
         )
     restore_weights(learner, groups["value"])
+    states = optimizer_states(learner)
     for p in names.values():
-        learner.optimizer.state[p] = {}
+        states[id(p)].clear()
     for key, value in (groups.get("optimizer", {}) | plain.get("counters", {})).items():
         n, _, k = key.rpartition("|")
         if n in names:
             on_device = torch.is_tensor(value) and value.ndim  # step counters stay on their device
-            learner.optimizer.state[names[n]][k] = value.to(names[n].device) if on_device else value
+            states[id(names[n])][k] = value.to(names[n].device) if on_device else value
     learner.state.update(from_tensors_and_json(groups.get("state", {}), plain["state"]))
     of_method = from_tensors_and_json(groups.get("method", {}), plain.get("method", {}))
     for i, h in enumerate(injected_handles(learner)):
@@ -203,7 +213,9 @@ def load_state(learner, folder: Path):
     learner.step_count = plain["step"]
     for name in ("epoch", *PROGRESS):
         setattr(learner, name, plain[name])
-    learner.batches.load_state_dict(plain["batches"])
+    if learner.history and any(name.startswith("valid_") for name in learner.history[-1]):
+        learner.evaluated_at = learner.step_count
+    learner.dataloader.load_state_dict(plain["batches"])
     if plain["scaler"]:
         learner.scaler.load_state_dict(plain["scaler"])
     set_rng_state(groups["random"], plain["random"])

@@ -34,7 +34,7 @@ learner = Learner(
     epochs=2,
     lr=1e-3,
     device="cpu",
-    out=sys.argv[1] + "-state",
+    output_dir=sys.argv[1] + "-state",
 ).fit()
 if rank == 0:
     write_tensors(

@@ -124,8 +124,8 @@ def test_ewc_keeps_the_first_task_and_its_state_resumes(tmp_path):
             steps=steps,
             lr=2e-3,
             device="cpu",
-            out=out,
-            save_every=5 if out else None,
+            output_dir=out,
+            save_steps=5 if out else None,
         )
         if anchor:
             learner.state.update(anchor)
@@ -189,7 +189,14 @@ def test_pcgrad_removes_the_conflict():
         return {"a": (-(model(a)).sum(), 1), "b": (-(model(b)).sum(), 1)}
 
     Learner(
-        model, loader(torch.zeros(1), names=("x",)), step, steps=1, lr=1e-2, clip=None, device="cpu", backward=pcgrad
+        model,
+        loader(torch.zeros(1), names=("x",)),
+        step,
+        steps=1,
+        lr=1e-2,
+        max_grad_norm=None,
+        device="cpu",
+        backward=pcgrad,
     ).on("after_backward", lambda l: seen.append(model.weight.grad.clone())).fit()
     ga, gb = -a[0], -b[0]
     expected = (ga - (ga @ gb) / (gb @ gb) * gb) + (gb - (gb @ ga) / (ga @ ga) * ga)
@@ -231,8 +238,8 @@ def test_ema_resumes_to_the_same_average(tmp_path):
         )
 
     whole = make().fit()
-    make(out=tmp_path, save_every=5).on("after_step", lambda l: setattr(l, "stop", l.step_count == 7)).fit()
-    taken_up = make(out=tmp_path).resume()
+    make(output_dir=tmp_path, save_steps=5).on("after_step", lambda l: setattr(l, "stop", l.step_count == 7)).fit()
+    taken_up = make(output_dir=tmp_path).resume()
     assert taken_up.step_count == 5
     taken_up.fit()
     assert all(torch.equal(whole.state["ema"][n], taken_up.state["ema"][n]) for n in whole.state["ema"])
@@ -351,7 +358,11 @@ def test_four_micro_batches_equal_one_batch_with_uneven_token_counts(make):
     def gradient(n):
         seen = []
         Learner(
-            make(), loader(ids, labels, names=("x", "y"), batch_size=8, accumulate=n), step, steps=1, device="cpu"
+            make(),
+            loader(ids, labels, names=("x", "y"), batch_size=8, gradient_accumulation_steps=n),
+            step,
+            steps=1,
+            device="cpu",
         ).on(
             "after_backward",
             lambda l: seen.append(torch.cat([p.grad.reshape(-1) for p in l.params if p.grad is not None])),

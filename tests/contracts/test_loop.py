@@ -11,6 +11,7 @@ from transformers import BertConfig, BertForSequenceClassification
 import ftkit as ft
 from ftkit.core import seed_everything
 from ftkit.data.batching import DataLoader, TokenDataset
+from ftkit.data.splits import DataSpec
 from ftkit.runs import Run
 from ftkit.tasks.text_classification import TextClassification
 from ftkit.training.learner import Learner, lr_multiplier
@@ -50,9 +51,9 @@ def test_steps_equal_those_of_plain_pytorch(schedule, clip):
         squares,
         epochs=2,
         lr=1e-2,
-        warmup=3,
-        schedule=schedule,
-        clip=clip,
+        warmup_steps=3,
+        lr_schedule=schedule,
+        max_grad_norm=clip,
         weight_decay=0.1,
         device="cpu",
     ).fit()
@@ -122,7 +123,7 @@ def test_the_weights_that_are_kept(keep, at):
         return {"loss": next(losses)}
 
     batches = loader(X, names=("x",), batch_size=8)
-    learner = Learner(linear(), batches, squares, epochs=4, lr=1e-2, device="cpu", validate=validate, keep=keep).fit()
+    learner = Learner(linear(), batches, squares, epochs=4, lr=1e-2, device="cpu", evaluate=validate, keep=keep).fit()
     assert torch.equal(learner.model.weight, seen[at - 1]) and learner.best["metrics"] == {"loss": 1.0}
     assert all(not torch.equal(a, b) for a, b in itertools.combinations(seen, 2))
 
@@ -131,7 +132,13 @@ def test_early_stopping_counts_validations():
     losses = iter([3.0, 1.0, 2.0, 1.5, 0.5])
     batches = loader(X, names=("x",), batch_size=8)
     learner = Learner(
-        linear(), batches, squares, epochs=5, device="cpu", validate=lambda l: {"loss": next(losses)}, patience=2
+        linear(),
+        batches,
+        squares,
+        epochs=5,
+        device="cpu",
+        evaluate=lambda l: {"loss": next(losses)},
+        early_stopping_patience=2,
     ).fit()
     assert learner.epoch == 4
 
@@ -220,8 +227,8 @@ def test_resuming_restores_generators_and_the_state_of_the_optimiser(tmp_path):
         return Learner(dropping(), rows(), classify, steps=10, lr=1e-2, device="cpu", **options)
 
     whole = make().fit()
-    make(out=tmp_path, save_every=5).on("after_step", lambda l: setattr(l, "stop", l.step_count == 5)).fit()
-    again = make(out=tmp_path)
+    make(output_dir=tmp_path, save_steps=5).on("after_step", lambda l: setattr(l, "stop", l.step_count == 5)).fit()
+    again = make(output_dir=tmp_path)
     again.resume().stop = False
     again.fit()
     assert again.step_count == 10
@@ -233,7 +240,7 @@ def test_resuming_restores_generators_and_the_state_of_the_optimiser(tmp_path):
 def test_accumulation_changes_no_gradient(accumulate):
     def gradient(n):
         seen = []
-        learner = Learner(bert(), rows(7, batch_size=7, accumulate=n), classify, steps=1, device="cpu")
+        learner = Learner(bert(), rows(7, batch_size=7, gradient_accumulation_steps=n), classify, steps=1, device="cpu")
         learner.on("after_backward", lambda l: seen.append([p.grad.clone() for p in l.params])).fit()
         return seen[0]
 
@@ -253,7 +260,8 @@ class Letters:
 def test_predictions_come_in_the_order_of_the_input():
     task = TextClassification(classes=["no", "yes"], columns={"text": "text", "label": "label"})
     words = ["abcdefgh", "b", "abc", "zz", "abcdefghijk"]
-    run = Run(bert().eval(), Letters(), task, ft.Full(), {}, {}, {}, [])
+    spec = ft.RunSpec("bert", DataSpec("words"), ft.Full(), ft.Supervised(task))
+    run = Run({"model": bert().eval()}, Letters(), spec.recipe, spec, None, {}, {}, [])
     together = list(run.predict(words).score)
     assert together == pytest.approx([run.predict([w]).score[0] for w in words], abs=1e-5) and len(
         set(together)

@@ -35,7 +35,7 @@ def one(rows: int, seed: int, pretrained: bool) -> tuple[float, float]:
     from datasets import Dataset
 
     import ftkit as ft
-    from ftkit.runs import evaluate
+    from ftkit.tasks.base import evaluate
 
     train, test = lines_of("train"), lines_of("test")
     chosen = np.random.default_rng(seed).permutation(len(train["text"]))[:rows]

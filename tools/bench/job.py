@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
@@ -61,25 +62,23 @@ def kit(a, work, train, valid):
         steps=a.steps,
         batch_size=a.batch,
         lr=RATES[a.method],
-        keep="last",
+        load_best=False,
         max_length=256 if work.data is varied else None,
-        keep_leaks=True,
-        cache=None if a.cache else False,
+        allow_leakage=True,
+        cache_features=None if a.cache else False,
         **options,
     )
     return dict(
         loss=float(run.history["loss"].mean()),
         quality=run.metrics["accuracy"],
         precision=run.resources["precision"],
-        way=run.spec["way"],
+        way=asdict(run.inferred.execution),
         inside=run.resources["seconds"],
     )
 
 
 def by_parts(a, work, train, valid):
     "The steps of `finetune`, for a task that is not registered."
-    from dataclasses import asdict
-
     from ftkit.data.batching import DataLoader
     from ftkit.methods.base import set_modes
     from ftkit.speed.execution import autotune, median_length_batch
@@ -106,9 +105,9 @@ def by_parts(a, work, train, valid):
 
 def fitted(a, model, task, method, batches, held, way, device):
     "The learner after its fit, with the feature cache if requested."
-    from ftkit.runs import evaluate
     from ftkit.speed.execution import autocast
     from ftkit.speed.feature_cache import cached
+    from ftkit.tasks.base import evaluate
     from ftkit.training.learner import Learner
 
     if a.cache:
@@ -124,8 +123,8 @@ def fitted(a, model, task, method, batches, held, way, device):
         steps=a.steps,
         lr=RATES[a.method],
         precision=way.precision,
-        keep="last",
-        validate=lambda learner: evaluate(learner.model, task, held, device=device),
+        load_best=False,
+        evaluate=lambda learner: evaluate(learner.model, task, held, device=device),
         metric=task.metric,
         greater_is_better=task.greater_is_better,
     ).fit()

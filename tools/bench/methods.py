@@ -42,9 +42,16 @@ def one(name: str, rows: int, epochs: int, seed: int):
     from ftkit.datasets.reviews import splits
 
     data = splits(train=rows, valid=VALID, difficulty=(1, 2), seed=seed)
-    keep = "last" if name in LAST else "best"
+    best = name not in LAST
     return ft.finetune(
-        "bert-mini", data["train"], name, valid=data["valid"], epochs=epochs, seed=seed, keep_leaks=True, keep=keep
+        "bert-mini",
+        data["train"],
+        name,
+        valid=data["valid"],
+        epochs=epochs,
+        seed=seed,
+        allow_leakage=True,
+        load_best=best,
     )
 
 
@@ -101,7 +108,7 @@ def start_of() -> dict:
     "The accuracy before training, and that of the majority-class baseline."
     import ftkit as ft
     from ftkit.datasets.reviews import splits
-    from ftkit.runs import evaluate
+    from ftkit.tasks.base import evaluate
     from ftkit.tasks.text_classification import TextClassification
 
     valid, found = splits(train=64, valid=VALID, difficulty=(1, 2))["valid"], []

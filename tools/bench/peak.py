@@ -69,7 +69,7 @@ def step_of(layers: int, width: int, rows: int, length: int) -> tuple:
 
     def run(way, steps):
         loss = lambda l, b: task.loss(task.forward(l.model, b), b)  # noqa: E731
-        options = dict(steps=steps, lr=1e-5, precision=way.precision, device="cpu", progress=False)
+        options = dict(steps=steps, lr=1e-5, precision=way.precision, device="cpu", show_progress=False)
         with way.used():
             Learner(model, DataLoader(data, task.collate, rows), loss, **options).fit()
 

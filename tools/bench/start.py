@@ -20,7 +20,7 @@ DECLARED = Declared(
     what="CPU seconds from process start to the end of a one-step job, compared with Trainer and a plain script",
     measures=(
         "ftkit/__init__.py",
-        "ftkit/core.py",
+        "ftkit/core/process.py",
         *FIT,
         *SPEED,
         *TEXT,

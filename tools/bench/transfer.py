@@ -60,7 +60,7 @@ def drawn(pool, seed: int, size: int):
 def one(mini: str, train, test, metric: str, method: str, steps: int, pretrained: bool, seed: int, lr=None) -> float:
     "The metric of one run, evaluated once."
     import ftkit as ft
-    from ftkit.runs import evaluate
+    from ftkit.tasks.base import evaluate
 
     run = ft.finetune(
         mini,
@@ -73,8 +73,8 @@ def one(mini: str, train, test, metric: str, method: str, steps: int, pretrained
         seed=seed,
         pretrained=pretrained,
         lr=lr,
-        progress=False,
-        keep="last",
+        show_progress=False,
+        load_best=False,
         precision="fp32",
     )
     return evaluate(run.model, run.task, run.task.encode(test, run.processor))[metric]
