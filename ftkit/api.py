@@ -67,6 +67,7 @@ from ftkit.core import (
     unknown_name_error,
     versions,
 )
+from .data.fields import inputs_of, targets_of
 from .data.splits import DATA_OPTIONS, DataSpec, PreparedData, describe_source, prepare
 from .data.tables import COLUMN_NAMES
 from .data.validation import check_unknown, unknown_rate
@@ -196,7 +197,7 @@ def assign_options(options: dict[str, Any], recipe: Recipe) -> dict[str, dict[st
         "data": DATA_OPTIONS,
         "recipe": option_names(recipe),  # before the task's: a contrastive recipe has its own `augment`
         "task": option_names(recipe.task),
-        "columns": {*recipe.roles, *COLUMN_NAMES},
+        "columns": {*(f.name for f in recipe.fields), *COLUMN_NAMES},
     }
     found = {kind: {} for kind in known}
     for name, value in options.items():
@@ -230,11 +231,12 @@ def unknown_option(name: str, recipe: Recipe, known: set[str]) -> FtError:
 # %% ../nbs/70_api.ipynb #209668ec
 def prepare_data(spec: RunSpec, data: Any, valid: Any) -> PreparedData:
     "Cleaned and split data for a specification."
-    roles, columns = spec.recipe.roles, dict(spec.data.columns)
-    if "label" in columns and "label" not in roles and "labels" in roles:
+    fields, columns = spec.recipe.fields, dict(spec.data.columns)
+    names = [f.name for f in fields]
+    if "label" in columns and "label" not in names and "labels" in names:
         columns["labels"] = columns.pop("label")  # several label columns
     asked = {name: getattr(spec.data, name) for name in DATA_OPTIONS}
-    found = prepare(data, valid, columns=columns, roles=roles, seed=spec.seed, **asked)
+    found = prepare(data, valid, columns, fields, seed=spec.seed, **asked)
     classes, held = found.classes, 0 if found.valid is None else len(found.valid)
     named = ", ".join(map(str, classes[:8])) + (" …" if len(classes) > 8 else "")
     kinds = f"; {len(classes)} classes: {named}" if classes else ""
@@ -259,7 +261,9 @@ class Job:
 def open_job(spec: RunSpec, found: PreparedData, base: Checkpoint | Path | None = None) -> Job:
     "Load the checkpoint for prepared data, and record what was inferred."
     classes = [str(c) for c in found.classes]
-    recipe = spec.recipe.bind(found.columns, classes)
+    bound = spec.recipe.bind(found.columns, classes)
+    known = bound.task.infer(found.train)
+    recipe = spec.recipe.bind(found.columns, classes, **known)
     ck = load_base(spec, recipe, given=base)
     inferred = Inferred(
         columns=found.columns,
@@ -270,19 +274,21 @@ def open_job(spec: RunSpec, found: PreparedData, base: Checkpoint | Path | None 
         unknown_rate=check_unknown_tokens(recipe.task, ck.processor, found.train, spec.checkpoint),
         base=ck.fingerprint,
         execution=spec.execution,
+        task=known,
         versions=versions(),
     )
     return Job(spec, inferred, recipe, ck, found.train, found.valid, base if isinstance(base, Path) else None)
 
 
-def check_unknown_tokens(task: Task, processor, data: Dataset, name: str) -> float | None:
-    """Measure the rate of unknown tokens in the data; warn above 5 %, raise `FtError` above 30 %.
+def check_unknown_tokens(task: Task, processor: Any, data: Dataset, name: str) -> float | None:
+    """Measure the rate of unknown tokens in the texts that a task reads; warn above 5 %, raise `FtError` above 30 %.
 
     None for tasks without texts.
     """
-    if "text" not in task.columns:
+    texts = [f.source for f in inputs_of(task.fields) if f.kind == "text"]
+    if not texts:
         return None
-    rate = unknown_rate(processor, data[task.columns["text"]][:])
+    rate = max(unknown_rate(processor, data[column][:]) for column in texts)
     check_unknown(rate, name)
     return rate
 
@@ -298,11 +304,11 @@ def save_base(
         return checkpoint, None
     if not isinstance(checkpoint, Run):
         return None, None
-    own, asked = checkpoint.recipe.roles[0], spec.recipe.roles[0]
-    if (own == "image") != (asked == "image"):
+    own, asked = ({f.kind for f in inputs_of(r.fields)} for r in (checkpoint.recipe, spec.recipe))
+    if (own ^ asked) & {"image", "audio"}:
         raise ConfigError(
-            f"The run was trained on {own}s ({checkpoint.task.name}), but {spec.recipe.task.name} reads {asked}s; start"
-            " from another checkpoint."
+            f"The run reads {' and '.join(sorted(own))} ({checkpoint.task.name}), but {spec.recipe.task.name} reads"
+            f" {' and '.join(sorted(asked))}; start from another checkpoint."
         )
     owner = None if output_dir else tempfile.TemporaryDirectory(prefix="ftkit-base-")
     folder = Path(owner.name if owner else output_dir) / "base"
@@ -384,7 +390,7 @@ def finetune(
     task: str | Task | None = None,  # a task or its name; None: that of an earlier run, or text classification
     recipe: str | Recipe | None = None,  # a recipe or its name; None: supervised training on the task
     callbacks: Sequence[Callback] = (),
-    columns: dict[str, Any] | None = None,  # role -> column name; those not given are inferred
+    columns: dict[str, Any] | None = None,  # field -> column name; those not given are inferred
     valid: Any = 0.2,  # a fraction of the rows, a separate data source, or None
     epochs: float = TrainingArgs.epochs,  # passes over the data; may be fractional
     steps: int | None = None,  # optimiser steps; overrides epochs
@@ -394,7 +400,7 @@ def finetune(
     pretrained: bool = True,  # False: same architecture, randomly initialised
     execution: ExecutionConfig | None = None,  # precision and threads; None measures them
     output_dir: str | os.PathLike | None = None,  # folder for checkpoints; `resume(output_dir)` continues from them
-    # a column by its role (text="body", label="stars"); of the task (max_length, augment, metric, …); of the recipe;
+    # a column by its field (text="body", label="stars"); of the task (max_length, augment, metric, …); of the recipe;
     # of TrainingArgs (eval_steps, load_best, max_grad_norm, precision, cache_features, …); of DataSpec (drop_invalid,
     # duplicates, allow_leakage, groups, encoding, delimiter)
     **options: Any,
@@ -483,10 +489,10 @@ def majority_baseline(
     """The validation accuracy of the majority-class baseline; empty where the examples do not have exactly one label
     each.
     """
-    column = task.columns.get("label")
-    if valid is None or column not in valid.column_names or not len(valid):
+    label = next((f for f in targets_of(task.fields) if f.kind == "category"), None)
+    if label is None or valid is None or label.source not in valid.column_names or not len(valid):
         return {}
-    return {"majority_baseline": max(Counter(map(str, valid[column][:])).values()) / len(valid)}
+    return {"majority_baseline": max(Counter(map(str, valid[label.source][:])).values()) / len(valid)}
 
 
 def last_metrics(learner: Learner) -> dict[str, float]:
@@ -517,7 +523,7 @@ def resume(
     stored = read_json(folder / "spec.json")
     spec, inferred, identity = read_spec(stored, recipe)
     spec = replace(spec, checkpoint=str(checkpoint)) if checkpoint is not None else spec
-    bound = spec.recipe.bind(inferred.columns, inferred.classes)
+    bound = spec.recipe.bind(inferred.columns, inferred.classes, **inferred.task)
     base = folder / "base" if spec.checkpoint == "base" else None
     ck = load_base(spec, bound, inferred.base, base)
     job = Job(spec, inferred, bound, ck, *(read_stored(folder, name) for name in ("train", "valid")), base)
@@ -540,7 +546,7 @@ def show_batch(
     task: str | Task | None = None,  # None: image classification
     recipe: str | Recipe | None = None,
     n: int = 12,  # examples to show
-    columns: dict[str, Any] | None = None,  # role -> column name; those not given are inferred
+    columns: dict[str, Any] | None = None,  # field -> column name; those not given are inferred
     seed: int = 0,  # for the choice of examples and the augmentation
     **options: Any,  # of the task, the recipe and the data, as for finetune
 ):

@@ -11,6 +11,7 @@ __all__ = [
     "pipeline",
     "predict",
     "read_inputs",
+    "values_are_columns",
     "save_run",
     "save_merged",
     "clear_run_folder",
@@ -35,6 +36,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -52,6 +54,8 @@ from ftkit.core import (
     seed_everything,
     write_json,
 )
+from .data import loading
+from .data.fields import Field, inputs_of
 from .deltas.io import load_delta, read_tensors, save_delta, write_tensors
 from .methods.base import Method, attached
 from .models.checkpoints import Checkpoint, fingerprint, load, max_positions
@@ -220,49 +224,65 @@ def pipeline(run: Run):
     threshold = options_of(task).get("threshold", 0.5)
     if threshold != 0.5:
         log_info(f"A pipeline returns probabilities and does not apply the threshold {threshold}; apply it yourself.")
-    part = "image_processor" if "image" in task.columns else "tokenizer"
+    part = "image_processor" if any(f.kind == "image" for f in task.fields) else "tokenizer"
     return make_pipeline(task.name, model=run.model, device=run.device, **{part: run.processor})
 
 
 # %% ../nbs/64_runs.ipynb #c5d46bd2
 def predict(
     run: Run,
-    values,  # one value, a list, a file or a table; for images also a folder
-    column: str | None = None,  # column of a table; None uses the column of the training data
+    values: Any,  # one value, a list, a file or a table; for images also a folder; for several inputs tuples or dicts
+    column: str | None = None,  # column of a table, for tasks with one input; None uses that of the training data
 ) -> pd.DataFrame:
-    "The predictions of a run's model for some values. Raises `FtError` for empty input."
-    role = next(iter(run.task.columns))
-    values = read_inputs(values, role, column or run.task.columns[role])
+    "The predictions of a run's model for some inputs. Raises `FtError` for empty input."
+    inputs = inputs_of(run.task.fields)
+    if column is not None:
+        inputs = [replace(inputs[0], column=column), *inputs[1:]]
+    values = read_inputs(values, inputs)
     if not len(values):
         raise ConfigError("The input is empty; there is nothing to predict.")
-    rows = run.task.encode(values, run.processor)
-    found = {
-        int(i): r
-        for _, out, index in iter_predictions(run.model, run.task, rows, 64, run.device)
-        for i, r in zip(index, run.task.predict(out))
-    }
-    from ftkit.data.images import image_name
-
-    return pd.DataFrame([{role: v if role == "text" else image_name(v, i), **found[i]} for i, v in enumerate(values)])
+    rows, found = run.task.encode(values, run.processor), {}
+    for _, outputs, index in iter_predictions(run.model, run.task, rows, 64, run.device, generate=True):
+        found |= dict(zip(map(int, index), run.task.predict(outputs)))
+    table = []
+    for i, value in enumerate(values):
+        each = (value,) if len(inputs) == 1 else value
+        shown = {f.name: f.type.described(v, i) for f, v in zip(inputs, each)}
+        table.append({**shown, **found[i]})
+    return pd.DataFrame(table)
 
 
 # %% ../nbs/64_runs.ipynb #27eb1c47
-def read_inputs(values, role: str, column: str) -> list:
-    "The values to predict as a list. Raises `FtError` for a table without the column."
-    from ftkit.data import images, loading
-
-    if role == "image" and (found := images.as_image_list(values)) is not None:
+def read_inputs(values: Any, fields: Sequence[Field]) -> list:
+    """The inputs to predict as a list; of tuples, where a task has several. Raises `FtError` for a table without a
+    column, and for a tuple with another number of values.
+    """
+    if len(fields) == 1 and (found := fields[0].type.inputs(values)) is not None:
         return found
-    if isinstance(values, str) and not Path(values[:250]).is_file():
-        return [values]
-    if isinstance(values, (Sequence, pd.Series)) and not isinstance(values, str):
-        return list(values)
-    table = loading.read(values)
-    if column not in table.column_names:
-        raise ConfigError(
-            f"The table has no column {column!r}; choose one of: {', '.join(table.column_names)} (option column=)."
-        )
-    return table[column][:]
+    if isinstance(values, tuple):
+        values = [values]
+    if isinstance(values, list) and len(fields) > 1 and not any(isinstance(v, dict) for v in values):
+        names = " and ".join(f.name for f in fields)
+        for value in values:
+            if not isinstance(value, (tuple, list)) or len(value) != len(fields):
+                raise ConfigError(
+                    f"This task reads {names}; give {len(fields)} values for each, not {str(value)[:40]!r}."
+                )
+        return [tuple(v) for v in values]
+    table = loading.read([values] if isinstance(values, dict) and not values_are_columns(values) else values)
+    for f in fields:
+        if f.source not in table.column_names:
+            hint = " (option column=)" if len(fields) == 1 else ""
+            raise ConfigError(
+                f"The table has no column {f.source!r}; choose one of: {', '.join(table.column_names)}{hint}."
+            )
+    columns = [table[f.source][:] for f in fields]
+    return columns[0] if len(fields) == 1 else list(zip(*columns))
+
+
+def values_are_columns(values: dict) -> bool:
+    "Whether the values of a dictionary are columns, and not one example."
+    return all(isinstance(v, (list, tuple, pd.Series, np.ndarray)) for v in values.values())
 
 
 # %% ../nbs/64_runs.ipynb #54f754ff
@@ -351,7 +371,12 @@ def load_base(
         task, kwargs = recipe.task, spec.method.load_kwargs()
         with quiet(given is not None):
             ck = load(
-                str(given or spec.checkpoint), task=task, classes=task.classes, pretrained=spec.pretrained, **kwargs
+                str(given or spec.checkpoint),
+                task=task,
+                num_labels=task.num_outputs,
+                classes=task.classes,
+                pretrained=spec.pretrained,
+                **kwargs,
             )
     check_lengths(spec, ck, recipe.task)
     recipe.task.prepare(ck.model, ck.processor)
@@ -419,7 +444,7 @@ def load_run(
     if checkpoint is not None:
         spec = replace(spec, checkpoint=str(checkpoint))
     base = folder / "base" if spec.checkpoint == "base" else None
-    bound = spec.recipe.bind(inferred.columns, inferred.classes)
+    bound = spec.recipe.bind(inferred.columns, inferred.classes, **inferred.task)
     try:
         ck = load_base(spec, bound, inferred.base, base)
     except FtError as e:

@@ -17,14 +17,15 @@ from conftest import ROOT
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from ftkit.core import FtError
-from ftkit.data import loading, splits, validation
-from ftkit.data.loading import ROW_NUMBER_COLUMN, infer_columns, read
+from ftkit.data import labels, loading, splits, validation
+from ftkit.data.fields import LABEL, TEXT, Field, infer_columns
+from ftkit.data.loading import ROW_NUMBER_COLUMN, read
 from ftkit.datasets.reviews import reviews
 from ftkit.datasets.reviews import splits as review_splits
 
 REAL = Path(os.environ.get("FTKIT_DATA") or ROOT.parent / "shared" / "data")
 real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real data at FTKIT_DATA or {REAL.parent.name}/{REAL.name}")
-COLUMNS = dict(text="text", label="label")
+FIELDS = [TEXT, LABEL]
 TABLE = {"text": ["fine", "dull", "great", "poor"], "label": [1, 0, 1, 0]}
 
 
@@ -219,7 +220,7 @@ def test_threads_do_not_share_the_field_limit(write):
     ],
 )
 def test_columns_are_found(table, want, capsys):
-    assert tuple(infer_columns(read(table)).values()) == want
+    assert tuple(f.column for f in infer_columns(read(table))) == want
     assert want[0] in capsys.readouterr().out
 
 
@@ -240,7 +241,7 @@ def test_columns_that_cannot_be_found():
         "a, b",
     )
     refuses(lambda: infer_columns(read({"text": ["one", "two"]})), "label=")
-    refuses(lambda: infer_columns(read(TABLE), text="text", label="text"), "both")
+    refuses(lambda: infer_columns(read(TABLE), FIELDS, text="text", label="text"), "both")
 
 
 # Cleaning
@@ -255,16 +256,16 @@ def test_empty_rows_are_counted_and_dropped_only_on_request():
         "1 with empty label (row 3)",
         "drop_invalid=True",
     )
-    kept, report = validation.clean(read(table), COLUMNS)
+    kept, report = validation.clean(read(table), FIELDS)
     assert (
         kept["text"][:] == ["fine", "so so"]
         and kept[ROW_NUMBER_COLUMN][:] == [0, 5]
         and report["dropped"] == [1, 2, 3, 4]
     )
-    assert validation.empty_rows(read(pd.DataFrame({"text": ["a", np.nan], "label": [np.nan, 1.0]})), COLUMNS) == dict(
+    assert validation.empty_rows(read(pd.DataFrame({"text": ["a", np.nan], "label": [np.nan, 1.0]})), FIELDS) == dict(
         text=[1], label=[0]
     )
-    refuses(lambda: validation.clean(read({"text": [""], "label": [1]}), COLUMNS), "Every one")
+    refuses(lambda: validation.clean(read({"text": [""], "label": [1]}), FIELDS), "Every one")
 
 
 def test_file_and_line_are_named(write):
@@ -273,16 +274,16 @@ def test_file_and_line_are_named(write):
 
 def test_repeats_and_contradictions_are_reported_and_kept(capsys):
     table = read({"text": ["A b", "a  B", "a b", "c"], "label": [1, 1, 0, 0]})
-    ds, report = validation.deduplicate(table, COLUMNS)
+    ds, report = validation.deduplicate(table, FIELDS)
     assert len(ds) == 4 and report == dict(duplicates=[(1, 0)], conflicts=[(2, 0)])
     said = capsys.readouterr().out
     assert "2 and 0" in said and 'duplicates="drop"' in said
-    assert validation.deduplicate(table, COLUMNS, drop=True)[0]["text"][:] == ["A b", "a b", "c"]
+    assert validation.deduplicate(table, FIELDS, drop=True)[0]["text"][:] == ["A b", "a b", "c"]
 
 
 def test_classes_in_a_stable_order():
     def names(values):
-        return validation.label_names(read({"y": values}), "y")
+        return labels.label_names(read({"y": values}), "y")
 
     assert (
         names([10, 9, 10, 1]) == ["1", "9", "10"]
@@ -292,13 +293,15 @@ def test_classes_in_a_stable_order():
     assert names([1.0, 0.0]) == ["0", "1"] and names(["10", "9"]) == ["9", "10"]
     f = Features(y=ClassLabel(names=["zebra", "ant"]), text=Value("string"))
     ds = read(Dataset.from_dict({"y": [1, 0, 1], "text": ["a", "b", "c"]}, features=f))
-    assert validation.label_names(ds, "y") == ["zebra", "ant"] and validation.label_ids(ds, "y", ["zebra", "ant"]) == [
+    assert labels.label_names(ds, "y") == ["zebra", "ant"] and labels.label_ids(ds, "y", ["zebra", "ant"]) == [
         1,
         0,
         1,
     ]
     unlabelled = read(Dataset.from_dict({"y": [1, -1], "text": ["a", "b"]}, features=f))
-    assert validation.empty_rows(unlabelled, dict(text="text", label="y")) == dict(text=[], label=[1])
+    assert validation.empty_rows(unlabelled, [TEXT, Field("label", "category", column="y", is_input=False)]) == dict(
+        text=[], label=[1]
+    )
 
 
 def test_labels_that_are_numbers_with_names_reach_the_model():
@@ -470,7 +473,7 @@ def test_the_source_may_bring_its_own_parts(capsys):
 
 def test_labels_mean_the_same_in_both_files():
     data = splits.prepare(TABLE, valid={"text": ["new", "newer"], "label": ["0", "1"]})
-    assert data.classes == ["0", "1"] and validation.label_ids(data.valid, "label", data.classes) == [0, 1]
+    assert data.classes == ["0", "1"] and labels.label_ids(data.valid, "label", data.classes) == [0, 1]
 
 
 CHILD = """
@@ -526,7 +529,7 @@ def test_reviews_are_balanced_unique_and_marked():
 def test_review_splits_share_no_text():
     parts = review_splits()
     assert (parts["train"].num_rows, parts["valid"].num_rows) == (1000, 200) and not any(parts["valid"]["flipped"])
-    assert splits.leakage(parts["train"], parts["valid"], "text") == []
+    assert splits.leakage(parts["train"], parts["valid"], FIELDS) == []
 
 
 @pytest.mark.parametrize(
@@ -558,7 +561,7 @@ def test_real_sst2_prepared():
         data.classes == ["0", "1"]
         and len(data.train) > 6800
         and len(data.valid) > 860
-        and not splits.leakage(data.train, data.valid, "text")
+        and not splits.leakage(data.train, data.valid, data.fields)
     )
 
 
@@ -567,7 +570,7 @@ def test_real_sst2_prepared():
 def test_real_phrasebank(name):
     data = splits.prepare(REAL / "financial_phrasebank" / f"sentences_{name}.tsv", valid=0.2)
     assert (
-        data.columns == COLUMNS
+        data.columns == {"text": "text", "label": "label"}
         and data.classes == ["negative", "neutral", "positive"]
         and abs(len(data.valid) / (len(data.train) + len(data.valid)) - 0.2) < 0.001
     )

@@ -12,7 +12,8 @@ import transformers as hf
 from torch.nn import functional as F
 
 import ftkit as ft
-from ftkit.data.batching import DataLoader, TokenDataset
+from ftkit.data.batching import DataLoader
+from ftkit.data.encoded import DenseColumn, EncodedDataset, RaggedColumn
 from ftkit.methods.base import set_modes
 from ftkit.models.cpu_kernels import cpu_kernels
 from ftkit.speed.array_store import cache
@@ -40,10 +41,6 @@ from ftkit.training.learner import Learner
 class Texts(Task):
     "Ten lines of a task on token ids."
 
-    def collate(self, rows, index):
-        ids, mask = rows.rectangle(index)
-        return {"input_ids": ids, "attention_mask": mask, "labels": rows.column("label", index)}
-
     def forward(self, model, batch):
         return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
 
@@ -54,37 +51,22 @@ class Texts(Task):
 class Pictures(Texts):
     "And on pictures."
 
-    def collate(self, rows, index):
-        return {
-            "x": torch.from_numpy(rows.images[np.asarray(index)]),
-            "labels": torch.from_numpy(rows.columns["label"][np.asarray(index)]),
-        }
-
     def forward(self, model, batch):
         out = model(batch["x"])
         return getattr(out, "logits", out)
 
 
-class PictureRows:
-    def __init__(self, n=20, size=64, seed=0):
-        rng = np.random.default_rng(seed)
-        self.images, self.columns = (
-            rng.standard_normal((n, 3, size, size)).astype(np.float32),
-            {"label": rng.integers(0, 3, n)},
-        )
-        self.lengths = np.ones(n, np.int64)
-
-    def __len__(self):
-        return len(self.lengths)
-
-    def fingerprint(self):
-        return ft.core.sha256(self.images.tobytes())
+def image_rows(n=20, size=64, seed=0):
+    rng = np.random.default_rng(seed)
+    images = DenseColumn(rng.standard_normal((n, 3, size, size)).astype(np.float32))
+    return EncodedDataset({"x": images, "labels": DenseColumn(rng.integers(0, 3, n))})
 
 
 def text_rows(n=40, seed=0, last=None):
     rng = np.random.default_rng(seed)
     rows = [rng.integers(3, 60, k).tolist() + ([last] if last else []) for k in rng.integers(3, 12, n)]
-    return TokenDataset(rows, {"label": rng.integers(0, 3, n)})
+    ids = RaggedColumn(rows, mask="attention_mask")
+    return EncodedDataset({"input_ids": ids, "labels": DenseColumn(rng.integers(0, 3, n))})
 
 
 small = dict(
@@ -172,7 +154,7 @@ def setting(name):
     torch.manual_seed(0)
     if name in TEXTS:
         return TEXTS[name][0](), TEXTS[name][1](), text_rows(last=1 if name == "t5" else None)
-    return PICTURES[name](), Pictures(), PictureRows()
+    return PICTURES[name](), Pictures(), image_rows()
 
 
 def trained(name, method, cache_it, shuffle=True, batch_size=8, epochs=2):
@@ -374,8 +356,10 @@ def edited(move):
     "A change to the encoded rows."
 
     def change(model, task, rows):
-        move(rows)
-        return None, None, TokenDataset(flat=rows.flat, offsets=rows.offsets, columns=rows.columns, pad=rows.pad)
+        ids, labels = rows.columns.values()
+        move(ids, labels)
+        ids = RaggedColumn(flat=ids.flat, offsets=ids.offsets, pad=ids.pad, mask=ids.mask)
+        return None, None, EncodedDataset({"input_ids": ids, "labels": labels})
 
     return change
 
@@ -418,10 +402,10 @@ CHANGES = {
     "heads": rebuilt(num_attention_heads=2),
     "other rows": data(seed=1),
     "one row less": data(n=39),
-    "a token": edited(lambda rows: rows.flat.__setitem__(7, 33)),
-    "the padding": edited(lambda rows: setattr(rows, "pad", 1)),
-    "a row's end": edited(lambda rows: rows.offsets.__setitem__(3, rows.offsets[3] - 1)),
-    "a column": edited(lambda rows: rows.columns.update(label=rows.columns["label"][::-1].copy())),
+    "a token": edited(lambda ids, labels: ids.flat.__setitem__(7, 33)),
+    "the padding": edited(lambda ids, labels: setattr(ids, "pad", 1)),
+    "a row's end": edited(lambda ids, labels: ids.offsets.__setitem__(3, ids.offsets[3] - 1)),
+    "a column": edited(lambda ids, labels: setattr(labels, "values", labels.values[::-1].copy())),
     "the task's forward": lambda model, task, rows: (None, OtherForward(), None),
     "the task's collate": lambda model, task, rows: (None, OtherCollate(), None),
 }
@@ -449,19 +433,14 @@ def test_pictures_that_nobody_reads_again_are_not_made_into_decimals_again(monke
     monkeypatch.setenv("FTKIT_HOME", str(tmp_path))
     from ftkit.data import images
 
-    class Decimals(Pictures):
-        def collate(self, rows, index):
-            return {"x": rows.pixels(rows.images[np.asarray(index)]), "labels": rows.column("label", index)}
-
     torch.manual_seed(0)
     model, r = timm.create_model("resnet18", num_classes=3), np.random.default_rng(0)
-    rows = images.ImageDataset(
-        torch.from_numpy(r.integers(0, 255, (20, 3, 64, 64), dtype=np.uint8)), {"label": r.integers(0, 3, 20)}
-    )
+    column = images.ImageColumn(torch.from_numpy(r.integers(0, 255, (20, 3, 64, 64), dtype=np.uint8)))
+    rows = EncodedDataset({"x": column, "labels": DenseColumn(r.integers(0, 3, 20))})
     ft.LinearProbe().attach(model)
     set_modes(model)
-    task = Decimals()
+    task = Pictures()
     found = cached(task, model, [(rows, nullcontext, "fp32")], insist=True)
     whole = task.forward(model.eval(), task.collate(rows, [3, 1, 7]))
-    monkeypatch.setattr(images.ImageDataset, "pixels", lambda *a: pytest.fail("made again"))
+    monkeypatch.setattr(images.ImageColumn, "pixels", lambda *a: pytest.fail("made again"))
     assert torch.allclose(found.forward(model, found.collate(rows, [3, 1, 7])), whole, rtol=1e-4, atol=1e-5)

@@ -14,6 +14,7 @@ from datasets import Dataset, DatasetDict
 import ftkit as ft
 from ftkit.core import FtError
 from ftkit.data import splits
+from ftkit.data.fields import IMAGE, LABELS, TARGET, TEXT
 from ftkit.data.loading import ROW_NUMBER_COLUMN, read
 
 ROWS = [
@@ -181,10 +182,8 @@ def test_labels_are_tidied_as_texts_are(pair):
     ],
 )
 def test_numbers_are_texts_where_texts_are_asked_for(values, want):
-    from ftkit.data.validation import as_texts
-
     ds = read({"text": [f"t {i}" for i in range(len(values))], "target": values})
-    assert as_texts(ds, {"text": "text", "target": "target"})["target"][:] == want
+    assert TARGET.type.convert(ds, "target", "the data", False)[0]["target"][:] == want
 
 
 def test_sums_are_learned_and_codes_are_read():
@@ -293,10 +292,10 @@ def test_several_targets_for_one_text_stay():
     table = pd.DataFrame(
         [("greet", f"hello {i}") for i in range(10)] + [(t, "fine") for t, _ in ROWS], columns=["text", "target"]
     )
-    data = splits.prepare(table, roles=("text", "target"))
+    data = splits.prepare(table, fields=(TEXT, TARGET))
     assert len(data.train) + len(data.valid) == 50
     assert len({"greet" in data.train["text"][:], "greet" in data.valid["text"][:]}) == 2
-    texts = splits.prepare({"text": ["again and again"] * 6 + [t for t, _ in ROWS]}, roles=("text",))
+    texts = splits.prepare({"text": ["again and again"] * 6 + [t for t, _ in ROWS]}, fields=(TEXT,))
     assert len(texts.train) + len(texts.valid) == 46
 
 
@@ -354,7 +353,7 @@ LISTS = {
 
 @pytest.mark.parametrize("how", LISTS)
 def test_several_labels_as_people_write_them(how):
-    from ftkit.data.validation import check_multilabel, label_sets
+    from ftkit.data.labels import check_multilabel, label_sets
 
     ds = Dataset.from_dict({"labels": LISTS[how], ROW_NUMBER_COLUMN: [0, 1, 2]})
     assert label_sets(ds, "labels") == [["a", "b"], ["b"], []] and check_multilabel(ds, "labels") == ["a", "b"]
@@ -363,7 +362,7 @@ def test_several_labels_as_people_write_them(how):
 def test_columns_of_ones_and_zeros_are_labels(capsys):
     images = [np.full((8, 8, 3), i, np.uint8) for i in range(20)]
     flags = {"toxic": [i % 2 for i in range(20)], "insult": [i % 3 == 0 for i in range(20)]}
-    told = dict(roles=("image", "labels"), valid=None)
+    told = dict(fields=(IMAGE, LABELS), valid=None)
     named = splits.prepare({"image": images, **flags}, columns={"labels": ["toxic", "insult"]}, **told)
     found = splits.prepare({"image": images, **flags}, **told)
     assert named.classes == found.classes == ["toxic", "insult"] and "ones and zeros" in capsys.readouterr().out

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from ftkit.core import FtError
+from ftkit.data.fields import IMAGE, LABEL
 from ftkit.data.images import decode_image, open_image, validate_images
 from ftkit.data.loading import read
 from ftkit.data.splits import prepare
@@ -50,7 +51,7 @@ def test_parts_and_archives(folder, tmp_path, monkeypatch):
 
 def test_a_table_beside_files(folder):
     (folder / "labels.csv").write_text("filename,kind\ncats/a.png,cat\ndogs/d.png,dog\n")
-    found = prepare(folder, valid=None, roles=("image", "label"))
+    found = prepare(folder, valid=None, fields=(IMAGE, LABEL))
     assert found.columns == {"image": "filename", "label": "kind"} and found.classes == ["cat", "dog"]
     assert open_image(read(folder / "labels.csv")[0]["filename"])[0].size == (16, 12)
 
@@ -108,9 +109,9 @@ def test_broken_images_are_named_and_counted(folder):
     (folder / "dogs/words.png").write_text("not a image")
     Image.fromarray(paint(shape=(1, 1, 3))).save(folder / "dogs/dot.png")
     with pytest.raises(FtError, match="3 of 8 images cannot be read") as e:
-        prepare(folder, valid=None, roles=("image", "label"))
+        prepare(folder, valid=None, fields=(IMAGE, LABEL))
     assert all(n in str(e.value) for n in ("short.jpg", "words.png", "dot.png", "drop_invalid=True"))
-    found = prepare(folder, valid=None, drop_invalid=True, roles=("image", "label"))
+    found = prepare(folder, valid=None, drop_invalid=True, fields=(IMAGE, LABEL))
     assert len(found.train) == 5 and len(found.report["train"]["unread"]) == 3
 
 
@@ -118,7 +119,7 @@ def test_a_image_in_both_parts_is_taken_out_of_training(folder):
     twice = np.stack([paint(i) for i in range(10)])
     found = prepare(
         {"train": {"image": twice, "label": np.arange(10) % 2}, "valid": {"image": twice[:2], "label": [0, 1]}},
-        roles=("image", "label"),
+        fields=(IMAGE, LABEL),
     )
     assert len(found.report["leaks"]) == 2 and len(found.train) == 8
 
@@ -130,4 +131,4 @@ def test_keys_go_by_content(folder):
         read([{"image": Image.fromarray(paint(3)), "label": 0}, {"image": Image.fromarray(paint(4)), "label": 1}]),
         "image",
     )
-    assert len(set(a["_key"][:])) == 2
+    assert len(set(a["_key:image"][:])) == 2

@@ -17,7 +17,7 @@ AutoModelForSequenceClassification.from_pretrained("ftkit/zoo/bert_mini")
 JOB = """
 import ftkit as ft
 rows = {"text": ["a fine film", "a dull film"] * 4, "label": ["good", "bad"] * 4}
-ft.finetune("bert-mini", rows, METHOD, steps=1, valid=None, progress=False)
+ft.finetune("bert-mini", rows, METHOD, steps=1, valid=None, show_progress=False)
 """
 UNUSED = {"bitsandbytes", "matplotlib", "sklearn", "timm", "torchmetrics", "IPython"}
 

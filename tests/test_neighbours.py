@@ -9,8 +9,8 @@ from architectures import TRANSFORMERS, from_transformers
 
 import ftkit as ft
 from ftkit.core import METHODS
-from ftkit.data.batching import TokenDataset
-from ftkit.tasks.base import model_inputs, pick_padding_side, text_batch
+from ftkit.data.encoded import EncodedDataset, RaggedColumn
+from ftkit.tasks.base import model_inputs, pick_padding_side
 
 LENGTHS = (9, 4, 7, 1, 5)
 NOT_TEXT = (
@@ -53,9 +53,10 @@ RIGHT = [n for n in TEXTS if n not in READS_THE_LAST_PLACE]
 MIXES_WITH_PADDING = ("fnet", "convbert")
 
 
-def ragged(side: str) -> TokenDataset:
+def ragged(side: str) -> EncodedDataset:
     rng = np.random.default_rng(0)
-    return TokenDataset([rng.integers(3, 59, n).tolist() for n in LENGTHS], pad=0, side=side)
+    ids = [rng.integers(3, 59, n).tolist() for n in LENGTHS]
+    return EncodedDataset({"input_ids": RaggedColumn(ids, pad=0, side=side, mask="attention_mask")})
 
 
 def ready(name, side):
@@ -68,7 +69,7 @@ def ready(name, side):
 @torch.no_grad()
 def answer(model, rows, index) -> list:
     "What a model says of some rows: logits, or hidden states, at the places that hold text."
-    batch = text_batch(rows, index)
+    batch = rows.batch(index)
     given = model_inputs(model, batch)
     if model.config.is_encoder_decoder and "Classification" not in type(model).__name__:
         given["decoder_input_ids"] = torch.tensor([[2, 5, 9]]).expand(len(index), -1)

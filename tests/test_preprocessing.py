@@ -13,6 +13,7 @@ from PIL import Image
 
 import ftkit as ft
 from ftkit.core import FtError
+from ftkit.data.fields import IMAGE, LABEL
 from ftkit.data.image_preprocessing import preprocessing_from_processor
 from ftkit.data.images import encode_images
 from ftkit.data.loading import read
@@ -180,10 +181,13 @@ def test_images_in_bytes_of_a_parquet_file(folder, tmp_path):
     table.assign(image=[{"bytes": b, "path": None} for b in table.image]).to_parquet(tmp_path / "struct.parquet")
     table.rename(columns={"image": "x"}).to_parquet(tmp_path / "unnamed.parquet")
     rows = [
-        prepare(s, roles=("image", "label"), valid=None)
+        prepare(s, fields=(IMAGE, LABEL), valid=None)
         for s in (table, *(tmp_path / f"{n}.parquet" for n in ("plain", "struct", "unnamed")))
     ]
-    assert len({tuple(r.train["_key"]) for r in rows}) == 1 and len(rows[1].train) == 16
+    assert (
+        len({tuple(r.train[[c for c in r.train.column_names if c.startswith("_key")][0]]) for r in rows}) == 1
+        and len(rows[1].train) == 16
+    )
     assert ft.finetune("resnet-mini", str(tmp_path / "plain.parquet"), "linear_probe", **ASK).inferred.rows == 13
 
 
@@ -208,7 +212,7 @@ def test_images_by_other_names_and_files_that_are_left_out(folder, capsys):
     (folder / "b" / "clip.mp4").write_bytes(b"x")
     (folder / "Thumbs.db").write_bytes(b"x")
     whole.save(folder / "alone.png")
-    data = prepare(folder, roles=("image", "label"), valid=None)
+    data = prepare(folder, fields=(IMAGE, LABEL), valid=None)
     said = capsys.readouterr().out
     assert len(data.train) == 16 + len(kinds)
     assert (
@@ -223,7 +227,7 @@ def test_addresses_of_images_are_not_fetched(tmp_path):
     table.to_csv(tmp_path / "t.csv", index=False)
     for source in (table, tmp_path / "t.csv"):
         with pytest.raises(FtError, match="is a URL"):
-            prepare(source, roles=("image", "label"))
+            prepare(source, fields=(IMAGE, LABEL))
 
 
 def test_a_text_that_ends_like_a_file_is_a_text(tmp_path):
@@ -237,8 +241,8 @@ def test_a_text_that_ends_like_a_file_is_a_text(tmp_path):
 def test_repeated_images_stay_on_one_side():
     rows = [*shapes(20, 24).to_list(), *shapes(20, 24).to_list()[:5] * 3]
     rows = [{"image": r["image"], "label": r["label"] % 2} for r in rows]
-    data = prepare(rows, roles=("image", "label"))
-    assert len(data.train) + len(data.valid) == 35 and not set(data.train["_key"]) & set(data.valid["_key"])
+    data = prepare(rows, fields=(IMAGE, LABEL))
+    assert len(data.train) + len(data.valid) == 35 and not set(data.train["_key:image"]) & set(data.valid["_key:image"])
     assert len(data.report["train"]["duplicates"]) == 15
 
 
@@ -262,7 +266,7 @@ def test_boxes_in_the_formats_of_the_field(form):
     task = ObjectDetection(classes=["a"], side=32, box_format=form)
     data = read([{"image": Image.new("RGB", (64, 32)), "boxes": [FORMATS[form]], "labels": ["a"]}])
     rows = task.encode(data, transformers.ViTImageProcessor(size=SMALL))
-    assert rows.boxes[0].tolist() == [[8.0, 8.0, 24.0, 24.0]]
+    assert rows.columns["boxes"].values[0].tolist() == [[8.0, 8.0, 24.0, 24.0]]
 
 
 def detect(boxes, **options):

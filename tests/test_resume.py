@@ -78,10 +78,11 @@ def test_same_seed_twice_gives_the_same_bits():
 @pytest.mark.fast
 def test_killed_while_saving_leaves_a_whole_state(tmp_path):
     "At whichever byte a save dies, the folder opens at an earlier step."
-    from ftkit.data.batching import DataLoader, TokenDataset
+    from ftkit.data.batching import DataLoader
+    from ftkit.data.encoded import DenseColumn, EncodedDataset
     from ftkit.training import learner as train
 
-    rows = TokenDataset([[i] for i in range(64)])
+    rows = EncodedDataset({"row": DenseColumn(range(64))})
     x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
 
     def make():

@@ -15,7 +15,7 @@ import transformers
 import ftkit as ft
 import ftkit.training.learner
 from ftkit.core import FtError
-from ftkit.data.batching import TokenDataset
+from ftkit.data.encoded import RaggedColumn
 from ftkit.models.checkpoints import ZOO, load, max_positions
 from ftkit.tasks.base import tokenize
 
@@ -30,7 +30,7 @@ def table():
 
 
 def quick(data, method="linear_probe", checkpoint="bert-mini", **options):
-    return ft.finetune(checkpoint, data, method, **{"steps": 1, "batch_size": 8, "progress": False, **options})
+    return ft.finetune(checkpoint, data, method, **{"steps": 1, "batch_size": 8, "show_progress": False, **options})
 
 
 # ---- numbers
@@ -141,9 +141,9 @@ def test_a_beginning_keeps_its_end_and_leaves_room_for_what_is_written(table):
     most = max_positions(run.model)
     long = "the soup was good and the room was kind . " * most + "Finally , the garden"
     rows = run.task.encode([long, "short"], run.processor)
-    assert rows.lengths[0] == min(512, most - 5) and run.processor.decode(rows.flat[: rows.lengths[0]]).endswith(
-        "Finally , the garden"
-    )
+    assert rows.lengths[0] == min(512, most - 5) and run.processor.decode(
+        rows.columns["input_ids"].flat[: rows.lengths[0]]
+    ).endswith("Finally , the garden")
     assert len(run.predict([long, "short"])) == 2
 
 
@@ -378,6 +378,6 @@ def test_seeds_of_any_type(table, seeds, expected):
 
 
 def test_rows_stand_at_the_side_that_is_asked():
-    rows = TokenDataset([[5, 6, 7], [8]], pad=0, side="left")
-    assert rows.rectangle([0, 1])[0].tolist() == [[5, 6, 7], [0, 0, 8]]
-    assert rows.rectangle([0, 1], side="right")[0].tolist() == [[5, 6, 7], [8, 0, 0]]
+    rows = RaggedColumn([[5, 6, 7], [8]], pad=0, side="left")
+    assert rows.padded([0, 1])[0].tolist() == [[5, 6, 7], [0, 0, 8]]
+    assert rows.padded([0, 1], side="right")[0].tolist() == [[5, 6, 7], [8, 0, 0]]

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 import ftkit as ft
 from ftkit.core import seed_everything
-from ftkit.data.batching import DataLoader, TokenDataset, pack
+from ftkit.data.batching import DataLoader, pack
+from ftkit.data.encoded import DenseColumn, EncodedDataset, RaggedColumn
 from ftkit.models.cpu_kernels import cpu_kernels, trim_heap
 from ftkit.tasks.base import evaluate
 from ftkit.testing.invariants import tiny_model
@@ -55,7 +56,8 @@ def language_model(kind):
 
 def texts(n=24):
     rng = np.random.default_rng(0)
-    return TokenDataset([rng.integers(3, 97, size=rng.integers(3, 20)).tolist() for _ in range(n)])
+    ids = [rng.integers(3, 97, size=rng.integers(3, 20)).tolist() for _ in range(n)]
+    return EncodedDataset({"input_ids": RaggedColumn(ids)})
 
 
 def targets(ids, known):
@@ -67,15 +69,15 @@ def next_token_loss(logits, wanted):
 
 
 def unpacked_loss(model, rows, index):
-    ids, mask = rows.rectangle(index)
+    ids, mask = rows.columns["input_ids"].padded(index)
     return next_token_loss(
         model(input_ids=ids, attention_mask=mask, use_cache=False).logits, targets(ids, mask == 1)
     ), int(mask[:, 1:].sum())
 
 
 def packed_loss(model, rows, index):
-    ids, mask = rows.rectangle(index)
-    position = rows.per_token("position", index)
+    ids, mask = rows.columns["input_ids"].padded(index)
+    position = rows.columns["position"].padded(index)[0]
     wanted = targets(ids, (mask == 1) & (position > 0))
     return next_token_loss(model(input_ids=ids, position_ids=position, use_cache=False).logits, wanted), int(
         (wanted >= 0).sum()
@@ -86,7 +88,7 @@ def packed_loss(model, rows, index):
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen2"])
 def test_packed_rows_have_the_loss_and_the_gradients_of_unpacked_ones(kind, quick):
     model, rows = language_model(kind), texts()
-    packed = pack(rows, 32)
+    packed = pack(rows.columns["input_ids"], 32)
     assert len(packed) < len(rows) and packed.lengths.sum() == rows.lengths.sum()
     found = []
     for loss, data in ((unpacked_loss, rows), (packed_loss, packed)):
@@ -102,13 +104,15 @@ def test_packed_rows_have_the_loss_and_the_gradients_of_unpacked_ones(kind, quic
 
 def test_what_is_packed_wrongly_has_another_loss():
     model, rows = language_model("gpt2"), texts()
-    packed = pack(rows, 32)
-    ids, mask = packed.rectangle(np.arange(len(packed)))
+    packed = pack(rows.columns["input_ids"], 32)
+    everything = np.arange(len(packed))
+    ids, mask = packed.columns["input_ids"].padded(everything)
+    position = packed.columns["position"].padded(everything)[0]
     with torch.no_grad():
         right = packed_loss(model, packed, np.arange(len(packed)))[0]
         wrong = next_token_loss(
             model(input_ids=ids, attention_mask=mask, use_cache=False).logits,
-            targets(ids, (mask == 1) & (packed.per_token("position", np.arange(len(packed))) > 0)),
+            targets(ids, (mask == 1) & (position > 0)),
         )
     assert abs(right - wrong) > 1e-2
 
@@ -139,7 +143,7 @@ def test_the_eight_bit_optimiser_trains_and_resumes(tmp_path):
         return torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 1))
 
     x = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
-    rows = TokenDataset([[i] for i in range(64)], {"y": x[:, 0].numpy()})
+    rows = EncodedDataset({"y": DenseColumn(x[:, 0].numpy())})
 
     def learner(out=None, **options):
         seed_everything(1)
@@ -149,7 +153,7 @@ def test_the_eight_bit_optimiser_trains_and_resumes(tmp_path):
 
         return Learner(
             model(),
-            DataLoader(rows, lambda r, i: {"x": x[i], "y": r.column("y", i)}, 16),
+            DataLoader(rows, lambda r, i: {"x": x[i], **r.batch(i)}, 16),
             step,
             epochs=4,
             lr=1e-2,
@@ -219,11 +223,16 @@ def resident():
     return psutil.Process().memory_info().rss
 
 
+def labelled(ids, labels):
+    tokens = RaggedColumn(ids, mask="attention_mask")
+    return EncodedDataset({"input_ids": tokens, "labels": DenseColumn(labels)})
+
+
 def test_evaluation_does_not_grow_with_the_number_of_batches():
     model, task, rows = small_job()
 
     def peak(batches):
-        part = TokenDataset([[5, 6, 7]] * (4 * batches), {"label": np.zeros(4 * batches, np.int64)})
+        part = labelled([[5, 6, 7]] * (4 * batches), np.zeros(4 * batches, np.int64))
         evaluate(model, task, part, batch_size=4)
         return resident()
 
@@ -238,7 +247,7 @@ def small_job():
     return (
         tiny_model(num_labels=2)[0],
         TextClassification(classes=["no", "yes"]),
-        TokenDataset([[5, 6, 7, 8]] * 64, {"label": np.arange(64) % 2}),
+        labelled([[5, 6, 7, 8]] * 64, np.arange(64) % 2),
     )
 
 

@@ -9,6 +9,7 @@ __all__ = [
     "DataError",
     "CheckpointError",
     "UnsupportedError",
+    "closest",
     "unknown_name_error",
     "as_python_number",
     "check_integer",
@@ -17,6 +18,7 @@ __all__ = [
 
 # %% ../../nbs/core/10_errors.ipynb #463d849a
 import difflib
+import re
 
 
 # %% ../../nbs/core/10_errors.ipynb #04dabecc
@@ -41,6 +43,17 @@ class UnsupportedError(FtError):
 
 
 # %% ../../nbs/core/10_errors.ipynb #56149f6d
+def closest(name: str, options: list[str], most: int = 3) -> list[str]:
+    "The options that a name resembles, or one of whose words it resembles."
+
+    def likeness(option: str) -> float:
+        words = [option, *re.split(r"[-_ ]", option)]
+        return max(difflib.SequenceMatcher(None, name, word).ratio() for word in words)
+
+    best = sorted(options, key=likeness, reverse=True)[:most]
+    return [option for option in best if likeness(option) > max(0.6, likeness(best[0]) - 0.15)]
+
+
 def unknown_name_error(
     kind: str,  # the kind of name, e.g. "method"
     name: str,  # the name that was given
@@ -48,8 +61,8 @@ def unknown_name_error(
 ) -> FtError:
     "The error for an unknown name, with the closest valid names."
     options = sorted(map(str, options))
-    near = difflib.get_close_matches(str(name).lower(), options, n=3, cutoff=0.5)
-    listed = ", ".join(options[:24]) + (f" and {len(options) - 24} more" if len(options) > 24 else "")
+    near = closest(str(name).lower(), options)
+    listed = ", ".join(options[:20]) + (f" and {len(options) - 20} more" if len(options) > 20 else "")
     meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     return ConfigError(
         f"There is no {kind} {name!r}.{meant} There {'is' if len(options) == 1 else 'are'}: {listed or 'none'}."

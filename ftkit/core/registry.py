@@ -97,7 +97,13 @@ METHODS = {
 
 # %% ../../nbs/core/40_registry.ipynb #8699ea75
 TASKS = {
-    "text-classification": Entry("ftkit.tasks.text_classification:TextClassification", "one label per text", "text"),
+    "text-classification": Entry(
+        "ftkit.tasks.text_classification:TextClassification", "one or several labels per text", "text"
+    ),
+    "text-pair-classification": Entry(
+        "ftkit.tasks.text_classification:TextPairClassification", "one label per pair of texts", "text"
+    ),
+    "text-regression": Entry("ftkit.tasks.text_regression:TextRegression", "a number per text, or per pair", "text"),
     "text-generation": Entry("ftkit.tasks.text_generation:TextGeneration", "continuation of a text", "text"),
     "text2text-generation": Entry(
         "ftkit.tasks.text2text_generation:Text2TextGeneration", "one output text per input text", "text"

@@ -9,7 +9,7 @@ __all__ = [
     "SPLIT_ALIASES",
     "IGNORED_NAMES",
     "IMAGE",
-    "HASH_COLUMN",
+    "HASH_PREFIX",
     "open_image",
     "describe_non_image",
     "image_from_array",
@@ -30,11 +30,12 @@ __all__ = [
     "is_image_column",
     "cast_image_columns",
     "from_torch_dataset",
+    "hash_column",
     "inspect_image",
     "thread_map",
     "validate_images",
     "decode_image",
-    "ImageDataset",
+    "ImageColumn",
     "PlaceholderImages",
     "map_images",
     "preprocess_images",
@@ -65,6 +66,7 @@ from datasets import ClassLabel, Dataset, Features
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..core import DataError, FtError, cache_dir, log_info, sha256
+from .encoded import EncodedColumn
 from .image_preprocessing import ImagePreprocessing, bytes_of, normalize_mode
 from .tables import COLUMN_NAMES
 
@@ -382,7 +384,12 @@ def from_torch_dataset(data) -> Dataset:
 
 
 # %% ../../nbs/data/60_images.ipynb #695acfef
-HASH_COLUMN = "_key"  # column with the hash of each image
+HASH_PREFIX = "_key:"  # of columns with the hash of each image
+
+
+def hash_column(column: str) -> str:
+    "The column with the hashes of the images of a column."
+    return HASH_PREFIX + column
 
 
 def inspect_image(value) -> tuple:
@@ -439,9 +446,9 @@ def validate_images(
         log_info(f"{name}: " + ", ".join(f"{n} {d}" for d, n in done.most_common()))
     keep = [i for i, (key, _, _) in enumerate(found) if key]
     kept = Dataset(ds.select(keep).with_format("arrow")[:]) if bad else ds
-    return kept.remove_columns([c for c in (HASH_COLUMN,) if c in kept.column_names]).add_column(
-        HASH_COLUMN, [found[i][0] for i in keep]
-    ), [rows[i] for i in bad]
+    own = hash_column(column)
+    kept = kept.remove_columns([c for c in (own,) if c in kept.column_names])
+    return kept.add_column(own, [found[i][0] for i in keep]), [rows[i] for i in bad]
 
 
 # %% ../../nbs/data/60_images.ipynb #64ba04c1
@@ -456,48 +463,43 @@ def decode_image(
 
 
 # %% ../../nbs/data/60_images.ipynb #c12ed738
-class ImageDataset:
-    "Images of one size as bytes, with additional columns."
+class ImageColumn(EncodedColumn):
+    "Images of one size as bytes."
 
     def __init__(
         self,
         images: torch.Tensor,  # (images, 1 or 3, height, width), uint8; or floats if `geometry.whole`
-        columns: dict | None = None,  # name -> array with one entry per image
         geometry: ImagePreprocessing | None = None,  # preprocessing of the checkpoint
     ):
-        self.images, self.columns, self.lengths = images, dict(columns or {}), np.ones(len(images), np.int64)
-        self.geometry = geometry or ImagePreprocessing(images.shape[-1])
+        self.images, self.geometry = images, geometry or ImagePreprocessing(images.shape[-1])
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.images)
 
-    def column(self, name: str, index):
-        return torch.as_tensor(self.columns[name][np.asarray(index)])
+    def batch(self, name: str, index: np.ndarray) -> dict:
+        return {name: self.pixels(self.images[torch.as_tensor(index)])}
 
     def pixels(self, images: torch.Tensor) -> torch.Tensor:
         "Convert images in bytes to model inputs: floats, in the channels of the model."
         return self.geometry.decimals(images)
 
-    def placeholder(self):
-        "The same rows with blank images, for a model of which only the upper layers are computed."
-        return PlaceholderImages(
-            torch.zeros((), dtype=torch.uint8).expand(self.images.shape), self.columns, self.geometry
-        )
+    def placeholder(self) -> "ImageColumn":
+        "The same number of blank images."
+        return PlaceholderImages(torch.zeros((), dtype=torch.uint8).expand(self.images.shape), self.geometry)
 
     def drawn(self, pixels: torch.Tensor) -> torch.Tensor:
         "Convert the output of `pixels` back to floats from 0 to 1."
         return self.geometry.drawn(pixels)
 
-    def fingerprint(self) -> str:
-        "A hash of all images and columns, and of the conversion to floats."
-        h = hashlib.sha256(repr((tuple(self.images.shape), *self.geometry.key())).encode())
-        for x in (self.images.numpy(), *(self.columns[k] for k in sorted(self.columns))):
-            h.update(np.ascontiguousarray(x).view(np.uint8).reshape(-1))
-        return h.hexdigest()
+    def arrays(self) -> list[np.ndarray]:
+        return [self.images.numpy()]
+
+    def settings(self) -> str:
+        return repr((tuple(self.images.shape), *self.geometry.key()))
 
 
 # %% ../../nbs/data/60_images.ipynb #b3717946
-class PlaceholderImages(ImageDataset):
+class PlaceholderImages(ImageColumn):
     "Rows whose images are not used; their floats take no time and no memory."
 
     def pixels(self, images):
@@ -560,12 +562,11 @@ def resize_images(images: list, geometry: ImagePreprocessing) -> dict:
 def encode_images(
     values,  # images in any form
     geometry: ImagePreprocessing,
-    columns: dict | None = None,
-) -> ImageDataset:
+) -> ImageColumn:
     "Decode images in parallel."
     found = preprocess_images(values, geometry)
     channels = max((len(x) for x in found), default=1)
-    return ImageDataset(torch.stack([x.expand(channels, -1, -1) for x in found]), columns, geometry)
+    return ImageColumn(torch.stack([x.expand(channels, -1, -1) for x in found]), geometry)
 
 
 # %% ../../nbs/data/60_images.ipynb #d1261772
@@ -613,7 +614,10 @@ def embed_files(
     from ftkit.data.loading import ROW_NUMBER_COLUMN
 
     if columns is not None:
-        ds = ds.select_columns([c for c in ds.column_names if c in (*columns, ROW_NUMBER_COLUMN, HASH_COLUMN)])
+        columns = list(columns)
+        ds = ds.select_columns(
+            [c for c in ds.column_names if c in (*columns, ROW_NUMBER_COLUMN, *map(hash_column, columns))]
+        )
     for column in [c for c, f in ds.features.items() if f == IMAGE]:
         values = ds[column][:]
         loose = [file_of(v) for v in values]

@@ -13,32 +13,48 @@ __all__ = [
     "describe_source",
     "PreparedData",
     "fingerprint",
+    "read_rows",
     "read_splits",
     "source_title",
-    "log_source",
     "validated",
-    "flag_columns",
-    "from_flags",
+    "find_fields",
     "prepare",
 ]
 
-# %% ../../nbs/data/30_splits.ipynb #4f05b9ba
+# %% ../../nbs/data/30_splits.ipynb #3befcee2
 import hashlib
 import json
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict
+from datasets import Dataset, DatasetDict
 
 from ..core import DataError, FtError, compact_repr, log_info, unknown_name_error
 from . import images, loading, validation
-from .images import HASH_COLUMN
+from ftkit.data.fields import (
+    LABEL,
+    TEXT,
+    Field,
+    infer_columns,
+    inputs_of,
+    require_column,
+    row_keys,
+    targets_of,
+)
+from ftkit.data.labels import (
+    flag_columns,
+    format_pairs,
+    from_flags,
+    label_ids,
+    label_names,
+    warn_of_few,
+)
 
 
 # %% ../../nbs/data/30_splits.ipynb #38d476a3
@@ -95,24 +111,24 @@ def _copies_draw(labels, contents, share, seed):
     return np.array(valid_rows, int)
 
 
-# %% ../../nbs/data/30_splits.ipynb #9f13c338
+# %% ../../nbs/data/30_splits.ipynb #86335e60
 def split(
     ds: Dataset,
     valid: float | Dataset | None = 0.2,  # fraction to hold out, existing validation rows, or None
     label: str | None = None,  # stratify by the classes of this column
     seed: int = 0,  # another seed gives another split
     groups: str | None = None,  # rows with the same value in this column stay in one split
-    copies: str | None = None,  # likewise for the same text or image in this column
+    copies: Sequence[Hashable] | None = None,  # likewise for rows with the same key, one for each row
 ) -> tuple[Dataset, Dataset | None]:  # train and valid, each in the order of `ds`
     "Split off validation rows. Raises `FtError` for a fraction that leaves one split empty."
     if valid is None or isinstance(valid, Dataset):
         return ds, valid
     if isinstance(valid, bool) or not isinstance(valid, (int, float)) or not 0 < valid < 1:
         raise DataError(f"valid={valid!r} is not a fraction; give a number between 0 and 1, a source, or None.")
-    labels = validation.label_ids(ds, label, validation.label_names(ds, label)) if label else [0] * len(ds)
-    contents = validation.content_keys(ds, copies) if copies and not groups else []
+    labels = label_ids(ds, label, label_names(ds, label)) if label else [0] * len(ds)
+    contents = copies if copies and not groups else []
     if groups:
-        valid_rows = _group_draw(labels, list(ds[loading._require(ds, "groups", groups)]), valid, seed)
+        valid_rows = _group_draw(labels, list(ds[require_column(ds, "groups", groups)]), valid, seed)
     elif len(set(contents)) < len(contents):
         valid_rows = _copies_draw(labels, contents, valid, seed)
     else:
@@ -128,28 +144,25 @@ def split(
     return ds.select(kept), ds.select(np.sort(valid_rows))
 
 
-# %% ../../nbs/data/30_splits.ipynb #47ec1ec3
+# %% ../../nbs/data/30_splits.ipynb #6f243dd3
 def leakage(
     train: Dataset,
     valid: Dataset,
-    text: str,  # text or image column, in both
+    fields: Sequence[Field],  # with their columns, in both
 ) -> list[tuple[int, int]]:  # (row in train, row in valid)
-    "Rows whose text (compared without case and spacing) or image is in both splits."
-    valid_rows = defaultdict(list)
+    "Rows whose inputs, all together, are in both splits; texts are compared without case and spacing."
+    valid_rows, inputs = defaultdict(list), inputs_of(fields)
 
     def rows(ds):
         return ds[loading.ROW_NUMBER_COLUMN][:] if loading.ROW_NUMBER_COLUMN in ds.column_names else range(len(ds))
 
-    for content, row in zip(validation.content_keys(valid, text), rows(valid)):
+    for content, row in zip(row_keys(valid, inputs), rows(valid)):
         valid_rows[content].append(row)
-    return [
-        (row, other)
-        for content, row in zip(validation.content_keys(train, text), rows(train))
-        for other in valid_rows.get(content, ())
-    ]
+    pairs = zip(row_keys(train, inputs), rows(train))
+    return [(row, other) for content, row in pairs for other in valid_rows.get(content, ())]
 
 
-# %% ../../nbs/data/30_splits.ipynb #d08a7f69
+# %% ../../nbs/data/30_splits.ipynb #42767b33
 DUPLICATES = ("keep", "drop")
 
 
@@ -159,7 +172,7 @@ class DataSpec:
 
     source: str  # a name or path; for an object in memory its type
     valid: float | str | None = 0.2  # fraction of the rows, the name of a separate source, or None
-    columns: dict = field(default_factory=dict)  # role -> column, as given; the others are inferred
+    columns: dict[str, Any] = field(default_factory=dict)  # field -> column, as given; the others are inferred
     drop_invalid: bool = False  # drop rows with an empty column or an unreadable image
     duplicates: str = "keep"  # rows that are equal in all used columns: "keep", or "drop" all but the first
     allow_leakage: bool = False  # keep training examples that are also validation examples
@@ -194,10 +207,15 @@ class PreparedData:
 
     train: Dataset
     valid: Dataset | None
-    columns: dict  # role -> column
+    fields: list[Field]  # with their columns
     classes: list  # class names in the order of the model outputs
     report: dict = field(default_factory=dict)  # what was dropped, by step
-    fingerprint: str = ""  # SHA-256 of texts and labels of both splits
+    fingerprint: str = ""  # SHA-256 of the fields of both splits
+
+    @property
+    def columns(self) -> dict[str, str]:
+        "The columns by field."
+        return {f.name: f.source for f in self.fields}
 
     def __repr__(self):
         valid_rows = f", valid {len(self.valid):,}" if self.valid is not None else ", no validation rows"
@@ -208,28 +226,37 @@ class PreparedData:
 
 def fingerprint(
     *parts: Dataset | None,  # in order
-    columns: dict,  # role -> column
+    fields: Sequence[Field],  # with their columns
 ) -> str:  # 64 hex digits
     "The SHA-256 of the contents of the given splits, the same in every process."
     digest = hashlib.sha256()
     for part in parts:
-        for row in (
-            zip(*(part[HASH_COLUMN if r == "image" else c][:] for r, c in sorted(columns.items())))
-            if part is not None
-            else ()
-        ):
+        columns = []
+        if part is not None:
+            columns = [f.type.contents(part, f.source) for f in sorted(fields, key=lambda f: f.name)]
+        for row in zip(*columns):
             digest.update(json.dumps(row, ensure_ascii=False, default=str).encode() + b"\n")
         digest.update(b"\0")
     return digest.hexdigest()
 
 
-# %% ../../nbs/data/30_splits.ipynb #071f0618
+# %% ../../nbs/data/30_splits.ipynb #5cb56915
 _VALID = ("valid", "validation", "dev", "test")
 
 
-def read_splits(source, valid, **options):
+def read_rows(source: Any, labelled: bool, **options: Any) -> Dataset | DatasetDict:
+    "Read a source; without labels also a plain folder of images."
+    try:
+        return loading.read(source, **options)
+    except FtError:
+        if labelled or not isinstance(source, (str, os.PathLike)) or not os.path.isdir(source):
+            raise
+        return loading.read(images.image_dataset(images.list_images(Path(source))))
+
+
+def read_splits(source: Any, valid: Any, labelled: bool = True, **options: Any) -> tuple[Dataset, Any]:
     "The training rows, and the validation rows, fraction or None."
-    train = loading.read(source, **options)
+    train = read_rows(source, labelled, **options)
     if isinstance(train, DatasetDict):
         own = next((p for p in _VALID if p in train), None)
         if "train" not in train:
@@ -243,7 +270,7 @@ def read_splits(source, valid, **options):
         train = train["train"]
     if valid is None or isinstance(valid, (float, int)):
         return train, valid
-    valid = loading.read(valid, **options)
+    valid = read_rows(valid, labelled, **options)
     if isinstance(valid, DatasetDict):
         valid = valid[next((p for p in _VALID if p in valid), next(iter(valid)))]
     return train, valid
@@ -254,193 +281,115 @@ def source_title(source, otherwise: str) -> str:
     return str(source) if isinstance(source, (str, os.PathLike)) else otherwise
 
 
-def log_source(ds, columns):
-    "Rows with image paths converted to images."
-    column = columns.get("image")
-    return (
-        images.paths_to_images(ds, column)
-        if column and getattr(ds.features[column], "dtype", "") in ("string", "large_string")
-        else ds
-    )
-
-
-def validated(ds, columns, drop_invalid, name, drop):
+def validated(ds: Dataset, fields: Sequence[Field], drop_invalid: bool, name: str, drop: bool) -> tuple[Dataset, dict]:
     "One split after cleaning, and the report; duplicates are removed on request."
-    unread = []
-    if "image" in columns:
-        ds, unread = images.validate_images(ds, columns["image"], drop_invalid, name)
-    ds = validation.as_texts(ds, columns, name)
+    done = {}
+    for f in fields:
+        ds, found = f.type.convert(ds, f.source, name, drop_invalid)
+        done |= found
     if drop_invalid:
-        ds, done = validation.clean(ds, columns, name)
+        ds, found = validation.clean(ds, fields, name)
     else:
-        done = dict(dropped=[], changed=0, empty=validation.validate(ds, columns, name=name))
-    ds, twice = validation.deduplicate(ds, columns, name, drop)
-    return ds, done | twice | ({"unread": unread} if "image" in columns else {})
+        found = dict(dropped=[], changed=0, empty=validation.validate(ds, fields, name=name))
+    ds, twice = validation.deduplicate(ds, fields, name, drop)
+    return ds, done | found | twice
 
 
-# %% ../../nbs/data/30_splits.ipynb #40e5cdd0
-_FLAGS = {"0": 0, "0.0": 0, "False": 0, "None": 0, "nan": 0, "": 0, "1": 1, "1.0": 1, "True": 1}
+# %% ../../nbs/data/30_splits.ipynb #c7bff9c6
+def find_fields(
+    train: Dataset,
+    valid: Any,  # a dataset, a fraction or None
+    fields: Sequence[Field],
+    given: dict[str, Any],  # field -> column, or columns of ones and zeros
+) -> tuple[Dataset, Any, list[Field]]:
+    "Both splits with a column for each field, and the fields with their columns."
+    held = isinstance(valid, Dataset)
+    flags = {name: list(c) for name, c in given.items() if isinstance(c, (list, tuple))}
+    given = {name: c for name, c in given.items() if name not in flags}
+    kinds = {f.name: f for f in fields}
+    for f in targets_of(fields):
+        if f.kind == "categories" and f.name not in given | flags:
+            try:
+                infer_columns(train, (f,))
+            except FtError:
+                found = flag_columns(train, set(given.values()))
+                if len(found) > 1:
+                    flags[f.name] = found
+                    named = ", ".join(found[:8]) + (" …" if len(found) > 8 else "")
+                    log_info(f"{f.name}: columns of ones and zeros, {named}")
+    for name, columns in flags.items():
+        if name not in kinds or not kinds[name].type.flag_columns:
+            listed = ", ".join(map(str, columns))
+            raise DataError(f"The {name} must be one column, but {len(columns)} are given: {listed}.")
+        several = kinds[name].kind == "categories"
+        train, given[name] = from_flags(train, columns, several)
+        if held:
+            valid, _ = from_flags(valid, columns, several)
+    fields = infer_columns(train, fields, **given)
+    if held:
+        for f in fields:
+            require_column(valid, f"{f.name} in the validation data", f.source)
+            train, valid = f.type.align(train, valid, f.source)
+    return train, valid, fields
 
 
-def flag_columns(ds: Dataset, taken=()) -> list[str]:
-    "Columns that contain only ones and zeros."
-    kinds = ("bool", "int", "uint", "float")
-    some = [
-        c
-        for c, f in ds.features.items()
-        if c not in (loading.ROW_NUMBER_COLUMN, *taken) and str(getattr(f, "dtype", "")).startswith(kinds)
-    ]
-    return [
-        c
-        for c in some
-        if not isinstance(ds.features[c], ClassLabel) and {_FLAGS.get(str(v)) for v in ds[c][:]} == {0, 1}
-    ]
-
-
-def from_flags(
-    ds: Dataset,
-    flags: list[str],  # columns of ones and zeros, one per label
-    role: str = "labels",  # "label" if each row has exactly one
-) -> tuple[Dataset, str]:  # the rows with the new column, and its name
-    """Combine columns of ones and zeros into one label column.
-
-    Raises `FtError` for other values, and for a row with several labels if only one is allowed.
-    """
-    values = [ds[loading._require(ds, role, c)][:] for c in flags]
-    for c, column in zip(flags, values):
-        if unsupported := [v for v in column if str(v) not in _FLAGS]:
-            raise DataError(
-                f"Column {c!r} should indicate the label {c!r}, but contains {str(unsupported[0])[:30]!r}; give columns"
-                " of ones and zeros."
-            )
-    rows = [[k for k, v in enumerate(row) if _FLAGS[str(v)]] for row in zip(*values)]
-    feature, name = ClassLabel(names=list(flags)), role
-    while name in ds.column_names:
-        name += "_"
-    if role == "labels":
-        return ds.add_column(name, rows, feature=datasets.Sequence(feature)), name
-    for row, number in zip(rows, ds[loading.ROW_NUMBER_COLUMN]):
-        if len(row) != 1:
-            raise DataError(
-                f"Row {number} has {len(row)} of the labels {', '.join(flags[:5])}, but this task takes one."
-            )
-    return ds.add_column(name, [row[0] for row in rows], feature=feature), name
-
-
-# %% ../../nbs/data/30_splits.ipynb #fec138d8
-def _labels_alike(train, valid, label):
-    "Both splits with labels of one type: floats in one file and texts in the other are compared as texts."
-    kinds = [str(getattr(d.features[label], "dtype", "")) for d in (train, valid)]
-
-    def texts(ds):
-        return ds.remove_columns(label).add_column(
-            label, [None if v is None or v != v else str(v) for v in ds[label][:]]
-        )
-
-    def pointed(ds):
-        return any("." in v for v in ds[label][:] if v)
-
-    if kinds[0].startswith("float") and kinds[1] == "string" and pointed(valid):
-        train = texts(train)
-    if kinds[1].startswith("float") and kinds[0] == "string" and pointed(train):
-        valid = texts(valid)
-    return train, valid
-
-
-def _with_roles(train, valid, roles, given):
-    "Both splits with a column for each role, and the names of these columns."
-    valid_rows = isinstance(valid, Dataset)
-    flags = {r: list(c) for r, c in given.items() if isinstance(c, (list, tuple))}
-    given = {r: c for r, c in given.items() if r not in flags}
-    if "labels" in roles and "labels" not in given | flags:
-        try:
-            loading.infer_columns(train, ("labels",))
-        except FtError:
-            found = flag_columns(train, set(given.values()))
-            if len(found) > 1:
-                flags["labels"] = found
-                log_info(f"labels: columns of ones and zeros, {', '.join(found[:8])}{' …' if len(found) > 8 else ''}")
-    for role, names in flags.items():
-        if role not in ("label", "labels"):
-            raise DataError(f"The {role} must be one column, but {len(names)} are given: {', '.join(map(str, names))}.")
-        train, given[role] = from_flags(train, names, role)
-        if valid_rows:
-            valid, _ = from_flags(valid, names, role)
-    columns = loading.infer_columns(train, roles, **given)
-    if valid_rows:
-        for role, column in columns.items():
-            loading._require(valid, f"{role} in the validation data", column)
-        if "label" in columns:
-            train, valid = _labels_alike(train, valid, columns["label"])
-    return train, valid, columns
-
-
-# %% ../../nbs/data/30_splits.ipynb #f67cbe4e
+# %% ../../nbs/data/30_splits.ipynb #6910d4c8
 def prepare(
-    source,  # anything that `read` accepts
+    source: Any,  # anything that `read` accepts
     valid: Any = 0.2,  # a fraction, a source, or None
-    text: str | None = None,  # text column; None infers it
-    label: str | list | None = None,  # label column, or columns of ones and zeros; None infers it
-    columns: dict | None = None,  # role -> column, as one dict: {"text": …, "label": …}
-    roles: tuple = ("text", "label"),  # roles that the task needs
-    drop_invalid: bool = False,  # normalise texts, and drop rows without text or label
+    columns: dict[str, Any] | None = None,  # field -> column, or columns of ones and zeros; None infers them
+    fields: Sequence[Field] = (TEXT, LABEL),  # that the task reads
+    drop_invalid: bool = False,  # normalise texts, and drop rows with an empty field
     seed: int = 0,  # of the split
     groups: str | None = None,  # rows with the same value in this column stay in one split
     augment: Callable[[Dataset], Dataset] | None = None,  # applied to the training split only
-    allow_leakage: bool = False,  # do not remove validation texts from training
+    allow_leakage: bool = False,  # do not remove validation examples from training
     encoding: str | None = None,  # of text files
     delimiter: str | None = None,  # of text files
-    duplicates: str = "keep",  # "drop" keeps only the first of rows that are equal in all columns used
+    duplicates: str = "keep",  # "drop" keeps only the first of rows that are equal in all fields
+    **given: Any,  # a column by its field, e.g. text="body"
 ) -> PreparedData:
     """Prepare clean splits from a source: read, clean, report duplicates, split, check for leaks, augment.
 
     Raises `FtError` before any expensive step.
     """
-    valid_rows, (train, valid) = valid, read_splits(source, valid, encoding=encoding, delimiter=delimiter)
-    given = {r: c for r, c in (("text", text), ("label", label)) if c} | (columns or {})
-    train, valid, columns = _with_roles(train, valid, roles, given)
-    label, report = columns.get("label"), {}
-    train, report["train"] = validated(
-        log_source(train, columns), columns, drop_invalid, source_title(source, "the data"), duplicates == "drop"
-    )
+    labelled = any(f.kind == "category" for f in fields)
+    title, valid_title = source_title(source, "the data"), source_title(valid, "the validation data")
+    train, valid = read_splits(source, valid, labelled, encoding=encoding, delimiter=delimiter)
+    given = {name: c for name, c in given.items() if c} | (columns or {})
+    train, valid, fields = find_fields(train, valid, fields, given)
+    report, drop = {}, duplicates == "drop"
+    train, report["train"] = validated(train, fields, drop_invalid, title, drop)
     if isinstance(valid, Dataset):
-        valid, report["valid"] = validated(
-            log_source(valid, columns),
-            columns,
-            drop_invalid,
-            source_title(valid_rows, "the validation data"),
-            duplicates == "drop",
-        )
+        valid, report["valid"] = validated(valid, fields, drop_invalid, valid_title, drop)
+    label = next((f for f in targets_of(fields) if f.kind == "category"), None)
     if label:
-        validation.check_classes(train, label, named="label" in given)
-    if label:
-        validation.warn_of_few(train, label)
-    copies = columns[roles[0]] if report["train"]["duplicates"] or report["train"]["conflicts"] else None
-    train, valid = split(train, valid, label, seed, groups, copies)
-    train, report["leaks"] = _without_leaks(train, valid, columns[roles[0]], allow_leakage)
-    classes = (
-        validation.check_classes(train, label, valid, named=True)
-        if label
-        else validation.check_multilabel(train, columns["labels"], valid)
-        if "labels" in columns
-        else []
-    )
+        label.type.classes(train, label, None, label.name in given)
+        warn_of_few(train, label.source)
+    repeated = report["train"]["duplicates"] or report["train"]["conflicts"]
+    copies = row_keys(train, inputs_of(fields)) if repeated else None
+    train, valid = split(train, valid, label.source if label else None, seed, groups, copies)
+    train, report["leaks"] = _without_leaks(train, valid, fields, allow_leakage)
+    classes = []
+    for f in targets_of(fields):
+        classes = classes or f.type.classes(train, f, valid, True)
     if augment:
         train = augment(train)
-        if not isinstance(train, Dataset) or not set(columns.values()) <= set(train.column_names):
-            raise DataError(f"augment must return a Dataset with the columns {', '.join(columns.values())}.")
-    return PreparedData(train, valid, columns, classes, report, fingerprint(train, valid, columns=columns))
+        used = [f.source for f in fields]
+        if not isinstance(train, Dataset) or not set(used) <= set(train.column_names):
+            raise DataError(f"augment must return a Dataset with the columns {', '.join(used)}.")
+    return PreparedData(train, valid, fields, classes, report, fingerprint(train, valid, fields=fields))
 
 
-# %% ../../nbs/data/30_splits.ipynb #bfe60961
-def _without_leaks(train, valid, content, keep):
-    "Training rows whose text or image is not in the validation split, and the leaking pairs."
-    leaks = leakage(train, valid, content) if valid is not None else []
+# %% ../../nbs/data/30_splits.ipynb #dcfb21f7
+def _without_leaks(train, valid, fields, keep):
+    "Training rows whose inputs are not in the validation split, and the leaking pairs."
+    leaks = leakage(train, valid, fields) if valid is not None else []
     if not leaks:
         return train, []
     log_info(
         f"leakage: {len(leaks)} in both splits, {'kept' if keep else 'removed from training'} (rows of training and"
-        f" validation: {validation.format_pairs(leaks)})"
+        f" validation: {format_pairs(leaks)})"
     )
     if keep:
         return train, leaks
@@ -448,7 +397,7 @@ def _without_leaks(train, valid, content, keep):
     train = train.select([i for i, r in enumerate(train[loading.ROW_NUMBER_COLUMN]) if r not in gone])
     if not len(train):
         raise DataError(
-            "Every training text is also in the validation split; these are the same rows. Give other rows, or a"
+            "Every training example is also in the validation split; these are the same rows. Give other rows, or a"
             " fraction."
         )
     return train, leaks

@@ -179,6 +179,9 @@ COLUMN_NAMES = {
     "labels": "labels label tags findings classes categories".split(),
     "boxes": "boxes bboxes bbox box".split(),
     "label": "label labels target class category sentiment stars rating score y answer".split(),
+    "premise": "premise sentence1 text1 text_a question1 first".split(),
+    "hypothesis": "hypothesis sentence2 text2 text_b question2 second".split(),
+    "number": "score rating value number target label similarity price y stars".split(),
     "target": "target output answer response summary translation completion reply label".split(),
 }
 _NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)?(?:[eE][-+]?\d+)?")

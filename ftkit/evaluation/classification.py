@@ -27,9 +27,13 @@ import pandas as pd
 import torch
 
 from ..core import ConfigError
+from ..data.encoded import DenseColumn
 from ..data.loading import read
 from ..models.anatomy import anatomy
-from ..runs import Run, iter_predictions
+from ..recipes.base import options_of
+from ..runs import Run
+from ..tasks.base import iter_predictions
+from ..tasks.classification import positive_index
 
 
 # %% ../../nbs/evaluation/10_classification.ipynb #9483e521
@@ -80,22 +84,22 @@ def predictions(
     data,  # any input of `read`, with labels; images may be undecoded
 ) -> Predictions:
     "Predictions of a run for labelled data. Raises `FtError` for tasks without exactly one label per example."
-    from ftkit.tasks.image_classification import positive_index as positive
-
-    data, two = single_split(data), len(run.task.classes) == 2 and hasattr(run.task, "threshold")
+    data, options = single_split(data), options_of(run.task)
+    two = len(run.task.classes) == 2 and {"threshold", "positive"} <= options.keys()
     rows = run.task.encode(data, run.processor)
-    if getattr(rows, "columns", {}).get("label") is None or rows.columns["label"].ndim != 1:
+    labels = rows.columns.get("labels")
+    if not isinstance(labels, DenseColumn) or labels.values.ndim != 1 or not run.task.classes:
         raise ConfigError(
-            f"answers() needs exactly one label per example; {run.task.name} has no such label in these data."
+            f"predictions() needs exactly one label per example; {run.task.name} has no such label in these data."
         )
     p = np.empty((len(rows), len(run.task.classes)), np.float32)
     for _, out, index in iter_predictions(run.model, run.task, rows, 64, run.device):
         p[index] = out.float().softmax(-1).cpu().numpy()
     values, chosen = (
         data[next(iter(run.task.columns.values()))][:],
-        (run.task.threshold, positive(run.task)) if two else (),
+        (run.task.threshold, positive_index(run.task)) if two else (),
     )
-    return Predictions(run.task.classes, p, rows.columns["label"], values, *chosen)
+    return Predictions(run.task.classes, p, labels.values, values, *chosen)
 
 
 def single_split(data):
@@ -205,7 +209,8 @@ def features(
             order.append(index)
     finally:
         hook.remove()
-    back, labels = np.argsort(np.concatenate(order)), rows.columns.get("label")
+    back, column = np.argsort(np.concatenate(order)), rows.columns.get("labels")
+    labels = column.values if isinstance(column, DenseColumn) else None
     if labels is not None and labels.ndim == 1 and len(task.classes):
         labels = np.array([str(c) for c in task.classes])[labels]
     return np.concatenate(parts)[back], labels
@@ -222,7 +227,7 @@ def pooled(x, model):
 
 def label_classes(data, column: str = "label") -> list:
     "The class names of a label column, in a stable order."
-    from ftkit.data.validation import label_names
+    from ftkit.data.labels import label_names
 
     return label_names(data, column) if column in data.column_names else []
 

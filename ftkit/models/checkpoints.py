@@ -7,6 +7,7 @@ __all__ = [
     "ZOO",
     "HUB",
     "PREFIX",
+    "PROBLEM_TYPES",
     "TOKEN_IDS",
     "GENERATION_DEFAULTS",
     "Checkpoint",
@@ -213,6 +214,9 @@ def read_config(where: str, source: str, **changes):
 
 
 # %% ../../nbs/models/30_checkpoints.ipynb #0ee40555
+PROBLEM_TYPES = {"multi": "multi_label_classification", "regression": "regression"}  # as transformers names them
+
+
 def load(
     name: str,  # a bundled name, a folder in `save_pretrained` format, a timm name, or a Hub id
     task=None,  # a task or its name; None loads the model without a head
@@ -240,8 +244,8 @@ def load(
     given = config_labels(config)
     if classes or len(names) != len(given):
         name_classes(config, names)
-    if task is not None and task.problem == "multi":
-        config.problem_type = "multi_label_classification"  # for pipelines
+    if task is not None and task.problem in PROBLEM_TYPES:
+        config.problem_type = PROBLEM_TYPES[task.problem]  # for pipelines
     auto = model_class(config, head, task.name if task is not None else head, name)
     if "quantization_config" in kw:
         keep_heads_float(kw["quantization_config"], auto, config, pretrained)

@@ -14,6 +14,8 @@ from torch import nn
 
 from ..core import REGISTRIES, CheckpointError, ConfigError, registered, resolve
 from ..data.batching import DataLoader
+from ..data.encoded import EncodedDataset
+from ..data.fields import Field
 from ..models.checkpoints import Checkpoint
 from ..tasks.base import Task, evaluate
 from ..training.args import TrainingArgs
@@ -33,13 +35,13 @@ class Recipe:
         object.__setattr__(self, "task", make_task(self.task))
 
     @property
-    def roles(self) -> tuple[str, ...]:
+    def fields(self) -> tuple[Field, ...]:
         "The data fields it reads."
-        return tuple(self.task.columns)
+        return self.task.fields
 
-    def bind(self, columns: dict, classes: list) -> "Recipe":
-        "The recipe for particular data: columns by role, and class names."
-        return dataclasses.replace(self, task=dataclasses.replace(self.task, columns=columns, classes=classes))
+    def bind(self, columns: dict[str, str], classes: list[str], **values: Any) -> "Recipe":
+        "The recipe for particular data: columns by field, class names, and what the task inferred."
+        return dataclasses.replace(self, task=self.task.bind(columns, classes, **values))
 
     def build_models(self, checkpoint: Checkpoint) -> dict[str, nn.Module]:
         "The models by name, the checkpoint's own first. Its method is already attached."
@@ -49,16 +51,16 @@ class Recipe:
         "Models with an optimiser of their own."
         return {}
 
-    def encode(self, data, processor, training: bool = False) -> Any:
+    def encode(self, data: Any, processor: Any, training: bool = False) -> EncodedDataset:
         "The encoded examples; those for training with random augmentation where the task has one."
         rows = self.task.encode(data, processor)
         return self.task.for_training(rows) if training else rows
 
-    def collate(self, rows, index) -> dict:
+    def collate(self, rows: EncodedDataset, index: Any) -> dict[str, Any]:
         "A batch of selected examples."
         return self.task.collate(rows, index)
 
-    def dataloader(self, rows, args: TrainingArgs, seed: int) -> DataLoader:
+    def dataloader(self, rows: EncodedDataset, args: TrainingArgs, seed: int) -> DataLoader:
         "The source of optimiser steps. Raises `FtError` where a batch must be whole and cannot be."
         if self.whole_batch and args.gradient_accumulation_steps > 1:
             raise ConfigError(
@@ -85,7 +87,7 @@ class Recipe:
         "The losses of a batch: a mean, (sum, count), or a dict of either by name."
         raise NotImplementedError
 
-    def evaluate(self, learner, rows) -> dict[str, float]:
+    def evaluate(self, learner, rows: EncodedDataset) -> dict[str, float]:
         "The metrics on validation examples."
         return evaluate(learner.model, self.task, rows, device=learner.device)
 
@@ -111,7 +113,7 @@ def make_task(task: Task | str) -> Task:
 
 def option_names(thing: Any) -> set[str]:
     "The options of a task, recipe or method, or of its class: its fields without those that the data determine."
-    return {f.name for f in dataclasses.fields(thing) if f.init} - {"classes", "columns", "task"}
+    return {f.name for f in dataclasses.fields(thing) if f.init} - {"classes", "bound", "task"}
 
 
 def options_of(thing: Any) -> dict[str, Any]:

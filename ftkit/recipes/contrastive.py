@@ -23,7 +23,7 @@ __all__ = [
 
 # %% ../../nbs/recipes/10_contrastive.ipynb #4fdaef3d
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,8 +32,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..core import log_info
-from ..data.augmentation import AugmentedDataset
+from ..data.augmentation import AugmentedImages, transforms
 from ..data.batching import DataLoader
+from ..data.encoded import EncodedDataset
+from ..data.fields import IMAGE, LABEL, Field
 from ..models.anatomy import anatomy
 from ..models.checkpoints import Checkpoint
 from .base import Recipe
@@ -121,11 +123,13 @@ def collapse_metrics(
 
 
 # %% ../../nbs/recipes/10_contrastive.ipynb #dd2cdbdb
-def two_views(rows, index, augment: Any) -> dict:
+def two_views(rows: EncodedDataset, index: Any, augment: Any) -> dict[str, torch.Tensor]:
     "Two augmented views of selected examples, and their labels where there are any."
-    change, index = AugmentedDataset(rows, augment), torch.as_tensor(np.asarray(index))
-    labels = {"labels": rows.column("label", index)} if "label" in rows.columns else {}
-    return {"a": change.pixels(rows.images[index]), "b": change.pixels(rows.images[index]), **labels}
+    column, index = rows.columns["pixel_values"], np.asarray(index)
+    change = AugmentedImages(column, transforms(augment, column.geometry.side)[0])
+    found = {view: change.batch(view, index)[view] for view in ("a", "b")}
+    labels = rows.columns.get("labels")
+    return found | (labels.batch("labels", index) if labels else {})
 
 
 def pooled_features(
@@ -172,19 +176,17 @@ class Contrastive(Recipe):
     temperature: float
 
     @property
-    def roles(self) -> tuple[str, ...]:
-        return ("image",)
+    def fields(self) -> tuple[Field, ...]:
+        return (IMAGE,)
 
-    def bind(self, columns: dict, classes: list) -> "Contrastive":
-        classes = classes or ["none", "one"]  # the head is not used
-        columns = {"image": columns["image"], "label": columns.get("label", "label")}
-        return replace(self, task=replace(self.task, columns=columns, classes=classes))
+    def bind(self, columns: dict[str, str], classes: list[str], **values: Any) -> "Contrastive":
+        return super().bind(columns, classes or ["none", "one"])  # the head is not used
 
     def build_models(self, checkpoint: Checkpoint) -> dict[str, nn.Module]:
         return {"model": checkpoint.model, "projector": ProjectionHead(checkpoint.model)}
 
-    def encode(self, data, processor, training: bool = False) -> Any:
-        if "label" not in self.roles and hasattr(data, "column_names"):
+    def encode(self, data: Any, processor: Any, training: bool = False) -> EncodedDataset:
+        if len(self.fields) == 1 and hasattr(data, "column_names"):
             data = data.select_columns([self.task.columns["image"]])
         return self.task.encode(data, processor)
 
@@ -259,8 +261,8 @@ class SupCon(Contrastive):
     name = "supcon"
 
     @property
-    def roles(self) -> tuple[str, ...]:
-        return ("image", "label")
+    def fields(self) -> tuple[Field, ...]:
+        return IMAGE, LABEL
 
     def loss(self, learner: Learner, a: torch.Tensor, batch: dict) -> torch.Tensor:
         b = learner.models["projector"].project(learner.model, batch["b"])

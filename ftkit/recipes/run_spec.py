@@ -71,7 +71,7 @@ class RunSpec:
 class Inferred:
     "What a run found out about its data, its base and its machine."
 
-    columns: dict[str, Any]  # role -> column
+    columns: dict[str, Any]  # field -> column
     classes: list[str]  # class names in the order of the outputs
     rows: int  # training examples
     valid_rows: int
@@ -79,6 +79,7 @@ class Inferred:
     unknown_rate: float | None = None  # fraction of tokens unknown to the tokenizer; None for data without texts
     base: str = ""  # fingerprint of the base weights
     execution: ExecutionConfig | None = None  # precision and threads of the run
+    task: dict[str, Any] = field(default_factory=dict)  # options of the task that the training examples determine
     versions: dict[str, str] = field(default_factory=dict)  # of Python and the libraries
 
     def to_dict(self) -> dict[str, Any]:
@@ -95,7 +96,7 @@ def run_identity(spec: RunSpec, inferred: Inferred) -> str:
     "The hash of everything that determines the weights of a run."
     asked = {k: v for k, v in spec.to_dict().items() if k not in ("checkpoint", "execution")}
     asked["data"] = {k: v for k, v in asked["data"].items() if k != "source"}
-    kept = ("columns", "classes", "rows", "valid_rows", "data_hash", "base")
+    kept = ("columns", "classes", "rows", "valid_rows", "data_hash", "base", "task")
     known = {k: v for k, v in inferred.to_dict().items() if k in kept}
     return sha256(json.dumps([asked, known], sort_keys=True, default=str).encode())
 

@@ -4,7 +4,9 @@
 
 # %% auto #0
 __all__ = [
+    "Sizes",
     "MAX_DISK_FRACTION",
+    "as_sizes",
     "RaggedArray",
     "to_numpy",
     "valid_slice",
@@ -33,7 +35,8 @@ import os
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -42,28 +45,44 @@ import torch
 
 from ..core import FtError, cache_dir, fsync_dir, read_json, write_json
 
-
 # %% ../../nbs/speed/30_array_store.ipynb #7df8e8fd
+Sizes = int | np.ndarray | Sequence  # one length, or one for each kind of length
+
+
+def as_sizes(lengths: Sizes) -> list:
+    "Lengths as a list with an entry for each kind of length: -2 in a shape is the first, -3 the second, …"
+    return list(lengths) if isinstance(lengths, (list, tuple)) else [lengths]
+
+
 @dataclass
 class RaggedArray:
     "One tensor per row, in a flat array without padding."
 
-    shape: tuple  # of a batch: -1 is the number of rows, -2 the length of a row, else a size
+    shape: tuple  # of a batch: -1 is the number of rows, -2 and below the lengths of a row, else a size
     dtype: torch.dtype
     flat: np.ndarray | None = None  # all rows, concatenated
-    longest: int = 0  # of a shared tensor: the length it was computed for
+    longest: list = field(default_factory=list)  # of a shared tensor: the lengths it was computed for
 
     @property
     def shared(self) -> bool:
         return self.shape[0] != -1
 
-    def size(self, n: int) -> tuple:
-        return tuple(n if s == -2 else s for s in self.shape[1:])
+    @property
+    def ragged(self) -> list[int]:
+        "The sizes in its shape that are lengths."
+        return [s for s in self.shape[1:] if s <= -2]
 
-    def numbers(self, lengths) -> np.ndarray:
+    def size(self, n: Sizes) -> tuple:
+        n = as_sizes(n)
+        return tuple(int(n[-2 - s]) if s <= -2 else s for s in self.shape[1:])
+
+    def numbers(self, lengths: Sizes) -> np.ndarray:
         "Number of values per row, (rows,)."
-        fixed = int(np.prod([s for s in self.shape[1:] if s != -2]))
-        return fixed * np.asarray(lengths, np.int64) ** self.shape[1:].count(-2)
+        lengths = [np.asarray(n, np.int64) for n in as_sizes(lengths)]
+        found = np.full(lengths[0].shape, int(np.prod([s for s in self.shape[1:] if s > -2])), np.int64)
+        for s in self.ragged:
+            found = found * lengths[-2 - s]
+        return found
 
 
 # %% ../../nbs/speed/30_array_store.ipynb #fd1372f4
@@ -73,9 +92,10 @@ def to_numpy(x: torch.Tensor) -> np.ndarray:
     return (x.view(torch.int16) if x.dtype == torch.bfloat16 else x).numpy()
 
 
-def valid_slice(column: RaggedArray, n: int) -> tuple:
+def valid_slice(column: RaggedArray, n: Sizes) -> tuple:
     "The slices of a padded row that contain a row of length `n`."
-    return tuple(slice(n) if s == -2 else slice(None) for s in column.shape[1:])
+    n = as_sizes(n)
+    return tuple(slice(int(n[-2 - s])) if s <= -2 else slice(None) for s in column.shape[1:])
 
 
 def unpad(
@@ -87,9 +107,10 @@ def unpad(
     if x.dtype != column.dtype:
         raise FtError(f"A column of {column.dtype} cannot hold {x.dtype}.")
     x = to_numpy(x)
-    if column.shared or -2 not in column.shape:
+    if column.shared or not column.ragged:
         return x.reshape(-1)
-    return np.concatenate([x[b][valid_slice(column, n)].reshape(-1) for b, n in enumerate(lengths)])
+    rows = zip(*as_sizes(lengths))
+    return np.concatenate([x[b][valid_slice(column, list(n))].reshape(-1) for b, n in enumerate(rows)])
 
 
 # %% ../../nbs/speed/30_array_store.ipynb #5f6e8cd4
@@ -99,18 +120,19 @@ def pad(
     lengths,  # (rows,)
 ) -> torch.Tensor:
     "Rows as a batch, padded with zeros to the max length among them."
-    longest = int(lengths.max(initial=0))
+    lengths = [np.asarray(n) for n in as_sizes(lengths)]
+    longest = [int(n.max(initial=0)) for n in lengths]
     size = column.size(longest)
-    if -2 not in column.shape:
+    if not column.ragged:
         return to_tensor(column, column.flat.reshape(-1, *size)[starts // max(1, int(np.prod(size)))])
     out = np.zeros((len(starts), *size), column.flat.dtype)
-    if column.shape[1] == -2 and column.shape.count(-2) == 1:
-        width = int(np.prod(size[1:]))
-        tokens = np.arange(lengths.sum()) + np.repeat(starts // width - (np.cumsum(lengths) - lengths), lengths)
-        out[np.arange(longest) < lengths[:, None]] = column.flat.reshape(-1, *size[1:])[tokens]
+    if len(column.ragged) == 1 and column.shape[1] <= -2:
+        n, width = lengths[-2 - column.shape[1]], int(np.prod(size[1:]))
+        tokens = np.arange(n.sum()) + np.repeat(starts // width - (np.cumsum(n) - n), n)
+        out[np.arange(size[0]) < n[:, None]] = column.flat.reshape(-1, *size[1:])[tokens]
         return to_tensor(column, out)
-    for row, at, n in zip(out, starts, lengths):
-        space = row[valid_slice(column, n)]
+    for row, at, n in zip(out, starts, zip(*lengths)):
+        space = row[valid_slice(column, list(n))]
         space[...] = column.flat[at : at + space.size].reshape(space.shape)
     return to_tensor(column, out)
 
@@ -120,7 +142,7 @@ def to_tensor(column: RaggedArray, x: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(x)).view(column.dtype)
 
 
-def shared(column: RaggedArray, n: int) -> torch.Tensor:
+def shared(column: RaggedArray, n: Sizes) -> torch.Tensor:
     "A tensor that all rows share, truncated to length `n`."
     whole = column.flat.reshape(column.shape[0], *column.size(column.longest))
     return to_tensor(column, whole[(slice(None), *valid_slice(column, n))])
@@ -133,24 +155,27 @@ class Store:
     def __init__(
         self,
         columns: dict,  # name -> Column
-        lengths,  # of the rows, (rows,)
+        lengths: Sizes,  # of the rows, (rows,), for each kind of length
         order,  # row indices in the order in which they are stored
     ):
-        self.columns, self.lengths, self.starts = columns, np.asarray(lengths, np.int64), {}
+        self.columns, self.starts = columns, {}
+        self.sizes = [np.asarray(n, np.int64) for n in as_sizes(lengths)]
+        rows = len(self.sizes[0])
         for name, c in columns.items():
             if c.shared:
                 continue
-            n = c.numbers(self.lengths[order])
-            self.starts[name] = np.full(len(self.lengths), -1)
+            n = c.numbers([size[order] for size in self.sizes])
+            self.starts[name] = np.full(rows, -1)
             self.starts[name][order] = np.cumsum(n) - n
 
     def batch(self, index) -> dict:
         "The selected rows by column, padded to the max length among them."
-        n = self.lengths[np.asarray(index)]
-        return {
-            name: shared(c, int(n.max(initial=0))) if c.shared else pad(c, self.starts[name][np.asarray(index)], n)
-            for name, c in self.columns.items()
-        }
+        index = np.asarray(index)
+        n = [size[index] for size in self.sizes]
+        longest, found = [int(size.max(initial=0)) for size in n], {}
+        for name, c in self.columns.items():
+            found[name] = shared(c, longest) if c.shared else pad(c, self.starts[name][index], n)
+        return found
 
     @property
     def bytes(self) -> int:
@@ -291,7 +316,7 @@ class Writer:
 # %% ../../nbs/speed/30_array_store.ipynb #9fb7fe03
 def commit(
     writer: Writer,
-    longest: int,  # length that shared tensors were computed for
+    longest: list,  # lengths that shared tensors were computed for
 ) -> bool:
     "Move a written entry into the cache directory; False on a disk error or if it already exists."
     try:
@@ -309,7 +334,7 @@ def commit(
             )
             for i, (n, c) in enumerate(writer.columns.items())
         }
-        write_json(writer.folder / "meta.json", dict(format=1, note=writer.note, columns=described))
+        write_json(writer.folder / "meta.json", dict(format=2, note=writer.note, columns=described))
         os.replace(writer.folder, cache_root() / writer.key)
         fsync_dir(cache_root())
         return True
@@ -394,7 +419,7 @@ def build(
         if writer:
             writer.drop()
         raise
-    longest = int(np.asarray(lengths)[order].max(initial=0))
+    longest = [int(np.asarray(n)[order].max(initial=0)) for n in as_sizes(lengths)]
     if writer:
         commit(writer, longest)
     if not small:

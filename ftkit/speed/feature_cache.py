@@ -18,6 +18,7 @@ __all__ = [
     "restore_memory_format",
     "FrozenPrefix",
     "trees_equal",
+    "sizes_of",
     "canonical_order",
     "sample_rows",
     "find_frozen_prefix",
@@ -49,6 +50,7 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..core import FtError, log_info, sha256, versions
+from ..data.encoded import EncodedDataset
 from ..methods.base import attached
 from ..models.anatomy import anatomy
 from ..models.cpu_kernels import attention, cpu_kernels, keep_heap
@@ -213,9 +215,9 @@ def shape_template(
     a: tuple,  # a tensor's shape in one batch
     b: tuple,  # its shape in another batch
     rows: tuple,  # batch sizes of the two batches
-    longest: tuple,  # max lengths of the two batches
+    longest: list,  # pairs of max lengths of the two batches, one for each column whose lengths vary
 ) -> tuple:
-    """A shape with -1 for the batch size and -2 for the max length.
+    """A shape with -1 for the batch size, and -2, -3, … for the max lengths.
 
     Raises `NotCacheable` for a size that follows neither.
     """
@@ -225,8 +227,9 @@ def shape_template(
             return pair[0]
         if d == 0 and pair == rows:
             return -1
-        if pair == longest:
-            return -2
+        for k, sizes in enumerate(longest):
+            if pair == tuple(sizes):
+                return -2 - k
         raise NotCacheable(f"a tensor of shape {tuple(a)} depends on neither the batch size nor the max length")
 
     if len(a) != len(b):
@@ -250,7 +253,7 @@ class FrozenPrefix:
     stop: str  # the first trainable module
     shapes: dict = field(
         repr=False
-    )  # (unit, call, index) -> (shape with -1 and -2, dtype, memory order), or a plain value
+    )  # (unit, call, index) -> (shape with -1, -2, …, dtype, memory order), or a plain value
     trees: dict = field(repr=False)  # (unit, call) -> tree spec of its outputs
     across: list  # addresses of the tensors that cross the boundary
 
@@ -272,7 +275,7 @@ class FrozenPrefix:
         self,
         kept: dict,  # address -> cached tensor, of a batch
         rows: int,
-        longest: int,
+        longest: list[int],  # for each column whose lengths vary
     ):
         "Context manager in which the units return cached tensors, and zeros of the right shape for outputs not needed."
 
@@ -284,7 +287,7 @@ class FrozenPrefix:
                 return restore_memory_format(kept[name], order)
             device = next(iter(kept.values())).device
             return torch.zeros((), dtype=dtype, device=device).expand(
-                [{-1: rows, -2: longest}.get(s, s) for s in shape]
+                [{-1: rows, **{-2 - k: n for k, n in enumerate(longest)}}.get(s, s) for s in shape]
             )
 
         def whole(u, c):
@@ -308,7 +311,12 @@ def trees_equal(a, b) -> bool:
     )
 
 
-def canonical_order(rows):
+def sizes_of(rows: EncodedDataset) -> list[np.ndarray]:
+    "The lengths of the examples in each column whose lengths vary; ones, where there is none."
+    return rows.sizes or [rows.lengths]
+
+
+def canonical_order(rows: EncodedDataset) -> np.ndarray:
     "Row indices sorted by length."
     return np.argsort(rows.lengths, kind="stable")
 
@@ -332,12 +340,12 @@ def find_frozen_prefix(
     "The frozen prefix of a model. Raises `NotCacheable` when there is none, or when its outputs are not deterministic."
     if all(any(p.requires_grad for p in model.get_submodule(b).parameters()) for b in anatomy(model).blocks):
         raise NotCacheable("every block has trainable parameters")
-    if getattr(rows, "random", False):
+    if rows.is_random:
         raise NotCacheable("the training data are augmented at random")
-    if getattr(rows, "side", "") == "left":
+    if rows.side == "left":
         raise NotCacheable("the batches are padded on the left")
     picks = ((some := sample_rows(rows)), some[:2])
-    longest = tuple(int(rows.lengths[p].max()) for p in picks)
+    longest = [tuple(int(n[p].max()) for p in picks) for n in sizes_of(rows)]
     if not trees_equal(*(task.collate(rows, some) for _ in range(2))):
         raise NotCacheable("the task does not collate batches deterministically")
     first, second = ((lambda b=to_device(task.collate(rows, p), device): task.forward(model, b)) for p in picks)
@@ -361,7 +369,7 @@ def find_frozen_prefix(
             order = tuple(sorted(range(x.ndim), key=lambda d: -x.stride(d)))
             prefix.shapes[k] = (shape_template(x.shape, b[k].shape, tuple(map(len, picks)), longest), x.dtype, order)
     prefix.across = find_boundary_tensors(model, prefix.units, first)
-    if any(prefix.shapes[k][0][0] == -2 for k in prefix.across):
+    if any(prefix.shapes[k][0][0] <= -2 for k in prefix.across):
         raise NotCacheable("a tensor that crosses the boundary has no batch dimension")
     return prefix
 
@@ -372,20 +380,21 @@ class CachedTask(Task):
 
     def __init__(self, task: Task, prefix: FrozenPrefix):
         self.task, self.prefix, self.stores = task, prefix, {}
-        self.name, self.head, self.columns, self.classes = task.name, task.head, task.columns, task.classes
+        self.name, self.head, self.bound, self.classes = task.name, task.head, task.bound, task.classes
         self.metric, self.greater_is_better, self.problem = task.metric, task.greater_is_better, task.problem
         self.encode, self.for_training, self.loss = task.encode, task.for_training, task.loss
         self.metrics, self.predict, self.show = task.metrics, task.predict, task.show
+        self.default_fields, self.generate = task.default_fields, task.generate
 
     def collate(self, rows, index) -> dict:
         "The task's batch, with the cached features."
         store = self.stores.get(id(rows))
         if store is None:
             return self.task.collate(rows, index)
-        placeholder = getattr(rows, "placeholder", None)  # placeholder rows: their content is not needed
-        return self.task.collate(placeholder() if placeholder else rows, index) | {
+        longest = [int(n[np.asarray(index)].max()) for n in store.sizes]
+        return self.task.collate(rows.placeholder(), index) | {
             "prefix": store.batch(index),
-            "prefix_size": (len(index), int(store.lengths[np.asarray(index)].max())),
+            "prefix_size": (len(index), longest),
         }
 
     def forward(self, model, batch):
@@ -411,10 +420,12 @@ def feature_chunks(prefix: FrozenPrefix, task, rows, order, device="cpu", contex
     "Yield the tensors that cross the boundary, batch by batch, as flat arrays by address."
     for i in range(0, len(order), FILL_BATCH_SIZE):
         index = order[i : i + FILL_BATCH_SIZE]
-        values, n = run_frozen_prefix(prefix, task, rows, index, device, context), rows.lengths[index]
+        values = run_frozen_prefix(prefix, task, rows, index, device, context)
+        n = [size[index] for size in sizes_of(rows)]
+        longest = {-2 - k: int(size.max()) for k, size in enumerate(n)}
         columns = prefix.columns(values)
         for k in prefix.across:
-            expected = tuple({-1: len(index), -2: int(n.max())}.get(s, s) for s in prefix.shapes[k][0])
+            expected = tuple({-1: len(index), **longest}.get(s, s) for s in prefix.shapes[k][0])
             if tuple(values[k].shape) != expected:
                 raise NotCacheable(f"{k[0]} returned shape {tuple(values[k].shape)} instead of {expected}")
         yield {name: unpad(columns[name], values[k], n) for name, k in zip(columns, prefix.across)}
@@ -429,9 +440,7 @@ def cache_key(
     device="cpu",
     weights: str | None = None,  # the result of `weights_key`, if known
 ) -> str:
-    "The cache key of the features for some rows; None where the rows have no fingerprint."
-    if not hasattr(rows, "fingerprint"):
-        return None
+    "The cache key of the features for some rows."
     units, config = [prefix.model.get_submodule(u) for u in prefix.units], getattr(prefix.model, "config", None)
     settings = config and config.to_json_string(use_diff=False), getattr(config, "_attn_implementation", None)
     model = prefix.units, prefix.stop, prefix.across, list(map(repr, units)), settings
@@ -500,7 +509,7 @@ def verify_equivalence(task: CachedTask, rows, name: str = "default", device="cp
     model, params = prefix.model, trainable_parameters(prefix.model, name)
     whole = outputs_and_grads(task, model, params, to_device(task.task.collate(rows, some), device))
     task.stores[id(rows)] = build(
-        prefix.columns(), rows.lengths, some, feature_chunks(prefix, task.task, rows, some, device)
+        prefix.columns(), sizes_of(rows), some, feature_chunks(prefix, task.task, rows, some, device)
     )
     try:
         cached = outputs_and_grads(task, model, params, to_device(task.collate(rows, some), device))
@@ -553,13 +562,13 @@ def populate(
     "Load or compute the features of some rows for a cached task; returns whether they were cached before."
     prefix, order = task.prefix, canonical_order(rows)
     key = cache_key(prefix, task.task, rows, precision, device, weights)
-    store = lookup(key, rows.lengths, order) if key else None
+    store = lookup(key, sizes_of(rows), order)
     reused = store is not None
     if not reused and visits >= 2:
         note, began = f"{type(prefix.model).__name__}, {len(rows)} rows, {prefix.blocks()} blocks", time.perf_counter()
         columns = prefix.columns(run_frozen_prefix(prefix, task.task, rows, order[:2], device, context))
         store = build(
-            columns, rows.lengths, order, feature_chunks(prefix, task.task, rows, order, device, context), key, note
+            columns, sizes_of(rows), order, feature_chunks(prefix, task.task, rows, order, device, context), key, note
         )
         if slower_than_recompute(store, order, (time.perf_counter() - began) / len(order), device):
             return False

@@ -8,7 +8,8 @@ __all__ = [
     "check_strings",
     "truncating",
     "tokenize",
-    "text_batch",
+    "padding_side",
+    "tokenize_pairs",
     "model_inputs",
     "padding_effect",
     "pick_padding_side",
@@ -22,15 +23,18 @@ __all__ = [
 # %% ../../nbs/tasks/10_base.ipynb #2acc604c
 import contextlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from torch import nn
 
 from ..core import DataError, FtError, UnsupportedError, log_info, unknown_name_error
-from ..data.batching import TokenDataset
+from ..data.encoded import EncodedDataset, RaggedColumn
+from ..data.fields import Field, field_values
 from ..models.cpu_kernels import cpu_kernels
 
 
@@ -39,38 +43,74 @@ class Task:
     "What a model is asked. Subclasses are dataclasses of options and define the parts that raise NotImplementedError."
 
     name: str = "task"  # as in Hugging Face pipelines
-    columns: dict = {}  # role -> column name in the data, e.g. {"text": "body", "label": "stars"}
+    bound: tuple[Field, ...] | None = None  # the fields with the columns of the data
     classes: list = []  # class names in the order of the outputs; empty for tasks without classes
     head: str = "AutoModel"  # the transformers class of the head, e.g. "AutoModelForSequenceClassification"
     metric: str = "loss"  # the metric for model selection
     greater_is_better: bool = False  # whether higher values of that metric are better
-    problem: str = "single"  # "multi" where an example has any number of labels
+    problem: str = "single"  # "multi" where an example has any number of labels, "regression" for a number
     builds_head = False  # whether `wrap` builds the head, instead of the transformers class
 
-    def encode(self, data, processor) -> Any:
+    def default_fields(self) -> tuple[Field, ...]:
+        "The fields it reads, before the columns of the data are known."
+        raise NotImplementedError
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        "The fields it reads; with their columns, once these are known."
+        return self.bound or self.default_fields()
+
+    @property
+    def columns(self) -> dict[str, str]:
+        "The columns by field."
+        return {f.name: f.source for f in self.fields}
+
+    @property
+    def num_outputs(self) -> int | None:
+        "The outputs of its head; None where the head determines them."
+        return len(self.classes) or None
+
+    def bind(self, columns: dict[str, str], classes: list[str], **values: Any) -> "Task":
+        "The task for particular data: columns by field, class names, and what `infer` returned."
+        fields = tuple(replace(f, column=columns[f.name]) for f in self.default_fields() if f.name in columns)
+        return replace(self, bound=fields, classes=list(classes), **values)
+
+    def infer(self, train: Dataset) -> dict[str, Any]:
+        "Options that the training examples determine, e.g. the scale of numbers; JSON."
+        return {}
+
+    def values(self, data: Any, name: str) -> list | None:
+        "The values of a field in a datasets.Dataset or a plain list of inputs; None where there are none."
+        return field_values(self.fields, data, name)
+
+    def encode(self, data: Any, processor: Any) -> EncodedDataset:
         "Encode the examples of a datasets.Dataset, or of a plain list of inputs."
         raise NotImplementedError
 
-    def for_training(self, rows) -> Any:
+    def for_training(self, rows: EncodedDataset) -> EncodedDataset:
         "The encoded training examples, with random augmentation where the task has one."
         return rows
 
-    def collate(self, rows, index) -> dict:
-        "Build a batch from selected examples; may contain named sub-batches."
-        raise NotImplementedError
+    def collate(self, rows: EncodedDataset, index: Sequence[int]) -> dict[str, Any]:
+        "A batch of selected examples."
+        return rows.batch(index)
 
     def wrap(self, model: nn.Module, classes: int) -> nn.Module:
         "The model with a head that the task builds itself."
         return model
 
-    def prepare(self, model: nn.Module, processor):
+    def prepare(self, model: nn.Module, processor: Any):
         "Settings of a loaded checkpoint that the task needs."
 
     def forward(self, model: nn.Module, batch: dict) -> Any:
-        "The forward pass on a batch."
+        "The forward pass on a batch, for the loss and the metrics."
         raise NotImplementedError
 
-    def loss(self, outputs, batch: dict) -> tuple:
+    def generate(self, model: nn.Module, batch: dict) -> Any:
+        "The outputs from which predictions are made; those of `forward`, except for generated texts."
+        return self.forward(model, batch)
+
+    def loss(self, outputs: Any, batch: dict) -> tuple:
         "(sum, count): the summed loss and the number of terms in the sum."
         raise NotImplementedError
 
@@ -78,11 +118,11 @@ class Task:
         "An object with update(outputs, batch) and compute() -> dict, with constant memory."
         raise NotImplementedError
 
-    def predict(self, outputs) -> list[dict]:
+    def predict(self, outputs: Any) -> list[dict]:
         "One plain dict per example, in human-readable form."
         raise NotImplementedError
 
-    def show(self, rows, batch: dict):
+    def show(self, rows: EncodedDataset, batch: dict):
         "A plot of a batch. Raises `FtError` where its examples cannot be plotted."
         raise UnsupportedError(f"Examples of {self.name} cannot be plotted; print some of them instead.")
 
@@ -132,7 +172,7 @@ def tokenize(
     end: bool = False,  # append the EOS token to every text
     cut: str = "right",  # truncation side: "right" removes the end of a text, "left" its beginning
     side: str | None = None,  # padding side; None takes the tokenizer's
-) -> TokenDataset:
+) -> RaggedColumn:
     """Token ids of texts; those longer than `max_length` are truncated and counted, and get no EOS token.
 
     Raises `FtError` if `end` is set and the tokenizer has no EOS token, and for texts without tokens.
@@ -169,31 +209,49 @@ def tokenize(
         raise DataError(
             f"The tokenizer returns no tokens for the text in row {empty[0]} ({texts[empty[0]]!r}); remove empty texts."
         )
-    return TokenDataset(ids, pad=processor.pad_token_id, side=side or getattr(processor, "padding_side", "right"))
+    return RaggedColumn(ids, pad=processor.pad_token_id, side=side or padding_side(processor), mask="attention_mask")
+
+
+def padding_side(processor: Any) -> str:
+    "The side on which a tokenizer pads."
+    return getattr(processor, "padding_side", "right")
+
+
+def tokenize_pairs(
+    first: list,
+    second: list,
+    processor: Any,  # the checkpoint's tokenizer
+    max_length: int | None = None,  # maximum length in tokens; None takes the model's maximum, at most 512
+) -> dict[str, RaggedColumn]:  # input_ids, and token_type_ids where the tokenizer has them
+    """Token ids of pairs of texts, as the tokenizer joins them; the longer text of a pair is truncated first.
+
+    Tokenizers without a separator (GPT-2) join the two texts by a line break.
+    """
+    first, second = check_strings(first, "first text"), check_strings(second, "second text")
+    if processor.sep_token is None and processor.num_special_tokens_to_add(pair=True) == 0:
+        return {"input_ids": tokenize([f"{a}\n{b}" for a, b in zip(first, second)], processor, max_length)}
+    limit = max_length or min(512, processor.model_max_length)
+    given = dict(split_special_tokens=True, return_attention_mask=False, verbose=False)
+    found = processor(first, second, truncation="longest_first", max_length=limit, **given)
+    whole = processor(first, second, **given)["input_ids"]
+    if long := sum(len(ids) > limit for ids in whole):
+        log_info(f"{long} of {len(whole)} pairs are longer than {limit} tokens and are truncated (max_length)")
+    side = padding_side(processor)
+    columns = {
+        "input_ids": RaggedColumn(found["input_ids"], pad=processor.pad_token_id, side=side, mask="attention_mask")
+    }
+    if "token_type_ids" in found:
+        columns["token_type_ids"] = RaggedColumn(found["token_type_ids"], pad=0, side=side)
+    return columns
 
 
 # %% ../../nbs/tasks/10_base.ipynb #5f0c1e03
-def text_batch(
-    rows: TokenDataset,
-    index,  # indices of the examples, (batch,)
-    side: str | None = None,  # padding side; None takes that of `rows`
-) -> dict:
-    """input_ids and attention_mask, (batch, max length); with left padding also position_ids, which start at 0 at
-    each example's first token.
-    """
-    ids, mask = rows.rectangle(index, side)
-    batch = {"input_ids": ids, "attention_mask": mask}
-    if (side or rows.side) == "left":
-        batch["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
-    return batch
-
-
 def model_inputs(
     model: nn.Module,
-    batch: dict,  # as returned by `text_batch`, possibly with more keys
+    batch: dict,  # with input_ids and attention_mask, possibly with more keys
 ) -> dict:
     "The model inputs in a batch: ids and mask, and position ids where the model takes them and counts from 0."
-    given = {k: batch[k] for k in ("input_ids", "attention_mask")}
+    given = {k: batch[k] for k in ("input_ids", "attention_mask", "token_type_ids") if k in batch}
     if "position_ids" in batch and "position_ids" in inspect.signature(type(model).forward).parameters:
         tables = (
             m for n, m in model.named_modules() if n.endswith("position_embeddings") and isinstance(m, nn.Embedding)
@@ -209,8 +267,9 @@ def model_inputs(
 @torch.no_grad()
 def padding_effect(model: nn.Module, processor, side: str) -> float:
     "Change of a short text's logits when a longer text is in the same batch, relative to the largest logit."
-    rows = tokenize(["one", "one two three four five six seven"], processor)
-    beside, alone = (model(**model_inputs(model, text_batch(rows, index, side))).logits[0] for index in ([0, 1], [0]))
+    ids = tokenize(["one", "one two three four five six seven"], processor, side=side)
+    rows = EncodedDataset({"input_ids": ids})
+    beside, alone = (model(**model_inputs(model, rows.batch(index))).logits[0] for index in ([0, 1], [0]))
     return float((beside - alone).abs().max() / alone.abs().max().clamp(min=1e-6))
 
 
@@ -304,7 +363,7 @@ def to_device(
 def evaluate(
     model: nn.Module,
     task: Task,  # defines forward pass and metrics
-    rows,  # encoded rows
+    rows: EncodedDataset,
     batch_size: int = 64,
     device: torch.device | str = "cpu",
 ) -> dict:
@@ -318,7 +377,12 @@ def evaluate(
 # %% ../../nbs/tasks/10_base.ipynb #a1091ce5
 @torch.inference_mode()
 def iter_predictions(
-    model: nn.Module, task: Task, rows, batch_size: int, device: torch.device | str
+    model: nn.Module,
+    task: Task,
+    rows: EncodedDataset,
+    batch_size: int = 64,
+    device: torch.device | str = "cpu",
+    generate: bool = False,  # outputs for predictions instead of those for the loss
 ) -> Iterator[tuple]:
     "Yield batches of similar lengths with the model's outputs and their row indices."
     model.eval()
@@ -327,5 +391,5 @@ def iter_predictions(
         index = order[i : i + batch_size]
         batch = to_device(task.collate(rows, index), device)
         with cpu_kernels(device):
-            outputs = task.forward(model, batch)
+            outputs = task.generate(model, batch) if generate else task.forward(model, batch)
         yield batch, outputs, index

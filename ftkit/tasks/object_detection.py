@@ -11,7 +11,8 @@ __all__ = [
     "FPNBackbone",
     "build_fcos",
     "load_resized",
-    "BoxRows",
+    "DetectorImages",
+    "flip_at_random",
     "ObjectDetection",
     "check_shares",
     "targets",
@@ -23,6 +24,7 @@ __all__ = [
 import json
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,9 +32,11 @@ from PIL import Image
 from torch import nn
 
 from ..core import ConfigError, DataError, unknown_name_error
+from ..data.encoded import DenseColumn, EncodedDataset, ListColumn
+from ..data.fields import IMAGE, LABELS, Field
 from ..data.image_preprocessing import ImagePreprocessing, preprocessing_from_processor
-from ..data.images import ImageDataset, map_images, open_image
-from ..data.validation import label_lists
+from ..data.images import ImageColumn, map_images, open_image
+from ..data.labels import label_lists
 from .base import Task
 
 
@@ -186,30 +190,22 @@ def load_resized(values, side: int) -> tuple:
     return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(), np.array(sizes, np.float32)
 
 
-class BoxRows(ImageDataset):
-    "Images of one size with boxes; flipped horizontally at random if requested."
+class DetectorImages(ImageColumn):
+    "Images of one size for a detector, which reads their sizes, so that blank placeholders do not work."
 
-    boxes, names, flip = None, None, False  # boxes and label ids: one tensor per example
-
-    placeholder = None  # a detector reads the sizes of its images, so blank placeholders do not work
-
-    def mirrored(self, flip: bool):
-        self.flip = self.random = flip
+    def placeholder(self) -> ImageColumn:
         return self
 
-    def batch(self, index) -> dict:
-        "A batch: images, their original sizes, and where known boxes and label ids."
-        x, boxes = (
-            self.pixels(self.images[torch.as_tensor(index)]),
-            [self.boxes[i].clone() for i in index] if self.boxes else None,
-        )
-        turned = torch.rand(len(x)) < 0.5 if self.flip else torch.zeros(len(x), dtype=torch.bool)
-        x[turned] = x[turned].flip(-1)
-        for b, m in zip(boxes or (), turned):
-            if m:
-                b[:, [0, 2]] = x.shape[-1] - b[:, [2, 0]]
-        known = {"boxes": boxes, "labels": [self.names[i] for i in index]} if boxes is not None else {}
-        return {"pixel_values": x, "size": self.column("size", index), **known}
+
+def flip_at_random(batch: dict) -> dict:
+    "A batch in which half of the images, drawn at random, are flipped horizontally with their boxes."
+    x = batch["pixel_values"].clone()
+    turned = torch.rand(len(x)) < 0.5
+    x[turned] = x[turned].flip(-1)
+    for b, m in zip(batch.get("boxes", ()), turned):
+        if m:
+            b[:, [0, 2]] = x.shape[-1] - b[:, [2, 0]]
+    return batch | {"pixel_values": x}
 
 
 # %% ../../nbs/tasks/60_object_detection.ipynb #125a79c3
@@ -218,9 +214,7 @@ class ObjectDetection(Task):
     "Object detection: boxes with class labels."
 
     classes: list = field(default_factory=list)  # class names
-    columns: dict = field(
-        default_factory=lambda: {"image": "image", "boxes": "boxes", "labels": "labels"}
-    )  # role -> column name
+    bound: tuple[Field, ...] | None = None  # the fields with the columns of the data
     side: int = 64  # images are resized to this many pixels a side
     flip: bool = True  # flip half of the images horizontally while training
     threshold: float = 0.3  # minimum score of a box that `predict` returns
@@ -239,22 +233,22 @@ class ObjectDetection(Task):
     def wrap(self, model, classes: int):
         return build_fcos(model, classes, self.side)
 
-    def encode(self, data, processor) -> BoxRows:
+    def default_fields(self) -> tuple[Field, ...]:
+        return IMAGE, Field("boxes", "boxes", is_input=False), LABELS
+
+    def encode(self, data: Any, processor: Any) -> EncodedDataset:
         "Images of one size, boxes and label ids, from a datasets.Dataset or a plain list of images."
-        given, table = preprocessing_from_processor(processor), hasattr(data, "column_names")
-        pixels, sizes = load_resized(data[self.columns["image"]][:] if table else list(data), self.side)
-        rows = BoxRows(
-            pixels, {"size": sizes}, ImagePreprocessing(self.side, None, given.mean, given.std, flip=given.flip)
-        )
-        if table and self.columns["boxes"] in data.column_names:
-            rows.boxes, rows.names = targets(self, data, sizes)
-        return rows
+        given = preprocessing_from_processor(processor)
+        pixels, sizes = load_resized(self.values(data, "image"), self.side)
+        geometry = ImagePreprocessing(self.side, None, given.mean, given.std, flip=given.flip)
+        columns = {"pixel_values": DetectorImages(pixels, geometry), "size": DenseColumn(sizes)}
+        if self.values(data, "boxes") is not None:
+            boxes, labels = targets(self, data, sizes)
+            columns |= {"boxes": ListColumn(boxes), "labels": ListColumn(labels)}
+        return EncodedDataset(columns)
 
-    def for_training(self, rows):
-        return rows.mirrored(self.flip)
-
-    def collate(self, rows, index) -> dict:
-        return rows.batch(np.asarray(index))
+    def for_training(self, rows: EncodedDataset) -> EncodedDataset:
+        return EncodedDataset(rows.columns, flip_at_random) if self.flip else rows
 
     def forward(self, model, batch):
         "While training the losses; else the detected boxes, in pixels of the original images."
@@ -282,7 +276,7 @@ class ObjectDetection(Task):
         from ftkit.plot.images import image_grid
 
         return image_grid(
-            [rows.drawn(x) for x in batch["pixel_values"]],
+            [rows.columns["pixel_values"].drawn(x) for x in batch["pixel_values"]],
             boxes=[b.tolist() for b in batch["boxes"]],
             names=[[self.classes[k] for k in y] for y in batch["labels"]],
         )

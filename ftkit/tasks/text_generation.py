@@ -7,14 +7,16 @@ __all__ = ["TokenMetrics", "max_prompt_length", "TextGeneration"]
 
 # %% ../../nbs/tasks/30_text_generation.ipynb #b31412d5
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
 from torch.nn import functional as F
 
 from ..core import ConfigError, check_integer
-from ..data.batching import TokenDataset
-from .base import Task, check_metric, text_batch, tokenize
+from ..data.encoded import EncodedDataset
+from ..data.fields import TEXT, Field
+from .base import Task, check_metric, tokenize
 
 
 # %% ../../nbs/tasks/30_text_generation.ipynb #f1ed0fdf
@@ -58,7 +60,7 @@ class TextGeneration(Task):
     "Text generation with a causal language model, token by token."
 
     classes: list = field(default_factory=list)  # empty: a language model predicts tokens of its vocabulary
-    columns: dict = field(default_factory=lambda: {"text": "text"})  # role -> column name
+    bound: tuple[Field, ...] | None = None  # the fields with the columns of the data
     max_length: int | None = None  # maximum length in tokens; None takes the model's maximum, at most 512
     max_new_tokens: int = 24  # the most tokens that `predict` generates
     metric: str = "loss"  # the metric for model selection: "loss", "perplexity" or "accuracy"
@@ -70,31 +72,35 @@ class TextGeneration(Task):
         check_metric(self.metric, ("loss", "perplexity", "accuracy"))
         self.greater_is_better = self.metric == "accuracy"
 
-    def encode(self, data, processor) -> TokenDataset:
-        "Token ids: of whole texts with EOS, from a datasets.Dataset; of prompts, from a plain list."
-        self.processor = processor
-        # Attention is causal, so no token attends to padding on the right.
-        if hasattr(data, "column_names"):
-            return tokenize(list(data[self.columns["text"]]), processor, self.max_length, end=True, side="right")
-        rows = tokenize(list(data), processor, max_prompt_length(self, processor), cut="left")
-        rows.columns["beginning"] = np.ones(len(rows), bool)
-        return rows
+    def default_fields(self) -> tuple[Field, ...]:
+        return (TEXT,)
 
-    def collate(self, rows: TokenDataset, index) -> dict:
-        "input_ids and attention_mask (batch, max length), and the number of tokens to predict, or to generate."
-        if "beginning" in rows.columns:
-            return text_batch(rows, index, side="left") | {"write": self.max_new_tokens}
-        batch = text_batch(rows, index)
+    def encode(self, data: Any, processor: Any) -> EncodedDataset:
+        "Token ids: of whole texts with EOS, from a datasets.Dataset; of prompts, from a plain list."
+        self.processor, texts = processor, self.values(data, "text")
+        if hasattr(data, "column_names"):
+            # Attention is causal, so no token attends to padding on the right.
+            ids = tokenize(texts, processor, self.max_length, end=True, side="right")
+        else:
+            ids = tokenize(texts, processor, max_prompt_length(self, processor), cut="left", side="left")
+        return EncodedDataset({"input_ids": ids})
+
+    def collate(self, rows: EncodedDataset, index: Sequence[int]) -> dict[str, Any]:
+        "input_ids and attention_mask, (batch, max length), and the number of tokens to predict."
+        batch = rows.batch(index)
         return batch | {"count": int(batch["attention_mask"][:, 1:].sum())}
 
     def forward(self, model, batch):
-        "Logits, (batch, max length, vocabulary); for prompts the generated ids, (batch, at most max_new_tokens)."
+        "Logits, (batch, max length, vocabulary)."
         given = {k: batch[k] for k in ("input_ids", "attention_mask")}
-        if "write" not in batch:
-            return model(**given, use_cache=False).logits
-        return model.generate(
-            **given, max_new_tokens=batch["write"], do_sample=False, pad_token_id=self.processor.pad_token_id
-        )[:, given["input_ids"].shape[1] :]
+        return model(**given, use_cache=False).logits
+
+    def generate(self, model, batch):
+        "The generated ids, (batch, at most max_new_tokens)."
+        given = {k: batch[k] for k in ("input_ids", "attention_mask")}
+        pad = self.processor.pad_token_id
+        found = model.generate(**given, max_new_tokens=self.max_new_tokens, do_sample=False, pad_token_id=pad)
+        return found[:, given["input_ids"].shape[1] :]
 
     def targets(self, batch):  # the next token, (batch, max length - 1); -100 where there is none
         return batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)[:, 1:]

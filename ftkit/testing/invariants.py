@@ -45,6 +45,7 @@ from pathlib import Path
 import torch
 
 from ..core import FtError, seed_everything, unknown_name_error
+from ..data.fields import targets_of
 from ..deltas.io import load_delta, read_manifest, read_tensors, save_delta
 from ..methods.base import attached, canonical, components, head_plan, set_modes
 from ..methods.base import method as make_method
@@ -392,7 +393,7 @@ def check_learns(
         pretrained=run.spec.pretrained,
     )
     before = evaluate(start.model, run.task, run.task.encode(data, run.processor))[run.task.metric]
-    labels = data[run.task.columns.get("label") or run.task.columns["target"]][:]
+    labels = data[targets_of(run.task.fields)[0].source][:]
     larger = max(map(labels.count, set(labels))) / len(labels)
     now = run.metrics[run.task.metric]
     assert now > max(larger, before) + margin, (

@@ -10,7 +10,8 @@ from transformers import BertConfig, BertForSequenceClassification
 
 import ftkit as ft
 from ftkit.core import seed_everything
-from ftkit.data.batching import DataLoader, TokenDataset
+from ftkit.data.batching import DataLoader
+from ftkit.data.encoded import DenseColumn, EncodedDataset
 from ftkit.data.splits import DataSpec
 from ftkit.runs import Run
 from ftkit.tasks.text_classification import TextClassification
@@ -113,8 +114,8 @@ def test_batchnorm_of_a_frozen_backbone_keeps_its_statistics():
     assert all(torch.equal(b, before[n]) for n, b in model.named_buffers())
 
 
-@pytest.mark.parametrize("keep, at", [("best", 2), ("last", 4)])
-def test_the_weights_that_are_kept(keep, at):
+@pytest.mark.parametrize("load_best, at", [(True, 2), (False, 4)])
+def test_the_weights_that_are_kept(load_best, at):
     "Those of the best validation, or of the last."
     losses, seen = iter([3.0, 1.0, 2.0, 1.5]), []
 
@@ -123,7 +124,9 @@ def test_the_weights_that_are_kept(keep, at):
         return {"loss": next(losses)}
 
     batches = loader(X, names=("x",), batch_size=8)
-    learner = Learner(linear(), batches, squares, epochs=4, lr=1e-2, device="cpu", evaluate=validate, keep=keep).fit()
+    learner = Learner(
+        linear(), batches, squares, epochs=4, lr=1e-2, device="cpu", evaluate=validate, load_best=load_best
+    ).fit()
     assert torch.equal(learner.model.weight, seen[at - 1]) and learner.best["metrics"] == {"loss": 1.0}
     assert all(not torch.equal(a, b) for a, b in itertools.combinations(seen, 2))
 
@@ -200,7 +203,7 @@ def test_the_order_of_rows_follows_seed_and_epoch():
     for order in orders:
         assert sorted(i for batch in order for i in batch) == list(range(32))
     shares = [
-        DataLoader(TokenDataset([[i] for i in range(30)]), lambda rows, index: list(index), 8, rank=r, world=2)
+        DataLoader(EncodedDataset({"row": DenseColumn(range(30))}), lambda rows, index: list(index), 8, rank=r, world=2)
         for r in (0, 1)
     ]
     assert sorted(i for b in shares for step in b for part in step for i in part) == list(range(30))
@@ -258,7 +261,7 @@ class Letters:
 
 
 def test_predictions_come_in_the_order_of_the_input():
-    task = TextClassification(classes=["no", "yes"], columns={"text": "text", "label": "label"})
+    task = TextClassification(classes=["no", "yes"])
     words = ["abcdefgh", "b", "abc", "zz", "abcdefghijk"]
     spec = ft.RunSpec("bert", DataSpec("words"), ft.Full(), ft.Supervised(task))
     run = Run({"model": bert().eval()}, Letters(), spec.recipe, spec, None, {}, {}, [])

@@ -11,7 +11,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from ftkit.data.batching import DataLoader, TokenDataset
+from ftkit.data.batching import DataLoader
+from ftkit.data.encoded import DenseColumn, EncodedDataset
 
 QUIET = dict(bos_token_id=1, eos_token_id=2, pad_token_id=0)
 
@@ -85,7 +86,7 @@ def texts(n=32, length=8, vocabulary=60, seed=0):
 
 def loader(*tensors, names, batch_size=8, **kw):
     "Batches over tensors with one entry per row."
-    rows = TokenDataset([[i] for i in range(len(tensors[0]))])
+    rows = EncodedDataset({"row": DenseColumn(range(len(tensors[0])))})
     return DataLoader(
         rows, lambda rows, index: {n: t[torch.as_tensor(index)] for n, t in zip(names, tensors)}, batch_size, **kw
     )

@@ -20,6 +20,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 import ftkit as ft  # noqa: E402
+from ftkit.data.encoded import EncodedDataset  # noqa: E402
 from tools.bench.work import (  # noqa: E402  it sets the environment
     METHODS,
     MINI,
@@ -27,6 +28,7 @@ from tools.bench.work import (  # noqa: E402  it sets the environment
     VALID,
     WORKS,
     encode,
+    flipped,
     names_of,
     task_of,
     varied,
@@ -87,7 +89,8 @@ def by_parts(a, work, train, valid):
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     names = names_of(work, train)
     task, rows, held = task_of(work, names), encode(work, train, names), encode(work, valid, names)
-    rows.flip = a.flip
+    if a.flip:
+        rows = EncodedDataset(rows.columns, flipped)
     method.attach(model.to(device))
     set_modes(model)
     batches = DataLoader(rows, task.collate, a.batch)

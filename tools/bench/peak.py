@@ -58,14 +58,16 @@ def step_of(layers: int, width: int, rows: int, length: int) -> tuple:
     "A function (way, steps) -> None that trains all parameters, and the operations of one step."
     import torch
 
-    from ftkit.data.batching import DataLoader, TokenDataset
+    from ftkit.data.batching import DataLoader
+    from ftkit.data.encoded import DenseColumn, EncodedDataset, RaggedColumn
     from ftkit.tasks.text_classification import TextClassification
     from ftkit.training.learner import Learner
 
     model = bert(layers, width)
     ids, labels = torch.randint(3, 8192, (rows, length)), torch.randint(0, 2, (rows,))
     task = TextClassification(classes=["0", "1"])
-    data = TokenDataset(ids.tolist(), {"label": labels.numpy()})
+    tokens = RaggedColumn(ids.tolist(), mask="attention_mask")
+    data = EncodedDataset({"input_ids": tokens, "labels": DenseColumn(labels.numpy())})
 
     def run(way, steps):
         loss = lambda l, b: task.loss(task.forward(l.model, b), b)  # noqa: E731

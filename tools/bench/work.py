@@ -20,6 +20,8 @@ import torch  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 import ftkit as ft  # noqa: E402
+from ftkit.data.encoded import DenseColumn, EncodedDataset  # noqa: E402
+from ftkit.tasks.base import Task  # noqa: E402
 
 # ---- data: training and validation rows
 
@@ -176,25 +178,17 @@ class Plain(torch.nn.Module):
 def picture_rows(images, labels):
     "Images decoded once and stored as bytes."
     from ftkit.data.image_preprocessing import ImagePreprocessing
-    from ftkit.data.images import ImageDataset
+    from ftkit.data.images import ImageColumn
 
-    return ImageDataset(
-        torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
-        {"label": labels},
-        ImagePreprocessing(images.shape[1]),
-    )
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    column = ImageColumn(pixels, ImagePreprocessing(images.shape[1]))
+    return EncodedDataset({"pixel_values": column, "labels": DenseColumn(labels)})
 
 
-class Pictures:
+class Pictures(Task):
     "Image classification with ten labels: a minimal task."
 
     name, metric, greater_is_better, classes = "image-classification", "accuracy", True, list(range(10))
-
-    def collate(self, rows, index):
-        x = rows.pixels(rows.images[index])
-        if getattr(rows, "flip", False):
-            x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(-1), x)
-        return {"pixel_values": x, "labels": rows.column("label", index)}
 
     def forward(self, model, batch):
         return model(pixel_values=batch["pixel_values"]).logits
@@ -206,14 +200,10 @@ class Pictures:
         return ft.tasks.text_classification.TextMetrics(self)
 
 
-class NextToken:
+class NextToken(Task):
     "The loss of a causal language model: a minimal task."
 
     name, metric, greater_is_better, classes = "text-generation", "loss", False, [0]
-
-    def collate(self, rows, index):
-        ids, mask = rows.rectangle(index)
-        return {"input_ids": ids, "attention_mask": mask}
 
     def forward(self, model, batch):
         return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
@@ -264,7 +254,13 @@ def encode(work, part, names):
 
     tokenizer = AutoTokenizer.from_pretrained(MINI)
     tokenizer.model_max_length = 512
-    rows = tokenize([r["text"] for r in part], tokenizer, 256)
+    columns = {"input_ids": tokenize([r["text"] for r in part], tokenizer, 256)}
     if work.kind == "text":
-        rows.columns["label"] = np.array([names.index(r["label"]) for r in part])
-    return rows
+        columns["labels"] = DenseColumn([names.index(r["label"]) for r in part])
+    return EncodedDataset(columns)
+
+
+def flipped(batch):
+    "A batch of images, each flipped or not, at random."
+    x = batch["pixel_values"]
+    return batch | {"pixel_values": torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(-1), x)}
