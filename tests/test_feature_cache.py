@@ -293,7 +293,7 @@ def test_what_is_kept_in_16_bits_is_what_autocast_computes(name):
         if way:
             task = cached(task, model, [(rows, context, "bf16")], insist=True)
         index = canonical_order(rows)[:FILL_BATCH_SIZE]
-        with cpu_kernels("cpu"), context(), torch.no_grad():
+        with cpu_kernels(model), context(), torch.no_grad():
             return task.forward(model.eval(), task.collate(rows, index))
 
     plain, kept = outputs(False), outputs(True)

@@ -41,7 +41,7 @@ def stirred(name, family):
 
 def written(model, given, **how):
     "The ids that a model writes, greedily."
-    with torch.no_grad(), cpu_kernels("cpu"):
+    with torch.no_grad(), cpu_kernels(model):
         out = model.generate(
             **given, max_new_tokens=LONGEST, min_new_tokens=LONGEST, do_sample=False, pad_token_id=0, **how
         )

@@ -3,6 +3,7 @@ not grow
 """
 
 import gc
+import threading
 
 import numpy as np
 import psutil
@@ -93,7 +94,7 @@ def test_packed_rows_have_the_loss_and_the_gradients_of_unpacked_ones(kind, quic
     found = []
     for loss, data in ((unpacked_loss, rows), (packed_loss, packed)):
         model.zero_grad()
-        with cpu_kernels("cpu" if quick else "meta"):
+        with cpu_kernels(model, "cpu" if quick else "meta"):
             total, count = loss(model, data, np.arange(len(data)))
             total.backward()
         found.append((total.item(), count, [p.grad.clone() for p in model.parameters() if p.grad is not None]))
@@ -210,7 +211,7 @@ def test_lora_keeps_less_than_peft():
             (lambda m: 0) if not light else ft.methods.lora_linear.use_efficient_lora,
         ):
             ft.LoRA(dropout=0.05).attach(model)
-        with cpu_kernels("cpu" if light else "meta"):
+        with cpu_kernels(model, "cpu" if light else "meta"):
             return stored(model.train(), batch)
 
     ours, theirs = kept(True), kept(False)
@@ -293,3 +294,51 @@ def test_jobs_that_are_compared_are_computed_in_one_way_and_none_pays_for_the_qu
     assert [r["precision"] for r in found.runs] == ["bf16"] * 3
     alone = ft.finetune("bert-mini", "reviews", "bitfit", steps=2, valid=None)
     assert len(asked) == 3 and 0 < alone.resources["seconds"] < pause
+
+
+def test_overlapping_fits_in_two_threads_leave_nothing_behind():
+    "Kernels are on the layers of the models that train; settings of the process return with the last fit."
+    from ftkit.models.cpu_kernels import MALLOC, MATMUL_PRECISION, attention, dropout
+    from ftkit.speed.execution import THREADS
+
+    settings = (MALLOC, MATMUL_PRECISION, THREADS)
+    before = F.dropout, F.scaled_dot_product_attention, torch.get_num_threads(), torch.get_float32_matmul_precision()
+    gates = [threading.Event() for _ in range(3)]
+    seen, runs = [], {}
+
+    class First(ft.Callback):
+        def before_fit(self, learner):
+            gates[0].set()
+            assert gates[1].wait(60)  # the second fit has begun
+
+    class Second(ft.Callback):
+        def before_fit(self, learner):
+            assert gates[0].wait(60)
+            gates[1].set()
+
+        def after_step(self, learner):
+            assert gates[2].wait(60)  # the first fit has ended
+            seen.append((F.dropout, F.scaled_dot_product_attention, *(len(s.values) > 0 for s in settings[2:])))
+
+    def fit(name, callback, precision):
+        execution = ft.ExecutionConfig(threads=1, onednn=precision)
+        table = {"text": [f"text {i} {i % 2}" for i in range(16)], "label": [i % 2 for i in range(16)]}
+        options = dict(steps=3, batch_size=8, valid=None, show_progress=False, cache_features=False, lr=1e-3)
+        runs[name] = ft.finetune("bert-mini", table, "full", execution=execution, callbacks=[callback], **options)
+        if name == "first":
+            gates[2].set()
+
+    threads = [
+        threading.Thread(target=fit, args=("first", First(), True)),
+        threading.Thread(target=fit, args=("second", Second(), False)),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(300)
+    assert len(runs) == 2 and len(seen) == 3
+    assert all(d is before[0] and s is before[1] and in_use for d, s, in_use in seen)
+    after = F.dropout, F.scaled_dot_product_attention, torch.get_num_threads(), torch.get_float32_matmul_precision()
+    assert after == before and dropout is not F.dropout and attention is not F.scaled_dot_product_attention
+    assert not any(setting.values for setting in settings)
+    assert not any("forward" in vars(m) for run in runs.values() for m in run.model.modules())

@@ -5,14 +5,21 @@
 # %% auto #0
 __all__ = [
     "LOGGER",
+    "LOG_LEVEL",
+    "ARGUMENT_CHECKS",
+    "GARBAGE_COLLECTION",
     "seed_everything",
     "rng_state",
     "set_rng_state",
+    "ProcessSetting",
+    "one_at_a_time",
     "PrintHandler",
     "log_info",
     "quiet",
     "main_process",
     "versions",
+    "validates_arguments",
+    "validate_arguments",
     "argument_checks",
     "gc_paused",
     "import_library",
@@ -27,8 +34,12 @@ import logging
 import os
 import random
 import sys
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import wraps
 from importlib import metadata
+from typing import Any
 
 
 # %% ../../nbs/core/30_process.ipynb #b6ff17c5
@@ -79,6 +90,47 @@ def set_rng_state(
             torch.cuda.set_rng_state(tensors[f"cuda{i}"].cpu(), i)
 
 
+# %% ../../nbs/core/30_process.ipynb #9412ba47
+class ProcessSetting:
+    "A setting of the whole process, which nested and overlapping `with` blocks set; the last one restores it."
+
+    def __init__(
+        self,
+        read: Callable[[], Any],  # returns the current value
+        write: Callable[[Any], None],
+    ):
+        self.read, self.write, self.lock = read, write, threading.RLock()
+        self.values, self.before = [], None  # of the blocks that are open; the value before the first
+
+    @contextmanager
+    def set_to(self, value: Any) -> Iterator[None]:
+        "Context manager with another value."
+        entry = [value]
+        with self.lock:
+            if not self.values:
+                self.before = self.read()
+            self.values.append(entry)
+            self.write(value)
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.values = [v for v in self.values if v is not entry]
+                self.write(self.values[-1][0] if self.values else self.before)
+
+
+def one_at_a_time(function: Callable) -> Callable:
+    "A function that waits while another thread runs it, because a library that it calls changes its own classes."
+    lock = threading.RLock()
+
+    @wraps(function)
+    def alone(*args, **kwargs):
+        with lock:
+            return function(*args, **kwargs)
+
+    return alone
+
+
 # %% ../../nbs/core/30_process.ipynb #9265f759
 LOGGER = logging.getLogger("ftkit")
 
@@ -97,6 +149,9 @@ if not LOGGER.handlers:
     LOGGER.propagate = False
 
 
+LOG_LEVEL = ProcessSetting(lambda: LOGGER.level, LOGGER.setLevel)
+
+
 def log_info(
     line: str,  # one line
 ):
@@ -109,13 +164,8 @@ def quiet(
     on: bool = True,  # False changes nothing
 ):
     "Context manager in which no information is logged."
-    before = LOGGER.level
-    if on:
-        LOGGER.setLevel(logging.WARNING)
-    try:
+    with LOG_LEVEL.set_to(logging.WARNING) if on else nullcontext():
         yield
-    finally:
-        LOGGER.setLevel(before)
 
 
 # %% ../../nbs/core/30_process.ipynb #51922886
@@ -141,30 +191,34 @@ def versions(
 
 
 # %% ../../nbs/core/30_process.ipynb #452b5c63
-@contextmanager
-def argument_checks():
-    "Context manager that restores the argument checking of `torch.distributions` on exit."
+def validates_arguments() -> bool:
+    "Whether `torch.distributions` checks its arguments."
     from torch.distributions import Distribution
 
-    before = Distribution._validate_args
-    try:
-        yield
-    finally:
-        Distribution.set_default_validate_args(before)
+    return Distribution._validate_args
 
 
-@contextmanager
-def gc_paused():
+def validate_arguments(on: bool):
+    "Switch the argument checks of `torch.distributions` on or off."
+    from torch.distributions import Distribution
+
+    Distribution.set_default_validate_args(on)
+
+
+ARGUMENT_CHECKS = ProcessSetting(validates_arguments, validate_arguments)
+GARBAGE_COLLECTION = ProcessSetting(gc.isenabled, lambda on: gc.enable() if on else gc.disable())
+
+
+def argument_checks() -> AbstractContextManager:
+    "Context manager that restores the argument checking of `torch.distributions` on exit."
+    return ARGUMENT_CHECKS.set_to(validates_arguments())
+
+
+def gc_paused() -> AbstractContextManager:
     """Context manager that disables Python's garbage collector. During imports it would repeatedly scan objects that
     are never freed.
     """
-    on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if on:
-            gc.enable()
+    return GARBAGE_COLLECTION.set_to(False)
 
 
 # %% ../../nbs/core/30_process.ipynb #34f7e4df

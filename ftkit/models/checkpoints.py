@@ -46,7 +46,16 @@ from pathlib import Path
 
 import torch
 
-from ..core import CHECKPOINTS, CheckpointError, gc_paused, log_info, resolve, sha256, unknown_name_error
+from ftkit.core import (
+    CHECKPOINTS,
+    CheckpointError,
+    gc_paused,
+    log_info,
+    one_at_a_time,
+    resolve,
+    sha256,
+    unknown_name_error,
+)
 from .anatomy import Anatomy, anatomy, is_vocab_head, size
 from ftkit.models.weights import (
     FILE,
@@ -217,6 +226,7 @@ def read_config(where: str, source: str, **changes):
 PROBLEM_TYPES = {"multi": "multi_label_classification", "regression": "regression"}  # as transformers names them
 
 
+@one_at_a_time
 def load(
     name: str,  # a bundled name, a folder in `save_pretrained` format, a timm name, or a Hub id
     task=None,  # a task or its name; None loads the model without a head

@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = [
-    "torch_sdpa",
     "FUSED_ATTENTION_MIN_TOKENS",
+    "KERNELS",
+    "MATMUL_PRECISION",
     "TRIM",
     "PAD",
     "MMAP_THRESHOLD",
     "MMAP_MAX",
     "TRAINING_MALLOC",
     "DEFAULT_MALLOC",
+    "MALLOC",
     "dropout_mask",
     "scaled_mask",
     "apply_dropout_mask",
@@ -19,12 +21,17 @@ __all__ = [
     "dropout",
     "AttentionFunction",
     "attention",
+    "KernelMode",
+    "calls_kernels",
+    "dropout_forward",
+    "kernel_forward",
     "cpu_kernels",
     "onednn",
     "onednn_error",
     "matmul_error",
     "uses_glibc",
     "trim_heap",
+    "set_malloc",
     "keep_heap",
 ]
 
@@ -33,11 +40,18 @@ import contextlib
 import ctypes
 import ctypes.util
 import functools
+import inspect
 import math
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from ..core import ProcessSetting
 
 
 # %% ../../nbs/models/40_cpu_kernels.ipynb #e0d2260c
@@ -138,7 +152,6 @@ class AttentionFunction(torch.autograd.Function):
 
 
 # %% ../../nbs/models/40_cpu_kernels.ipynb #3289a295
-torch_sdpa = F.scaled_dot_product_attention  # PyTorch's implementation
 FUSED_ATTENTION_MIN_TOKENS = 192  # number of tokens above which the fused kernel is faster
 
 
@@ -155,7 +168,7 @@ def attention(
 ) -> torch.Tensor:
     "`scaled_dot_product_attention`, unfused where that is faster. Source: Vaswani et al. 2017."
     if not dropout_p and q.shape[-2] * k.shape[-2] > FUSED_ATTENTION_MIN_TOKENS**2:
-        return torch_sdpa(q, k, v, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa)
     if enable_gqa:
         k, v = (t.repeat_interleave(q.shape[-3] // t.shape[-3], -3) for t in (k, v))
     if is_causal:
@@ -166,35 +179,72 @@ def attention(
 
 
 # %% ../../nbs/models/40_cpu_kernels.ipynb #be0e235b
+KERNELS = {F.dropout: dropout, F.scaled_dot_product_attention: attention}
+
+
+class KernelMode(TorchFunctionMode):
+    "Calls the functions of this module in place of PyTorch's, in one thread, while it is entered."
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return KERNELS.get(func, func)(*args, **(kwargs or {}))
+
+
+@functools.cache
+def calls_kernels(kind: type[nn.Module]) -> bool:
+    "Whether the code of a module's own forward calls attention or dropout as functions."
+    code = getattr(inspect.unwrap(kind.forward), "__code__", None)
+    names = set(code.co_names) if code else set()
+    functional = "dropout" in names and not names.isdisjoint({"F", "functional"})
+    return functional or not names.isdisjoint({"scaled_dot_product_attention", "ALL_ATTENTION_FUNCTIONS"})
+
+
+def dropout_forward(module: nn.Dropout, x: torch.Tensor) -> torch.Tensor:
+    "The forward of a dropout layer, with the dropout of this module."
+    return dropout(x, module.p, module.training)
+
+
+def kernel_forward(forward: Callable, *args: Any, **kwargs: Any) -> Any:
+    "A forward with the functions of this module."
+    with KernelMode():
+        return forward(*args, **kwargs)
+
+
 @contextlib.contextmanager
 def cpu_kernels(
-    device,  # the functions are replaced only for a CPU
-):
-    "Context manager that replaces PyTorch's functions by those of this module."
-    ours = dict(dropout=dropout, scaled_dot_product_attention=attention) if torch.device(device).type == "cpu" else {}
-    before = {n: getattr(F, n) for n in ours}
+    model: nn.Module,
+    device: torch.device | str = "cpu",  # nothing is changed for other devices, and on a compiled model
+) -> Iterator[None]:
+    "Context manager in which a model computes dropout and attention with the functions of this module."
+    changed = []
+    if torch.device(device).type != "cpu" or model._compiled_call_impl is not None:
+        return (yield)
     try:
-        for n, f in ours.items():
-            setattr(F, n, f)
+        for module in model.modules():
+            before = vars(module).get("forward")
+            if isinstance(before, functools.partial) and before.func in (dropout_forward, kernel_forward):
+                continue  # within another such block
+            if type(module) is nn.Dropout:
+                module.forward = functools.partial(dropout_forward, module)
+            elif calls_kernels(type(module)):
+                module.forward = functools.partial(kernel_forward, module.forward)
+            else:
+                continue
+            changed.append((module, before))
         yield
     finally:
-        for n, f in before.items():
-            setattr(F, n, f)
+        for module, before in changed:
+            del module.forward
+            if before is not None:
+                module.forward = before
 
 
 # %% ../../nbs/models/40_cpu_kernels.ipynb #c6f72283
-@contextlib.contextmanager
-def onednn(
-    on: bool = True,
-):
-    "Context manager in which oneDNN computes 32-bit matrix products."
-    before = torch.get_float32_matmul_precision()
-    if on:
-        torch.set_float32_matmul_precision("medium")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+MATMUL_PRECISION = ProcessSetting(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision)
+
+
+def onednn(on: bool = True) -> contextlib.AbstractContextManager:
+    "Context manager in which oneDNN computes 32-bit matrix products; with `on=False` nothing is changed."
+    return MATMUL_PRECISION.set_to("medium") if on else contextlib.nullcontext()
 
 
 # %% ../../nbs/models/40_cpu_kernels.ipynb #c3280d5e
@@ -242,23 +292,22 @@ DEFAULT_MALLOC = {
     PAD: 128 << 10,
     MMAP_THRESHOLD: 32 << 20,
 }  # values reached by the library's dynamic adjustment
-_nesting = [0]  # nesting depth of `keep_heap()`
 
 
 # %% ../../nbs/models/40_cpu_kernels.ipynb #e338e71c
-@contextlib.contextmanager
-def keep_heap(device="cpu"):
+def set_malloc(values: dict[int, int]):
+    "Settings of the C library's allocator; with the default ones, freed memory is returned to the system."
+    for name, value in values.items():
+        uses_glibc().mallopt(name, value)
+    if values is DEFAULT_MALLOC:
+        trim_heap()
+
+
+MALLOC = ProcessSetting(lambda: DEFAULT_MALLOC, set_malloc)
+
+
+def keep_heap(device: torch.device | str = "cpu") -> contextlib.AbstractContextManager:
     "Context manager in which freed memory is retained by the process; on exit it is returned to the system."
     if torch.device(device).type != "cpu" or not uses_glibc():
-        return (yield)
-    _nesting[0] += 1
-    for name, value in TRAINING_MALLOC.items():
-        uses_glibc().mallopt(name, value)
-    try:
-        yield
-    finally:
-        _nesting[0] -= 1
-        if not _nesting[0]:
-            for name, value in DEFAULT_MALLOC.items():
-                uses_glibc().mallopt(name, value)
-            trim_heap()
+        return contextlib.nullcontext()
+    return MALLOC.set_to(TRAINING_MALLOC)

@@ -4,6 +4,7 @@
 
 # %% auto #0
 __all__ = [
+    "THREADS",
     "BUSY_CORES",
     "cpu_quota",
     "quota_of",
@@ -33,6 +34,7 @@ import math
 import os
 import platform
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -40,7 +42,7 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_flatten, tree_map
 
-from ..core import FtError, cache_dir, log_info, read_json, sha256, versions, write_json
+from ..core import FtError, ProcessSetting, cache_dir, log_info, read_json, sha256, versions, write_json
 from ..models.anatomy import anatomy
 from ..models.cpu_kernels import cpu_kernels, onednn, onednn_error
 from ..tasks.base import to_device
@@ -176,6 +178,9 @@ def may_oversubscribe(device: torch.device) -> bool:
 
 
 # %% ../../nbs/speed/20_execution.ipynb #09e15248
+THREADS = ProcessSetting(torch.get_num_threads, torch.set_num_threads)
+
+
 @dataclass(frozen=True)
 class ExecutionConfig:
     "An execution config: precision, threads, and whether oneDNN computes fp32 matrix products."
@@ -185,15 +190,10 @@ class ExecutionConfig:
     onednn: bool = False
 
     @contextlib.contextmanager
-    def used(self):
+    def used(self) -> Iterator[None]:
         "Context manager that sets the threads and the library."
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads or usable_threads())
-        try:
-            with onednn(self.onednn):
-                yield
-        finally:
-            torch.set_num_threads(before)
+        with THREADS.set_to(self.threads or usable_threads()), onednn(self.onednn):
+            yield
 
 
 # %% ../../nbs/speed/20_execution.ipynb #267fc347
@@ -357,7 +357,7 @@ def autotune(
     if cores_of_others() > BUSY_CORES:
         return plain
     candidates, before = candidate_configs(precision), cpu_seconds()
-    with cpu_kernels(device):
+    with cpu_kernels(model, device):
         step = block_step(model, task, to_device(batch, device))
         if steps and steps * len(blocks) * min(time_step(step, plain) for _ in range(2)) < seconds:
             execution, times, file = plain, {}, short

@@ -536,7 +536,7 @@ def cached(
     try:
         prefix = find_frozen_prefix(model, task, parts[0][0], name, device)
         found = CachedTask(task, prefix)
-        with keep_heap(device), cpu_kernels(device):
+        with keep_heap(device), cpu_kernels(model, device):
             verify_equivalence(found, parts[0][0], name, device)
             weights = weights_key(prefix)
             reused = [populate(found, *part, visits, device, weights) for part in parts]

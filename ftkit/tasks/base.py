@@ -390,6 +390,6 @@ def iter_predictions(
     for i in range(0, len(order), batch_size):
         index = order[i : i + batch_size]
         batch = to_device(task.collate(rows, index), device)
-        with cpu_kernels(device):
+        with cpu_kernels(model, device):
             outputs = task.generate(model, batch) if generate else task.forward(model, batch)
         yield batch, outputs, index

@@ -264,8 +264,12 @@ def fit(learner: Learner) -> Learner:
 def computing(learner: Learner):
     "Context manager with the kernels and the memory settings of a fit."
     checkpointed = learner.model if learner.args.gradient_checkpointing else None
-    kernels = cpu_kernels("meta" if learner.args.compile else learner.device)
-    with argument_checks(), keep_heap(learner.device), kernels, activation_checkpointing(checkpointed):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(argument_checks())
+        stack.enter_context(keep_heap(learner.device))
+        for model in () if learner.args.compile else learner.models.values():
+            stack.enter_context(cpu_kernels(model, learner.device))
+        stack.enter_context(activation_checkpointing(checkpointed))
         yield
 
 

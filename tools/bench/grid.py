@@ -62,7 +62,7 @@ def grid(model, task, batch, repeats: int) -> dict:
     optimizer, times = torch.optim.AdamW(trained, lr=1e-5, fused=True), {w: [] for w in candidate_configs()}
     for _ in range(repeats + 1):
         for way, t in times.items():
-            with way.used(), cpu_kernels(torch.device("cpu")):
+            with way.used(), cpu_kernels(model):
                 began = time.perf_counter()
                 step(model, task, batch, optimizer, way.precision)
             t.append(time.perf_counter() - began)

@@ -56,7 +56,7 @@ def bare(method, steps: int, kernels: bool = False) -> tuple:
     params = [p for g in groups for p in g["params"]]
     set_modes(model)
     started = time.process_time()
-    with keep_heap("cpu") if kernels else nullcontext(), cpu_kernels("cpu" if kernels else "meta"):
+    with keep_heap("cpu") if kernels else nullcontext(), cpu_kernels(model, "cpu" if kernels else "meta"):
         for i, (batch,) in enumerate(batches):
             loss, n = task.loss(task.forward(model, batch), batch)
             (loss / n).backward()
