@@ -22,6 +22,7 @@ _WHERE = {
         "finetune resume method show_batch contrast list_methods list_checkpoints list_tasks list_recipes list_datasets"
     ),
     "experiments.compare": "compare Comparison find_lr",
+    "evaluation.retention": "Retention",
     "core": "FtError ConfigError DataError CheckpointError UnsupportedError",
     "deltas.io": "save_delta load_delta",
     "deltas.multi": "MultiAdapter",

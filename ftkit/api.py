@@ -52,7 +52,6 @@ import torch
 from datasets import Dataset
 
 from ftkit.core import (
-    REGISTRIES,
     CheckpointError,
     ConfigError,
     FtError,
@@ -219,7 +218,7 @@ def unknown_option(name: str, recipe: Recipe, known: set[str]) -> FtError:
     if name == "max_length":
         return ConfigError(f"max_length is a text length in tokens; {recipe.task.name} has no text input.")
     for kind in ("recipe", "task"):
-        for other in REGISTRIES[kind]:
+        for other in registered(kind):
             if name in option_names(resolve(kind, other)):
                 return ConfigError(
                     f"{name}= is an option of the {kind} {other!r}; this run has the {kind}"
@@ -271,7 +270,7 @@ def open_job(spec: RunSpec, found: PreparedData, base: Checkpoint | Path | None 
         rows=len(found.train),
         valid_rows=0 if found.valid is None else len(found.valid),
         data_hash=found.fingerprint,
-        unknown_rate=check_unknown_tokens(recipe.task, ck.processor, found.train, spec.checkpoint),
+        unknown_rate=check_unknown_tokens(recipe, ck.processor, found.train, spec.checkpoint),
         base=ck.fingerprint,
         execution=spec.execution,
         task=known,
@@ -280,12 +279,12 @@ def open_job(spec: RunSpec, found: PreparedData, base: Checkpoint | Path | None 
     return Job(spec, inferred, recipe, ck, found.train, found.valid, base if isinstance(base, Path) else None)
 
 
-def check_unknown_tokens(task: Task, processor: Any, data: Dataset, name: str) -> float | None:
-    """Measure the rate of unknown tokens in the texts that a task reads; warn above 5 %, raise `FtError` above 30 %.
+def check_unknown_tokens(recipe: Recipe, processor: Any, data: Dataset, name: str) -> float | None:
+    """Measure the rate of unknown tokens in the texts that a recipe reads; warn above 5 %, raise `FtError` above 30 %.
 
-    None for tasks without texts.
+    None for recipes without texts.
     """
-    texts = [f.source for f in inputs_of(task.fields) if f.kind == "text"]
+    texts = [f.source for f in inputs_of(recipe.fields) if f.kind == "text"]
     if not texts:
         return None
     rate = max(unknown_rate(processor, data[column][:]) for column in texts)
@@ -357,6 +356,7 @@ def build_learner(
         loader,
         recipe.training_step,
         job.spec.method,
+        backward=recipe.backward,
         args=replace(args, precision=execution.precision, steps=steps),
         evaluate=(lambda learner: recipe.evaluate(learner, valid_rows)) if valid_rows is not None else None,
         metric=recipe.metric,
@@ -365,6 +365,7 @@ def build_learner(
         optimizers=recipe.optimizers(),
         output_dir=Path(output_dir) / "state" if output_dir else None,
         identity=identity or run_identity(job.spec, job.inferred),
+        checkpoint=ck,
     )
     return learner, execution
 
@@ -476,9 +477,12 @@ def make_run(job: Job, learner: Learner, inferred: Inferred, peak: int, built: d
         metrics,
         resources,
         learner.history,
-        built or {},
-        job.base,
-        job.owner,
+        built=built or {},
+        base=job.base,
+        owner=job.owner,
+        valid=job.valid,
+        results=learner.results,
+        state=learner.state,
     )
 
 

@@ -9,6 +9,7 @@ __all__ = [
     "summary",
     "learning_curves",
     "pipeline",
+    "evaluate_run",
     "predict",
     "read_inputs",
     "values_are_columns",
@@ -39,6 +40,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from datasets import Dataset
 from torch import nn
 
 from ftkit.core import (
@@ -56,6 +58,7 @@ from ftkit.core import (
 )
 from .data import loading
 from .data.fields import Field, inputs_of
+from .data.splits import prepare
 from .deltas.io import load_delta, read_tensors, save_delta, write_tensors
 from .methods.base import Method, attached
 from .models.checkpoints import Checkpoint, fingerprint, load, max_positions
@@ -64,6 +67,7 @@ from .models.weights import silence_transformers
 from .recipes.base import Recipe, options_of
 from .recipes.run_spec import Inferred, RunSpec, read_spec
 from .tasks.base import Task, iter_predictions
+from .training.args import TrainingArgs
 
 
 # %% ../nbs/64_runs.ipynb #29681b52
@@ -131,6 +135,9 @@ class Run:
     built: dict[str, str] = field(default_factory=dict, repr=False)  # fingerprints of the other models at the start
     base: Path | None = field(default=None, repr=False)  # folder of the base, where it is the model of an earlier run
     owner: Any = field(default=None, repr=False)  # keeps a temporary folder of the base alive
+    valid: Dataset | None = field(default=None, repr=False)  # the validation examples; None for a loaded run
+    results: dict[str, Any] = field(default_factory=dict, repr=False)  # what callbacks have found, JSON
+    state: dict[str, Any] = field(default_factory=dict, repr=False)  # of the learner, for the evaluation of a recipe
 
     @property
     def model(self) -> nn.Module:
@@ -155,6 +162,19 @@ class Run:
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+    @property
+    def args(self) -> TrainingArgs:
+        return self.spec.training
+
+    @property
+    def retention(self) -> dict[str, Any] | None:
+        "What the callback `Retention` found: the skill of the base before and after; None without it."
+        return self.results.get("retention")
+
+    def evaluate(self, data: Any = None) -> dict[str, float]:
+        "The metrics on a data source, by default on the validation examples. Raises `FtError` where there are none."
+        return evaluate_run(self, data)
 
     def predict(self, values: Any, column: str | None = None) -> pd.DataFrame:
         "Predict for a text or image, a list, a file, a folder or a table; returns a table with label and score."
@@ -229,6 +249,18 @@ def pipeline(run: Run):
 
 
 # %% ../nbs/64_runs.ipynb #c5d46bd2
+def evaluate_run(run: Run, data: Any = None) -> dict[str, float]:
+    "The metrics of a run on a data source with the columns of its training data."
+    if data is None and run.valid is None:
+        raise ConfigError("This run has no validation examples; give it data, e.g. run.evaluate('test.csv').")
+    if data is None:
+        rows = run.valid
+    else:
+        columns = {f.name: f.source for f in run.recipe.fields}
+        rows = prepare(data, None, columns, run.recipe.fields).train
+    return run.recipe.evaluate(run, run.recipe.encode(rows, run.processor))
+
+
 def predict(
     run: Run,
     values: Any,  # one value, a list, a file or a table; for images also a folder; for several inputs tuples or dicts
@@ -298,7 +330,7 @@ def save_run(run: Run, folder: Path) -> Path:
     with atomic_write(folder / "history.csv") as f:
         f.write(run.history.to_csv(index=False))
     stored = dict(format=2, spec=run.spec.to_dict(), inferred=run.inferred.to_dict())
-    write_json(folder / "run.json", stored | dict(metrics=run.metrics, resources=run.resources))
+    write_json(folder / "run.json", stored | dict(metrics=run.metrics, resources=run.resources, results=run.results))
     return folder
 
 
@@ -459,7 +491,8 @@ def load_run(
         model.eval()
     steps = pd.read_csv(folder / "history.csv").to_dict("records")
     steps = [{k: v for k, v in row.items() if v == v} for row in steps]
-    return Run(models, ck.processor, bound, spec, inferred, kept["metrics"], kept["resources"], steps, built, base)
+    found = dict(metrics=kept["metrics"], resources=kept["resources"], steps=steps, results=kept.get("results", {}))
+    return Run(models, ck.processor, bound, spec, inferred, **found, built=built, base=base)
 
 
 def load_other_models(recipe: Recipe, ck: Checkpoint, folder: Path) -> tuple[dict, dict]:

@@ -47,8 +47,8 @@ def compact_repr(value) -> str:
     changed = []
     for f in dataclasses.fields(value):
         default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
-        if getattr(value, f.name) != default:
-            changed.append(f"{f.name}={getattr(value, f.name)!r}")
+        if f.repr and vars(value)[f.name] != default:
+            changed.append(f"{f.name}={vars(value)[f.name]!r}")
     return f"{type(value).__name__}({', '.join(changed)})"
 
 

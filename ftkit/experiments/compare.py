@@ -6,12 +6,18 @@
 __all__ = [
     "Comparison",
     "summarize_seeds",
+    "example_scores",
     "run_metrics",
     "compare",
+    "warm_up",
+    "hold_out",
+    "ComparedMethod",
+    "rate_factors",
     "check_comparison",
     "majority",
     "plot_comparison",
     "learning_curves",
+    "compare_methods",
     "LRFinderResult",
     "find_lr",
     "analyze_lr_curve",
@@ -28,19 +34,26 @@ import html
 import math
 import statistics
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from datasets import Dataset
 
-from ..api import finetune
+from ..api import finetune, make_spec, prepare_data
 from ..core import ConfigError, FtError, check_integer, log_info, quiet
+from ..data.fields import targets_of
+from ..data.labels import labels_of
+from ..data.splits import DATA_OPTIONS
 from ..deltas.io import save_delta
-from ..methods.base import Method
+from .statistics import compare_scores
+from ..methods.base import Method, attached
 from ..methods.base import method as make_method
+from ..runs import Run
 from ..training.args import current_training_options
 
 
@@ -53,6 +66,7 @@ class Comparison:
     metric: str  # the metric to compare
     settings: dict  # the common options
     refused: dict = field(default_factory=dict)  # method -> the error for which it was skipped
+    trials: list = field(default_factory=list, repr=False)  # with lr="tune": one row per method and learning rate
 
     @property
     def table(self) -> pd.DataFrame:
@@ -70,6 +84,13 @@ class Comparison:
     def plot(self):
         "Plot the metric by method with error bars and a baseline, next to the percentage of trainable parameters."
         return plot_comparison(self)
+
+    def verdicts(self, reference: str | None = None, margin: float = 0.01) -> pd.DataFrame:
+        """Each method against a reference, by default the first: the difference with its 95 % interval over seeds and
+        examples, the p-value corrected for the number of methods, and whether the method is better, worse, equivalent
+        (within the margin) or undecided. Raises `FtError` where there is one method, or nothing to judge by.
+        """
+        return compare_methods(self, reference, margin)
 
     def curves(self):
         "Plot the metric over the steps, one learning curve per method, averaged over the seeds."
@@ -97,17 +118,23 @@ def summarize_seeds(name: str, rows: list, metric: str) -> dict:
         return statistics.fmean(r[k] for r in rows)
 
     spread = statistics.stdev([r[metric] for r in rows]) if len(rows) > 1 else float("nan")
-    return {
-        "method": name,
-        metric: mean(metric),
-        "spread": spread,
-        **{k: mean(k) for k in ("trainable %", "seconds", "peak memory", "delta size")},
-    }
+    costs = {k: mean(k) for k in ("trainable %", "seconds", "peak memory", "delta size")}
+    tuned = {"lr": rows[0]["lr"]} if rows[0].get("tuned") else {}
+    return {"method": name, metric: mean(metric), "spread": spread, **tuned, **costs}
 
 
 # %% ../../nbs/experiments/10_compare.ipynb #b997ec2c
-def run_metrics(name: str, run) -> dict:
-    "One run as a row: metrics, costs, and the learning curve as a list of (step, metric)."
+def example_scores(run: Run, data: Dataset | None) -> np.ndarray | None:  # (examples,)
+    "1 for each example whose predicted class is right, else 0; None where accuracy is not what the run is judged by."
+    target = next((f for f in targets_of(run.task.fields) if f.kind == "category"), None)
+    if data is None or target is None or run.recipe.metric != "accuracy":
+        return None
+    predicted, truth = run.predict(data), labels_of(data, target.source)
+    return np.array([str(p) == str(t) for p, t in zip(predicted["label"], truth)], float)
+
+
+def run_metrics(name: str, run: Run, test: Dataset | None = None) -> dict:
+    "One run as a row: metrics, costs, the learning curve as a list of (step, metric), and the score of each example."
     with tempfile.TemporaryDirectory() as folder:
         size = sum(f.stat().st_size for f in save_delta(run.model, folder).rglob("*") if f.is_file())
     r, key = run.resources, f"valid_{run.recipe.metric}"
@@ -115,7 +142,13 @@ def run_metrics(name: str, run) -> dict:
     costs |= {"peak memory": r["peak_memory"], "delta size": size}
     curve = [(h["step"], h[key]) for h in run.steps if key in h]
     more = {"precision": r["precision"], "majority_baseline": r.get("majority_baseline"), "curve": curve}
-    return {"method": name, "seed": run.spec.seed, **run.metrics, **costs, **more}
+    more |= {"lr": attached(run.model).plan.lr if run.args.lr is None else run.args.lr}
+    metrics = run.metrics
+    if test is not None:
+        with quiet():
+            metrics = run.evaluate(test) | {f"valid_{name}": value for name, value in run.metrics.items()}
+    scores = example_scores(run, run.valid if test is None else test)
+    return {"method": name, "seed": run.spec.seed, **metrics, **costs, **more, "scores": scores}
 
 
 # %% ../../nbs/experiments/10_compare.ipynb #36fb0dcc
@@ -124,40 +157,123 @@ def compare(
     data: Any,  # as for finetune
     methods: Iterable[str | Method] = ("full", "linear_probe", "freeze", "bitfit", "lora"),
     seeds: int | Iterable[int] = 1,  # number of seeds, or a list of seeds
+    *,
+    lr: float | str | None = None,  # one learning rate for all; None: each method's default; "tune": the best of trials
+    trials: int = 5,  # learning rates to try for each method, around its default
+    test: Any = None,  # fraction or data source on which methods are judged; None: validation rows, or 0.2 with "tune"
     **options: Any,  # passed to finetune, the same for all
 ) -> Comparison:
     """Fine-tune with each method under the same budget, all with the execution config of the first.
 
-    A method that does not fit the model is skipped with a message. Raises `FtError` when there is nothing to compare.
+    With lr="tune", learning rates are chosen on the validation rows with the first seed, and methods are judged on test
+    rows that no choice has seen. A method that does not fit the model is skipped with a message. Raises `FtError` when
+    there is nothing to compare.
     """
     chosen, seeds, options = check_comparison(methods, seeds, options)
-    runs, refused = [], {}
-    with quiet(), suppress(FtError):
-        finetune(
-            checkpoint, data, chosen[0], **{**options, "steps": 1, "valid": None, "eval_on_start": False}
-        )  # warm-up, so that the first row does not include one-time loading
-    for m, s in product(chosen, seeds):
-        if repr(m) in refused:
-            continue
+    trials = check_integer("trials", trials)
+    if isinstance(lr, str) and lr != "tune":
+        raise ConfigError(f'lr={lr!r} is neither a number nor "tune".')
+    held, test = None, 0.2 if lr == "tune" and test is None else test
+    if test is not None:
+        data, held, options = hold_out(checkpoint, data, test, options)
+    warm_up(checkpoint, data, chosen[0], options)
+    runs, tried, refused, metric = [], [], {}, "loss"
+    for method in chosen:
+        job = ComparedMethod(checkpoint, data, method, options, held, said=bool(runs))
         try:
-            with quiet(bool(runs)):  # all runs would report the same about the data
-                run = finetune(checkpoint, data, m, seed=s, **options)
+            runs += job.tuned_rows(seeds, trials) if lr == "tune" else job.rows(seeds, lr)
         except FtError as e:
-            refused[repr(m)] = e
+            refused[repr(method)] = e
             continue
-        runs.append(run_metrics(repr(m), run))
-        options.setdefault("execution", run.inferred.execution)
+        tried += job.trials
+        metric = job.metric
+        options.setdefault("execution", job.execution)
     if not runs:
         raise next(iter(refused.values()))
-    runs = [r for r in runs if r["method"] not in refused]
     for name, why in refused.items():
         log_info(f"{name} was skipped: {why}")
     reasons = {name: str(why) for name, why in refused.items()}
-    settings = dict(checkpoint=str(checkpoint), data=str(data)[:80], seeds=seeds, **options)
-    return Comparison(runs, run.recipe.metric, settings, reasons)
+    settings = dict(checkpoint=str(checkpoint), data=str(data)[:80], seeds=seeds, lr=lr, **options)
+    return Comparison(runs, metric, settings, reasons, tried)
 
 
-def check_comparison(methods, seeds, options: dict[str, Any]) -> tuple[list[Method], list[int], dict[str, Any]]:
+def warm_up(checkpoint: Any, data: Any, method: Method, options: dict[str, Any]):
+    "One step that is not counted, so that the first row does not include one-time loading."
+    with quiet(), suppress(FtError):
+        finetune(checkpoint, data, method, **{**options, "steps": 1, "valid": None, "eval_on_start": False})
+
+
+def hold_out(checkpoint: Any, data: Any, test: Any, options: dict[str, Any]) -> tuple[Dataset, Dataset, dict[str, Any]]:
+    "The rows to train and to choose on, the test rows, and the options that are left for `finetune`."
+    spec = make_spec(checkpoint, data, "full", **{k: v for k, v in options.items() if k not in ("callbacks", "valid")})
+    found = prepare_data(spec, data, test)
+    if found.valid is None:
+        raise ConfigError("There are no test rows; pass test=0.2, or a data source.")
+    done = {*(f.name for f in spec.recipe.fields), "columns", *DATA_OPTIONS} - {"groups"}
+    left = {name: value for name, value in options.items() if name not in done}
+    return found.train, found.valid, {**left, "columns": found.columns}
+
+
+class ComparedMethod:
+    "The runs of one method in a comparison."
+
+    def __init__(
+        self,
+        checkpoint: Any,
+        data: Any,
+        method: Method,
+        options: dict[str, Any],
+        test: Dataset | None,  # judged on these rows; None: the validation rows
+        said: bool,  # whether an earlier run has reported what all report about the data
+    ):
+        self.checkpoint, self.data, self.method, self.options, self.test = checkpoint, data, method, options, test
+        self.said, self.trials, self.metric, self.execution = said, [], "loss", None
+
+    def run(self, seed: int, lr: float | None) -> Run:
+        "One fit."
+        options = {"execution": self.execution} | self.options
+        with quiet(self.said):
+            run = finetune(self.checkpoint, self.data, self.method, seed=seed, lr=lr, **options)
+        self.said, self.metric, self.execution = True, run.recipe.metric, run.inferred.execution
+        return run
+
+    def rows(self, seeds: Sequence[int], lr: float | None) -> list[dict]:
+        "A row for each seed."
+        return [run_metrics(repr(self.method), self.run(seed, lr), self.test) for seed in seeds]
+
+    def tuned_rows(self, seeds: Sequence[int], trials: int) -> list[dict]:
+        "A row for each seed, with the learning rate that is best on the validation rows of the first seed."
+        best, default, failed = None, None, None
+        for factor in rate_factors(trials):
+            try:
+                run = self.run(seeds[0], default and default * factor)
+            except FtError as e:
+                if default is None:
+                    raise
+                failed = e  # it diverged
+                continue
+            default = default or attached(run.model).plan.lr
+            rate, value = default * factor, run.metrics[self.metric]
+            self.trials.append({"method": repr(self.method), "lr": rate, f"valid {self.metric}": value})
+            sign = 1 if run.recipe.greater_is_better else -1
+            if best is None or sign * value > sign * best[1].metrics[self.metric]:
+                best = rate, run
+        if best is None:
+            raise failed or ConfigError("No learning rate could be tried.")
+        first = run_metrics(repr(self.method), best[1], self.test)
+        return [row | {"tuned": True} for row in (first, *self.rows(seeds[1:], best[0]))]
+
+
+def rate_factors(trials: int) -> list[float]:
+    "Multiples of a method's default learning rate, half a decade apart, the nearest first: 1, 3.2, 0.32, 10, 0.1, …"
+    return [10 ** ((i + 1) // 2 * (0.5 if i % 2 else -0.5)) for i in range(trials)]
+
+
+def check_comparison(
+    methods: Iterable[str | Method],
+    seeds: int | Iterable[int],
+    options: dict[str, Any],
+) -> tuple[list[Method], list[int], dict[str, Any]]:
     "The methods, seeds and options of a comparison. Raises `FtError` where there is nothing to compare."
     options = current_training_options(options)
     if not methods:
@@ -209,6 +325,25 @@ def learning_curves(c: Comparison):
     rows = [{"step": s, **{m: statistics.fmean(vs) for m, vs in found.items()}} for s, found in sorted(points.items())]
     methods = list(dict.fromkeys(r["method"] for r in c.runs if r.get("curve")))
     return curves(rows, y=methods, title=f"Validation {c.metric}", baseline=majority(c))
+
+
+def compare_methods(c: Comparison, reference: str | None, margin: float) -> pd.DataFrame:
+    "The verdicts of a comparison, as a table."
+    names = list(dict.fromkeys(r["method"] for r in c.runs))
+    if reference is not None:
+        reference = reference if reference in names else repr(make_method(reference))
+    reference = reference or names[0]
+    if reference not in names or len(names) < 2:
+        raise ConfigError(f"There is nothing to compare with {reference}; the methods are {', '.join(names)}.")
+    by_example = all(r.get("scores") is not None for r in c.runs)
+    key = "scores" if by_example else c.metric
+    scores = {name: np.array([r[key] for r in c.rows(name)]) for name in names}
+    found = compare_scores(scores, reference, margin)
+    rows = []
+    for name, d in found.items():
+        interval = {"difference": d.value, "low": d.low, "high": d.high, "p": d.p}
+        rows.append({"method": name, "than": reference, **interval, "verdict": d.verdict})
+    return pd.DataFrame(rows)
 
 
 # %% ../../nbs/experiments/10_compare.ipynb #8e03efc2

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from torch import nn
 from torch.nn import functional as F
 
@@ -175,8 +176,7 @@ class Contrastive(Recipe):
     augment: Any
     temperature: float
 
-    @property
-    def fields(self) -> tuple[Field, ...]:
+    def default_fields(self) -> tuple[Field, ...]:
         return (IMAGE,)
 
     def bind(self, columns: dict[str, str], classes: list[str], **values: Any) -> "Contrastive":
@@ -186,7 +186,7 @@ class Contrastive(Recipe):
         return {"model": checkpoint.model, "projector": ProjectionHead(checkpoint.model)}
 
     def encode(self, data: Any, processor: Any, training: bool = False) -> EncodedDataset:
-        if len(self.fields) == 1 and hasattr(data, "column_names"):
+        if len(self.fields) == 1 and isinstance(data, Dataset):
             data = data.select_columns([self.task.columns["image"]])
         return self.task.encode(data, processor)
 
@@ -260,8 +260,7 @@ class SupCon(Contrastive):
     task: Task | str = "image-classification"
     name = "supcon"
 
-    @property
-    def fields(self) -> tuple[Field, ...]:
+    def default_fields(self) -> tuple[Field, ...]:
         return IMAGE, LABEL
 
     def loss(self, learner: Learner, a: torch.Tensor, batch: dict) -> torch.Tensor:

@@ -127,6 +127,7 @@ class Learner:
         output_dir: str | os.PathLike | None = None,  # folder for checkpoints to resume from
         identity: str | None = None,  # of the run; a state with a different identity is refused
         adapter_name: str = "default",  # name of the method's attachment on the model
+        checkpoint: Any = None,  # the checkpoint that is fine-tuned, for callbacks that need its name or processor
         **options: Any,  # fields of TrainingArgs
     ):
         self.args = merge_options(args or TrainingArgs(), options)
@@ -137,7 +138,7 @@ class Learner:
             evaluate,
             backward,
         )
-        self.method, self.adapter_name, self.identity = method, adapter_name, identity
+        self.method, self.adapter_name, self.identity, self.checkpoint = method, adapter_name, identity, checkpoint
         self.metric, self.greater_is_better = metric, greater_is_better
         self.output_dir = Path(output_dir) if output_dir else None
         if self.args.eval_on_start and not evaluate:
@@ -226,6 +227,7 @@ def reset_state(learner: Learner):
     learner.stop = learner.interrupted = False
     learner.evaluated_at = learner.modes = learner.best = None
     learner.state, learner.history, learner.pending, learner.metrics, learner.logged = {}, [], [], {}, {}
+    learner.results = {}
     learner.seconds, learner.sizes = 0.0, {"rows": 0}
     learner.trainable = [p.requires_grad for p in learner.params]
 
@@ -242,6 +244,9 @@ def fit(learner: Learner) -> Learner:
         with computing(learner):
             learner.fire("before_fit")
             run_steps(learner)
+        flush_metrics(learner)
+        if learner.best and learner.args.load_best:
+            restore_weights(learner, learner.best["values"])
     except KeyboardInterrupt:
         learner.interrupted = True
         log_info(
@@ -255,8 +260,6 @@ def fit(learner: Learner) -> Learner:
         learner.seconds += time.perf_counter() - started
         learner.fire("after_fit")
     flush_metrics(learner)
-    if learner.best and learner.args.load_best and not learner.interrupted:
-        restore_weights(learner, learner.best["values"])
     return learner
 
 
