@@ -19,6 +19,7 @@ __all__ = [
 ]
 
 # %% ../../nbs/deltas/20_multi.ipynb #f50cb109
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from torch.func import functional_call
 
 from ..core import ConfigError, UnsupportedError, log_info, read_json
 from .io import load_delta
-from ..methods.base import attached, canonical, copy_into
+from ..methods.base import Attachment, attached, canonical, copy_into
 from ..methods.hooks import HookHandle
 from ..methods.merging import untie
 from ..methods.peft_bridge import PeftHandle, adapter_names, set_active_adapters, tuner_layers
@@ -35,7 +36,7 @@ from ..models.anatomy import anatomy
 
 
 # %% ../../nbs/deltas/20_multi.ipynb #eb4dc86c
-def set_active(model, names: list):
+def set_active(model: torch.nn.Module, names: list):
     "Enable these deltas of a model and disable all others."
     for _, layer in tuner_layers(model):
         set_active_adapters(layer, [n for n in names if n in adapter_names(layer)])
@@ -47,7 +48,7 @@ def set_active(model, names: list):
 
 
 # %% ../../nbs/deltas/20_multi.ipynb #e50de91e
-def per_example_forward(layers: list, groups: dict):
+def per_example_forward(layers: list, groups: dict) -> Callable:
     "A forward for a tuner's layer and the layers it wraps, with own rows per delta (name -> row indices)."
     forward, mixed = (
         layers[0].forward,
@@ -83,7 +84,7 @@ def per_example_forward(layers: list, groups: dict):
 
 
 @contextmanager
-def isolate_hook_state(base, name: str, rows):
+def isolate_hook_state(base: torch.nn.Module, name: str, rows: torch.Tensor) -> Iterator[None]:
     "Context manager that enables only the inserts of one delta at a module, for a call with its rows."
     here = [(n, m) for kind, injected in base._modules.items() if kind.startswith("ft_") for n, m in injected.items()]
     before = [dict(m.__dict__) for _, m in here]
@@ -99,7 +100,7 @@ def isolate_hook_state(base, name: str, rows):
             m.__dict__.update(was)
 
 
-def per_example_head(module, path: str, values: dict, groups: dict):
+def per_example_head(module: torch.nn.Module, path: str, values: dict, groups: dict) -> Callable:
     "A forward for a module of the head that applies each delta's own head to its rows."
     own = {
         name: {n[len(path) + 1 :]: v for n, v in mine.items() if n.startswith(path + ".")}
@@ -116,7 +117,7 @@ def per_example_head(module, path: str, values: dict, groups: dict):
     return call
 
 
-def call_with_values(module, values: dict, x, args, kwargs):
+def call_with_values(module: torch.nn.Module, values: dict, x: torch.Tensor, args: tuple, kwargs: dict) -> torch.Tensor:
     "The output of a module with other parameter values."
     del module.forward
     try:
@@ -131,7 +132,7 @@ class MultiAdapter:
 
     def __init__(
         self,
-        model,  # a fresh base, with a head of the right size
+        model: torch.nn.Module,  # a fresh base, with a head of the right size
         folders: dict,  # name -> a folder written by `save_delta`
     ):
         self.model, self.values, self.classes = model.eval(), {}, {}
@@ -152,14 +153,14 @@ class MultiAdapter:
             copy_into(on.trained, on.kept)
         set_active(model, [])
 
-    def known(self, names) -> list:
+    def known(self, names: Iterable[str]) -> list:
         "The names as a list. Raises `FtError` for a name that is not loaded."
         if missing := [n for n in names if n not in self.values]:
             raise ConfigError(f"There is no delta {missing[0]!r}; choose one of: {', '.join(self.values)}.")
         return list(names)
 
     @contextmanager
-    def using(self, name: str):
+    def using(self, name: str) -> Iterator[torch.nn.Module]:
         "Context manager: the model with one active delta."
         on = attached(self.model, *self.known([name]))
         copy_into(on.trained, self.values[name])
@@ -171,7 +172,7 @@ class MultiAdapter:
             set_active(self.model, [])
 
     @contextmanager
-    def rows(self, names: list):
+    def rows(self, names: list) -> Iterator[torch.nn.Module]:
         """Context manager: the model with one delta for each row of a batch.
 
         Raises `FtError` for methods that cannot be applied to single rows.
@@ -192,7 +193,7 @@ class MultiAdapter:
 
 
 # %% ../../nbs/deltas/20_multi.ipynb #be1d0e67
-def check_mixable(on):
+def check_mixable(on: Attachment):
     "Raises `FtError` for a delta that cannot be applied to some rows of a batch only."
     moved = [n for n in on.trained if not on.anatomy.in_head(n)]
     whole = []
@@ -208,7 +209,7 @@ def check_mixable(on):
 
 
 @contextmanager
-def per_example_adapters(model, values: dict, groups: dict):
+def per_example_adapters(model: torch.nn.Module, values: dict, groups: dict) -> Iterator[None]:
     "Context manager in which layers, heads and inserts apply each delta to its own rows."
     heads = {p for own in values.values() for n in own for p in anatomy(model).head if n.startswith(p + ".")}
     with ExitStack() as stack:
@@ -227,7 +228,7 @@ def per_example_adapters(model, values: dict, groups: dict):
 
 
 @contextmanager
-def replaced_forward(module, forward):
+def replaced_forward(module: torch.nn.Module, forward: Callable) -> Iterator[None]:
     "Context manager that replaces the forward of a module."
     module.forward = module.__dict__["_ft_rows"] = forward
     try:
@@ -237,7 +238,7 @@ def replaced_forward(module, forward):
 
 
 @contextmanager
-def restrict_to_examples(on, rows):
+def restrict_to_examples(on: Attachment, rows: torch.Tensor) -> Iterator[None]:
     "Context manager in which the inserts of a delta apply to some rows only."
     own = [m for h in on.handles if isinstance(h, HookHandle) for m in h.added()]
     for m in own:
@@ -253,7 +254,7 @@ def restrict_to_examples(on, rows):
 def merge_weighted(
     deltas: MultiAdapter,
     weights: dict,  # name -> weight
-):
+) -> torch.nn.Module:
     """Merge a weighted sum of deltas into their base; returns the model without added modules.
 
     Raises `FtError` for deltas that cannot be merged.
@@ -288,7 +289,7 @@ def merge_weighted(
     return model
 
 
-def check_additive(on, name: str, layers: list):
+def check_additive(on: Attachment, name: str, layers: list):
     "Refuse a delta whose layers are not additive updates of weights. Raises `FtError`."
     plain = on.method.mergeable and layers and all(map(on.anatomy.in_head, on.trained))
     plain = plain and all(isinstance(h, PeftHandle) for h in on.handles)

@@ -17,6 +17,7 @@ __all__ = [
 ]
 
 # %% ../../nbs/methods/50_adapter.ipynb #9cbf8909
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -24,9 +25,9 @@ import torch
 from torch import nn
 
 from ..core import ConfigError, UnsupportedError
-from .base import Method, Plan, head_plan, scale_lr_to_width
+from .base import Handle, Method, Plan, head_plan, scale_lr_to_width
 from .hooks import HookInjection, block_width, try_small_input, verify_injection
-from ..models.anatomy import is_linear
+from ..models.anatomy import Anatomy, is_linear
 
 
 # %% ../../nbs/methods/50_adapter.ipynb #f93aa961
@@ -38,7 +39,7 @@ class Bottleneck(nn.Module):
         width: int,  # features, or channels
         size: int,  # of the bottleneck
         conv: bool = False,  # for images (batch, channels, height, width)
-        stride=1,  # of the layer to which it is parallel
+        stride: int | tuple[int, ...] = 1,  # of the layer to which it is parallel
         out: int | None = None,  # output features; None: as many as input features
     ):
         super().__init__()
@@ -47,7 +48,7 @@ class Bottleneck(nn.Module):
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.up(torch.relu(self.down(x)))
 
 
@@ -64,11 +65,11 @@ class SequentialAdapter(HookInjection):
     )  # output channels of convolutional modules, one per target; measured by `add`
     kind: ClassVar[str] = "adapter"
 
-    def add(self, model, name, steps=None):
+    def add(self, model: nn.Module, name: str, steps: int | None = None) -> Handle:
         measured = replace(self, channels=output_channels(model, self.targets))
         return attach_verified(measured, super(SequentialAdapter, measured).add, model, name, steps)
 
-    def make(self, host, path):
+    def make(self, host: nn.Module, path: str) -> Bottleneck:
         if self.width and not is_linear(host):
             return Bottleneck(self.width, self.size)
         channels = self.channels[self.targets.index(path)]
@@ -76,7 +77,7 @@ class SequentialAdapter(HookInjection):
             Bottleneck(channels, self.size, conv=True) if channels else Bottleneck(in_out_features(host)[1], self.size)
         )
 
-    def after(self, added, host, args, kwargs, output):
+    def after(self, added: nn.Module, host: nn.Module, args: tuple, kwargs: dict, output: torch.Tensor) -> torch.Tensor:
         return output + self.scale * added(output)
 
 
@@ -117,7 +118,7 @@ def in_out_features(host: nn.Module) -> tuple:
     return w.shape[-1], w.shape[-1]
 
 
-def attach_verified(insert: HookInjection, add, model, name: str, steps: int):
+def attach_verified(insert: HookInjection, add: Callable, model: nn.Module, name: str, steps: int) -> Handle:
     "Add an insert; at experts, and with separate sources, test it in a forward pass. Raises `FtError`."
     if not insert.width and not getattr(insert, "sources", ()):
         return add(model, name, steps)
@@ -136,20 +137,20 @@ class ParallelAdapter(HookInjection):
     width: int | None = None  # output features where they cannot be read from linear layers; None: read them
     kind: ClassVar[str] = "adapter"
 
-    def listens(self, model):
+    def listens(self, model: nn.Module) -> list:
         return [model.get_submodule(s) for s in self.sources]
 
-    def add(self, model, name, steps=None):
+    def add(self, model: nn.Module, name: str, steps: int | None = None) -> Handle:
         return attach_verified(self, super().add, model, name, steps)
 
-    def make(self, host, path):
+    def make(self, host: nn.Module, path: str) -> Bottleneck:
         if self.width and not is_linear(host):
             return Bottleneck(self.width, self.size)
         if isinstance(host, nn.Conv2d):
             return Bottleneck(host.in_channels, self.size, conv=True, stride=host.stride, out=host.out_channels)
         return Bottleneck(in_out_features(host)[1], self.size)
 
-    def after(self, added, host, args, kwargs, output):
+    def after(self, added: nn.Module, host: nn.Module, args: tuple, kwargs: dict, output: torch.Tensor) -> torch.Tensor:
         if self.sources and "captured" not in added.__dict__:
             raise ValueError("the module whose input it needs runs after the target module")
         return output + self.scale * added(added.__dict__.pop("captured") if self.sources else args[0])
@@ -177,12 +178,12 @@ class Adapter(Method):
         if self.placement not in PLACEMENTS:
             raise ConfigError(f"Unknown adapter form {self.placement!r}; choose one of: {', '.join(PLACEMENTS)}.")
 
-    def plan(self, anatomy):
+    def plan(self, anatomy: Anatomy) -> Plan:
         "Train the new head; add bottlenecks at the positions of the form."
         lr = self.lr or scale_lr_to_width(1e-3, anatomy)
         return Plan(lr, head_plan(anatomy, lr), [self.insert(anatomy, lr)])
 
-    def insert(self, anatomy, lr):
+    def insert(self, anatomy: Anatomy, lr: float) -> SequentialAdapter | ParallelAdapter:
         "The insert, with its target modules in this model."
         chosen = [i for i in range(len(anatomy.blocks)) if self.layers is None or i in self.layers]
 
@@ -221,7 +222,7 @@ class Adapter(Method):
 
 
 # %% ../../nbs/methods/50_adapter.ipynb #5c1d20d5
-def feed_forward(anatomy, block: int, matrices: list, experts: list) -> tuple:
+def feed_forward(anatomy: Anatomy, block: int, matrices: list, experts: list) -> tuple:
     """The first and the last module of a block's feed-forward part or of its experts; None where it has neither.
 
     Gates and other narrow linear layers are not part of it.

@@ -41,9 +41,11 @@ import itertools
 import operator
 import re
 import warnings
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import nn
@@ -143,10 +145,10 @@ class Attachment:
         counts = self.counts()
         return size(self.anatomy.model) + sum(counts[n] - p.numel() for n, p in self.added().items())
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         return plot_anatomy(self.anatomy)._repr_html_()
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         total, n = self.total(), self.size()
         return (
             f"{self.method!r}: {n:,} of {total:,} parameters train ({n / total:.2%}),"
@@ -170,7 +172,7 @@ class Handle:
     def lrs(self) -> dict:
         return {n: self.injection.lr for n in self.parameters()}  # learning rates of the added parameters, by name
 
-    def disabled(self):
+    def disabled(self) -> AbstractContextManager:
         return nullcontext()  # a context in which it is disabled
 
     def bases(self) -> list:
@@ -220,7 +222,7 @@ class Handle:
     def ready(self) -> bool:
         return True  # whether it has its final form; before that, no state is saved as the best
 
-    def extra_loss(self):
+    def extra_loss(self) -> torch.Tensor | None:
         "The term it adds to the loss, or None."
 
     def counts(self) -> dict:
@@ -238,7 +240,7 @@ class Handle:
 
 # %% ../../nbs/methods/10_base.ipynb #e397d8cc
 def apply(
-    method,  # the method the plan came from
+    method: "Method",  # the method the plan came from
     model: nn.Module,
     plan: Plan,
     name: str = "default",  # name of this delta on the model
@@ -285,7 +287,7 @@ def apply(
     return taken[name]
 
 
-def check_trainable(method, plan: Plan, parameters: dict):
+def check_trainable(method: "Method", plan: Plan, parameters: dict):
     "Check that the parameters to train exist and can have gradients. Raises `FtError` if not."
     missing = [n for n in plan.train if n not in parameters]
     if missing:
@@ -392,7 +394,7 @@ def owner_path(path: str) -> str:
 def disabled(
     model: nn.Module,
     name: str = "default",
-):
+) -> Iterator[nn.Module]:
     """Restore the base model's behaviour inside a `with` block.
 
     Raises `FtError` if base weights were changed and no copy was kept.
@@ -462,7 +464,7 @@ def attach_to_optimizer(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     name: str = "default",
-):
+) -> SimpleNamespace:
     """Register what the attached method does before and after each step as hooks of this optimiser; returns a handle
     whose `remove` removes them.
     """
@@ -486,11 +488,11 @@ def attach_to_optimizer(
 class MethodType(type):
     "The type of methods: options are accepted under the names of the previous version too."
 
-    def __call__(cls, *values, **options):
+    def __call__(cls, *values: Any, **options: Any) -> Any:
         return super().__call__(*values, **current_options(cls.__name__, options))
 
     @property
-    def __signature__(cls):
+    def __signature__(cls) -> inspect.Signature:
         signature = inspect.signature(cls.__init__)
         return signature.replace(parameters=list(signature.parameters.values())[1:])
 
@@ -508,57 +510,65 @@ class Method(metaclass=MethodType):
     def plan(self, anatomy: Anatomy) -> Plan:
         raise NotImplementedError
 
-    def apply(self, model, plan, name="default", steps=None, keep=None) -> Attachment:
+    def apply(
+        self, model: nn.Module, plan: Plan, name: str = "default", steps: int | None = None, keep: str | None = None
+    ) -> Attachment:
         "Apply a plan to a model."
         return apply(self, model, plan, name, steps, keep)
 
-    def attach(self, model, name="default", keep=None, steps=None) -> Attachment:
+    def attach(
+        self, model: nn.Module, name: str = "default", keep: str | None = None, steps: int | None = None
+    ) -> Attachment:
         "Make the plan and apply it, in place; returns a report of what was changed."
         return self.apply(model, self.plan(anatomy(model)), name, steps, keep)
 
-    def param_groups(self, model, lr=None, weight_decay=0.01, name="default") -> list:
+    def param_groups(
+        self, model: nn.Module, lr: float | None = None, weight_decay: float = 0.01, name: str = "default"
+    ) -> list:
         "Parameter groups for any torch optimiser."
         return param_groups(model, lr, weight_decay, name)
 
-    def after_step(self, model, step: int, name="default"):
+    def after_step(self, model: nn.Module, step: int, name: str = "default"):
         "Do what the method does after an optimiser step; most methods do nothing."
         for h in attached(model, name).handles:
             h.after_step(step)
 
-    def ready(self, model, name="default") -> bool:
+    def ready(self, model: nn.Module, name: str = "default") -> bool:
         return all(h.ready() for h in attached(model, name).handles)  # e.g. pruned to the budget
 
-    def attach_to_optimizer(self, model, optimizer, name="default"):
+    def attach_to_optimizer(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, name: str = "default"
+    ) -> SimpleNamespace:
         """Register `extra_loss` and `after_step` as hooks of an optimiser, for custom training loops; returns a handle
         whose `remove` removes them.
         """
         return attach_to_optimizer(model, optimizer, name)
 
-    def extra_loss(self, model, name="default"):
+    def extra_loss(self, model: nn.Module, name: str = "default") -> torch.Tensor | None:
         "The term the method adds to the loss, or None; most methods add none."
         found = [x for h in attached(model, name).handles if (x := h.extra_loss()) is not None]
         return sum(found) if found else None
 
-    def disabled(self, model, name="default"):
+    def disabled(self, model: nn.Module, name: str = "default") -> AbstractContextManager:
         return disabled(model, name)
 
-    def merge(self, model, name="default"):
+    def merge(self, model: nn.Module, name: str = "default") -> nn.Module:
         from ftkit.methods.merging import merge
 
         return merge(model, name)
 
-    def detach(self, model, name="default"):
+    def detach(self, model: nn.Module, name: str = "default") -> nn.Module:
         return detach(model, name)
 
-    def __add__(self, other):
+    def __add__(self, other: "Method") -> "Composite":
         return Composite((*components(self), *components(other)))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return compact_repr(self)
 
 
 # %% ../../nbs/methods/10_base.ipynb #153b46f3
-def components(method) -> tuple:
+def components(method: Method) -> tuple:
     "The methods in a composition; for a single method, that method alone."
     return method.parts if isinstance(method, Composite) else (method,)
 
@@ -578,7 +588,7 @@ class Composite(Method):
     def mergeable(self) -> bool:
         return all(p.mergeable for p in self.parts)
 
-    def plan(self, anatomy):
+    def plan(self, anatomy: Anatomy) -> Plan:
         "The combined plan: all parameters and injections, with the larger learning rate where two methods overlap."
         plans = [p.plan(anatomy) for p in self.parts]
         train = {}
@@ -589,19 +599,19 @@ class Composite(Method):
         no_decay, rewrites = (tuple(n for p in plans for n in getattr(p, what)) for what in ("no_decay", "rewrites"))
         return Plan(max(p.lr for p in plans), train, inject, any(p.buffers for p in plans), plans, no_decay, rewrites)
 
-    def load_kwargs(self):
+    def load_kwargs(self) -> dict:
         "The loading options of all its methods."
         return {k: v for p in self.parts for k, v in p.load_kwargs().items()}
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return " + ".join(map(repr, self.parts))
 
 
 # %% ../../nbs/methods/10_base.ipynb #b0fb91e0
 def method(
-    name,  # a registered name, or a method, which is returned as it is
-    **options,  # the method's options
-):
+    name: "str | Method",  # a registered name, or a method, which is returned as it is
+    **options: Any,  # the method's options
+) -> Method:
     'Create a method by name: `method("lora", r=8)` equals `LoRA(r=8)`. Raises `FtError` for unknown names and options.'
     if isinstance(name, Method):
         return dataclasses.replace(name, **options) if options else name
@@ -622,7 +632,7 @@ def compose(methods: list) -> Method:
 
 
 # %% ../../nbs/methods/10_base.ipynb #edbbaf6b
-def to_dict(m) -> dict:
+def to_dict(m: Method) -> dict:
     "A method as JSON: its name and options; for a composition, those of each method."
     if isinstance(m, Composite):
         return {"parts": [to_dict(p) for p in m.parts]}

@@ -30,9 +30,10 @@ __all__ = [
 ]
 
 # %% ../../nbs/methods/32_hooks.ipynb #921b4168
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -65,15 +66,15 @@ class HookInjection:
         "Create the module that is added at a host module."
         raise NotImplementedError
 
-    def hosts(self, model) -> list:
+    def hosts(self, model: nn.Module) -> list:
         "The modules it is registered on; for one that a tuner has wrapped, the module inside."
         found = [model.get_submodule(path) for path in self.targets]
         return [m.get_base_layer() if hasattr(m, "get_base_layer") else m for m in found]
 
-    def listens(self, model) -> list:
+    def listens(self, model: nn.Module) -> list:
         return []  # modules whose input it needs, one per target; most inserts need none
 
-    def add(self, model, name: str, steps: int | None = None):
+    def add(self, model: nn.Module, name: str, steps: int | None = None) -> Handle:
         "Register it on its targets, in place. Raises `FtError` if one already has it."
         hosts = self.hosts(model)
         for path, host in zip(self.targets, hosts):
@@ -121,7 +122,7 @@ class InjectedModules(nn.ModuleDict):
     def __init__(self):
         super().__init__()
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return x
 
 
@@ -138,7 +139,7 @@ class PreHook:
     insert: HookInjection
     name: str
 
-    def __call__(self, host, args, kwargs):
+    def __call__(self, host: nn.Module, args: tuple, kwargs: dict) -> tuple | None:
         added = injected_modules(host, self.insert.kind)[self.name]
         return None if is_disabled(added) else self.insert.before(added, host, args, kwargs)
 
@@ -150,7 +151,7 @@ class PostHook:
     insert: HookInjection
     name: str
 
-    def __call__(self, host, args, kwargs, output):
+    def __call__(self, host: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
         added = injected_modules(host, self.insert.kind)[self.name]
         if is_disabled(added):
             return None
@@ -170,12 +171,12 @@ class InputCapture:
     name: str
     added: nn.Module
 
-    def __call__(self, source, args, kwargs):
+    def __call__(self, source: nn.Module, args: tuple, kwargs: dict):
         if not is_disabled(self.added):
             self.added.__dict__["captured"] = args[0]
 
 
-def apply_to_rows(after, added: nn.Module, rows: torch.Tensor, args, kwargs, output):
+def apply_to_rows(after: Callable, added: nn.Module, rows: torch.Tensor, args: tuple, kwargs: dict, output: Any) -> Any:
     "Apply an insert after a module to some examples of the batch; the others keep the module's output."
     n = len(output[0] if isinstance(output, tuple) else output)
 
@@ -203,7 +204,7 @@ def is_disabled(added: nn.Module) -> bool:
 class HookHandle(Handle):
     "What an insert added to a model, and how to disable or remove it."
 
-    def __init__(self, injection, model, name, hosts, captured=()):
+    def __init__(self, injection: HookInjection, model: nn.Module, name: str, hosts: list, captured: Sequence = ()):
         self.injection, self.model, self.name, self.hosts, self.captured = injection, model, name, hosts, captured
 
     def added(self) -> list:
@@ -216,7 +217,7 @@ class HookHandle(Handle):
         return {n: p for n, p in self.model.named_parameters() if id(p) in own}
 
     @contextmanager
-    def disabled(self):
+    def disabled(self) -> Iterator[None]:
         "Disable what was added."
         for m in self.added():
             m.__dict__["silent"] = True
@@ -226,7 +227,7 @@ class HookHandle(Handle):
             for m in self.added():
                 del m.__dict__["silent"]
 
-    def bases(self):
+    def bases(self) -> list:
         return self.hosts
 
     def check_merge(self):
@@ -313,7 +314,7 @@ def token_ids(model: nn.Module, length: int) -> dict:
     return given | dict(decoder_input_ids=ids[:, :2]) if getattr(model.config, "is_encoder_decoder", False) else given
 
 
-def image_of(config) -> torch.Tensor:
+def image_of(config: Any) -> torch.Tensor:
     "An image with a brightness ramp, (1, channels, height, width), of the size given in a configuration."
     own = getattr(config, "vision_config", config)
     side = getattr(own, "image_size", None) or 224
@@ -322,7 +323,7 @@ def image_of(config) -> torch.Tensor:
     return colours[None, :, None, None] + torch.linspace(-1, 1, height * width).view(1, 1, height, width)
 
 
-def spectrogram(config) -> torch.Tensor:
+def spectrogram(config: Any) -> torch.Tensor:
     "A spectrogram, (1, bands, frames), of the size given in a configuration."
     frames = 2 * (getattr(config, "max_source_positions", None) or 0) or getattr(config, "max_length", None)
     bands = getattr(config, "num_mel_bins", None) or 80
@@ -331,7 +332,7 @@ def spectrogram(config) -> torch.Tensor:
 
 # %% ../../nbs/methods/32_hooks.ipynb #5c1d20a3
 @contextmanager
-def eval_without_grad(model: nn.Module):
+def eval_without_grad(model: nn.Module) -> Iterator[None]:
     "Evaluation mode and no gradients inside a `with` block, which leaves the run's random state unchanged."
     modes, device = [(m, m.training) for m in model.modules()], next(model.parameters()).device
     model.eval()
@@ -363,7 +364,7 @@ def try_small_input(model: nn.Module, length: int = 5) -> tuple:
 
 
 # %% ../../nbs/methods/32_hooks.ipynb #5c1d20a7
-def verify_injection(handle, given: dict, before: torch.Tensor, used: bool = True):
+def verify_injection(handle: Handle, given: dict, before: torch.Tensor, used: bool = True) -> Handle:
     """Check what was added on an input; returns the handle. Raises `FtError`, and removes it, if the model fails, gives
     an output of another shape, ignores it (checked if `used`), or differs from the base while it is disabled."""
     if given is None:

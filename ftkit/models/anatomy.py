@@ -36,7 +36,9 @@ __all__ = [
 import fnmatch
 import re
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
@@ -197,7 +199,7 @@ class Anatomy:
         found = self.model.get_submodule(path)
         return found.get_base_layer() if hasattr(found, "get_base_layer") else found
 
-    def block_of(self, path: str):
+    def block_of(self, path: str) -> int | None:
         "The index of the block that contains a module or parameter, or None."
         for i, b in enumerate(self.blocks):
             if path == b or path.startswith(b + "."):
@@ -225,7 +227,7 @@ class Anatomy:
         )
         return sizes.most_common(1)[0][0] if sizes else 0
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         def some(names):
             return ", ".join(names) if len(names) < 4 else f"{names[0]} … {names[-1]}"
 
@@ -301,7 +303,7 @@ def block_repeats(
 
 
 def configured_repeats(
-    config,  # of a transformers model, or None
+    config: Any,  # of a transformers model, or None
     block: str,  # the path of the block
 ) -> int:
     "How often a block is used according to the configuration; 1 if unspecified."
@@ -359,7 +361,7 @@ INJECTED_MODULE = re.compile(
 def select(
     anatomy: Anatomy,
     target_modules: str,  # roles and path patterns, separated by commas; "linear" is every linear layer in the blocks
-    blocks=None,  # indices of the blocks to include; None includes all
+    blocks: Collection[int] | None = None,  # indices of the blocks to include; None includes all
 ) -> list:
     "Module paths that match a selector. Raises `FtError` when any part of it matches nothing."
     found, missed = [], []
@@ -385,7 +387,7 @@ def select(
 
 
 # %% ../../nbs/models/10_anatomy.ipynb #eb6c0194
-def no_match_message(anatomy: Anatomy, on: str, missed: list, blocks=None) -> str:
+def no_match_message(anatomy: Anatomy, on: str, missed: list, blocks: Collection[int] | None = None) -> str:
     "The message for a selector that matches nothing, with the roles that the model has."
     where = f" in blocks {sorted(blocks)}" if blocks is not None else ""
     has = ", ".join(f"{r} ({len(p)})" for r, p in anatomy.roles.items())
@@ -453,7 +455,7 @@ def summary_rows(
 
 
 # %% ../../nbs/models/10_anatomy.ipynb #6d7c80ac
-def plot_anatomy(anatomy: Anatomy):
+def plot_anatomy(anatomy: Anatomy) -> Any:
     "The figure of a model: its parts in order, with frozen, trainable and added parameters."
     from ftkit.plot.charts import plot_anatomy_rows
 
@@ -461,7 +463,7 @@ def plot_anatomy(anatomy: Anatomy):
 
 
 # %% ../../nbs/models/10_anatomy.ipynb #1c7728d8
-def _html(self):
+def _html(self: Anatomy) -> str:
     return plot_anatomy(self)._repr_html_()
 
 

@@ -41,8 +41,10 @@ __all__ = [
 # %% ../../nbs/models/30_checkpoints.ipynb #6f673b16
 import difflib
 import re
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -57,6 +59,12 @@ from ftkit.models.weights import (
     read_weights,
     silence_transformers,
 )
+
+# %% ../../nbs/models/30_checkpoints.ipynb #c8177d5e
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from ftkit.tasks.base import Task
 
 # %% ../../nbs/models/30_checkpoints.ipynb #ca92f90b
 ZOO = Path(__file__).parents[1] / "zoo" if "__file__" in globals() else Path("../../ftkit/zoo").resolve()
@@ -169,7 +177,7 @@ def check_folder(
 # %% ../../nbs/models/30_checkpoints.ipynb #a36d346e
 def fingerprint(
     model: torch.nn.Module,
-    skip=(),  # parameter names to omit, e.g. a new head
+    skip: Collection[str] = (),  # parameter names to omit, e.g. a new head
     sample: int = 4096,  # values per tensor
 ) -> str:
     "A hash of a model's weights, independent of the device and of any dtype that represents the values exactly."
@@ -184,7 +192,7 @@ def fingerprint(
 
 
 # %% ../../nbs/models/30_checkpoints.ipynb #fab1d50e
-def read_config(where: str, source: str, **changes):
+def read_config(where: str, source: str, **changes: Any) -> Any:
     "The checkpoint's configuration. Raises `FtError` when it cannot be read."
     from transformers import AutoConfig
 
@@ -219,13 +227,13 @@ PROBLEM_TYPES = {"multi": "multi_label_classification", "regression": "regressio
 
 def load(
     name: str,  # a bundled name, a folder in `save_pretrained` format, a timm name, or a Hub id
-    task=None,  # a task or its name; None loads the model without a head
+    task: "Task | str | None" = None,  # a task or its name; None loads the model without a head
     num_labels: int | None = None,  # number of classes of the head
     classes: list | None = None,  # class names
     pretrained: bool = True,  # False: the same architecture with random weights
     processor: bool = True,  # whether to load the tokenizer or image processor too
     seed: int | None = None,  # seeds the random generators before the model is built
-    **kw,  # passed to `from_pretrained`, e.g. attn_implementation
+    **kw: Any,  # passed to `from_pretrained`, e.g. attn_implementation
 ) -> Checkpoint:
     """Load a checkpoint for a task.
 
@@ -269,7 +277,7 @@ def load(
     return Checkpoint(model, tokenizer, str(name), source, list(model._ft_new), base, pretrained)
 
 
-def keep_heads_float(quantization, auto, config, pretrained: bool):
+def keep_heads_float(quantization: Any, auto: Any, config: Any, pretrained: bool):
     "Exclude the layers outside the blocks from quantization. Raises `FtError` without pretrained weights."
     if not pretrained:
         raise CheckpointError(
@@ -279,7 +287,7 @@ def keep_heads_float(quantization, auto, config, pretrained: bool):
         quantization.llm_int8_skip_modules = modules_not_to_quantize(auto.from_config(config, trust_remote_code=False))
 
 
-def build_task_head(model, task, names: list, new: list):
+def build_task_head(model: torch.nn.Module, task: "Task | None", names: list, new: list) -> torch.nn.Module:
     "The model with the head built by the task, if it builds one, and the record of new parameters."
     if task is not None and task.builds_head:
         model = task.wrap(model, len(names or task.classes))
@@ -288,7 +296,7 @@ def build_task_head(model, task, names: list, new: list):
     return model
 
 
-def model_class(config, head: str, task: str, name: str):
+def model_class(config: Any, head: str, task: str, name: str) -> Any:
     "The transformers auto class of a head. Raises `FtError` when the checkpoint's architecture does not support it."
     with gc_paused():
         import transformers
@@ -303,7 +311,7 @@ def model_class(config, head: str, task: str, name: str):
 
 
 # %% ../../nbs/models/30_checkpoints.ipynb #b6d6c33a
-def new_head_parameters(model) -> list:
+def new_head_parameters(model: torch.nn.Module) -> list:
     """Parameters of the head of a model that was loaded pretrained or built from scratch; an LM head is not considered
     new.
     """
@@ -315,9 +323,9 @@ def new_head_parameters(model) -> list:
 def read_processor(
     where: str,
     source: str,
-    config,
+    config: Any,
     head: str | None = None,  # the transformers auto class; it decides for multimodal models
-):
+) -> Any:
     "The tokenizer or image processor of a checkpoint. Raises `FtError` if there is none."
     import transformers
 
@@ -345,7 +353,7 @@ def read_processor(
     return found
 
 
-def is_vision_model(config, head: str | None = None) -> bool:
+def is_vision_model(config: Any, head: str | None = None) -> bool:
     """Whether a checkpoint takes images: its configuration has channels, or that of its vision model has and no text
     head is requested.
     """
@@ -371,7 +379,7 @@ def embedding_rows(model: torch.nn.Module) -> int:
     )
 
 
-def check_embedding_rows(model: torch.nn.Module, tokenizer, name: str):
+def check_embedding_rows(model: torch.nn.Module, tokenizer: "PreTrainedTokenizerBase", name: str):
     """Raises `FtError` for tokens that occur in texts but have no row in the embedding matrix; prints special tokens
     without one.
     """
@@ -407,7 +415,7 @@ def check_embedding_rows(model: torch.nn.Module, tokenizer, name: str):
 
 
 # %% ../../nbs/models/30_checkpoints.ipynb #45be0969
-def ensure_pad_token(model: torch.nn.Module, tokenizer, name: str = "this checkpoint"):
+def ensure_pad_token(model: torch.nn.Module, tokenizer: "PreTrainedTokenizerBase", name: str = "this checkpoint"):
     "Set the same padding token in tokenizer and model. Raises `FtError` if none is available."
     check_embedding_rows(model, tokenizer, name)
     rows, config = embedding_rows(model), model.config
@@ -436,9 +444,9 @@ def ensure_pad_token(model: torch.nn.Module, tokenizer, name: str = "this checkp
 
 
 def pick_pad_token(
-    tokenizer,
+    tokenizer: "PreTrainedTokenizerBase",
     known: int,  # the configuration's padding token, or None
-    fits,  # function: whether the model has an embedding for a token id
+    fits: Callable,  # function: whether the model has an embedding for a token id
 ) -> str:
     """A special token for padding: the configuration's, EOS, another one, or a new one if the embedding matrix has an
     unused row; None if there is none.
@@ -454,7 +462,7 @@ def pick_pad_token(
 # %% ../../nbs/models/30_checkpoints.ipynb #853de6f6
 def align_special_tokens(
     model: torch.nn.Module,
-    processor,  # the tokenizer or image processor
+    processor: Any,  # the tokenizer or image processor
     head: str,  # the transformers auto class
     name: str,  # of the checkpoint, for messages
 ):
@@ -484,7 +492,7 @@ def max_positions(model: torch.nn.Module) -> int:
     return max(0, limit - shift)  # RoBERTa and its variants count positions from after the padding index
 
 
-def limit_to_positions(tokenizer, model: torch.nn.Module):
+def limit_to_positions(tokenizer: "PreTrainedTokenizerBase", model: torch.nn.Module):
     "Limit the tokenizer's max length to the positions of the model."
     if limit := max_positions(model):
         tokenizer.model_max_length = min(tokenizer.model_max_length, limit)
@@ -523,7 +531,7 @@ def reset_generation_config(model: torch.nn.Module) -> dict:
 
 
 # %% ../../nbs/models/30_checkpoints.ipynb #890db111
-def modules_not_to_quantize(model) -> list:
+def modules_not_to_quantize(model: torch.nn.Module) -> list:
     "Patterns for the linear layers outside the blocks."
     from transformers.pytorch_utils import Conv1D
 
@@ -543,7 +551,7 @@ def is_timm_model(name: str) -> bool:
     return timm.is_model(name.partition(".")[0])
 
 
-def timm_config(name: str):
+def timm_config(name: str) -> Any:
     "The configuration of a timm architecture, as on the Hub."
     import timm
     from transformers import TimmWrapperConfig
@@ -573,7 +581,7 @@ def hub_id(name: str) -> str:
 
 
 # %% ../../nbs/models/30_checkpoints.ipynb #a06fbefa
-def from_scratch(auto, config, **kw):
+def from_scratch(auto: Any, config: Any, **kw: Any) -> torch.nn.Module:
     "A model with random weights, with the initialisation of its library. Raises `FtError` if it cannot be built."
     try:
         model = auto.from_config(config, trust_remote_code=False, **kw).float()
