@@ -53,6 +53,7 @@ from ftkit.methods.base import (
     to_dict,
 )
 from ..methods.peft_bridge import PeftHandle
+from ..models.anatomy import model_config
 
 
 # %% ../../nbs/deltas/10_io.ipynb #2617e28e
@@ -128,7 +129,7 @@ def save_delta(
 # %% ../../nbs/deltas/10_io.ipynb #c1ac596b
 def class_names(model: torch.nn.Module) -> list:
     "Class names from a model's configuration; empty if it has none."
-    names = getattr(getattr(model, "config", None), "id2label", None) or {}
+    names = getattr(model_config(model), "id2label", None) or {}
     return [names[k] for k in sorted(names)]
 
 
@@ -136,22 +137,19 @@ def class_names(model: torch.nn.Module) -> list:
 def write_component(folder: Path, on: Attachment, plan: Plan, dtype: torch.dtype | None) -> list:
     "Write the part of a delta that belongs to one plan; returns the file names."
     handles = [h for h in on.handles if h.injection in plan.injections]
+    tuners = [h for h in handles if isinstance(h, PeftHandle)]
     base = {n: on.trained[n] for n in plan.train}
     for h in handles:
         base = h.pack(base)
     if plan.buffers:
         base |= {"buffer:" + n: b for n, b in on.anatomy.model.named_buffers()}
-    reference = (
-        handles
-        and all(hasattr(h.injection, "config") for h in handles)
-        and all(on.anatomy.in_head(n) for n in plan.train)
-    )
-    if reference and not any(h.bent for h in handles):
-        return [f for h in handles for f in write_peft(folder, h, base, on, dtype)]
+    reference = bool(tuners) and len(tuners) == len(handles) and all(on.anatomy.in_head(n) for n in plan.train)
+    if reference and not any(h.bent for h in tuners):
+        return [f for h in tuners for f in write_peft(folder, h, base, on, dtype)]
     added = {strip_adapter_name(h.name, canonical(n)): p for h in handles for n, p in h.stored().items()}
     write_tensors(folder / "delta.safetensors", cast({**base, **added}, dtype))
     if reference:
-        write_as_lora(folder, handles[0], base, on, dtype)
+        write_as_lora(folder, tuners[0], base, on, dtype)
     return ["delta.safetensors"]
 
 
@@ -175,7 +173,7 @@ def write_peft(folder: Path, handle: PeftHandle, head: dict, on: Attachment, dty
     "Write a tuner's parameters and the head in peft's format."
     config = handle.injection.config()
     config.modules_to_save = [p for p in on.anatomy.head if any(n.startswith(p + ".") for n in head)] or None
-    config.base_model_name_or_path = getattr(getattr(on.anatomy.model, "config", None), "_name_or_path", None) or None
+    config.base_model_name_or_path = getattr(model_config(on.anatomy.model), "_name_or_path", None) or None
     config.inference_mode = True
     if hasattr(config, "save_projection"):
         config.save_projection = False  # regenerated from its seed
@@ -202,7 +200,7 @@ def write_as_lora(folder: Path, handle: PeftHandle, head: dict, on: Attachment, 
     )
     config.fan_in_fan_out, config.inference_mode = any(turned.values()), True
     config.modules_to_save = [p for p in on.anatomy.head if any(n.startswith(p + ".") for n in head)] or None
-    config.base_model_name_or_path = getattr(getattr(model, "config", None), "_name_or_path", None) or None
+    config.base_model_name_or_path = getattr(model_config(model), "_name_or_path", None) or None
     tensors = {
         f"base_model.model.{path}.lora_{part}.weight": t for path, pair in pairs.items() for part, t in zip("AB", pair)
     }
@@ -281,7 +279,7 @@ def load_delta(
     return on
 
 
-def attach_component(made: Method, model: torch.nn.Module, name: str, keep: str, where: Path) -> Attachment:
+def attach_component(made: Method, model: torch.nn.Module, name: str, keep: str | None, where: Path) -> Attachment:
     "Attach a method that a file describes. Raises `FtError` for invalid options."
     try:
         return made.attach(model, name, keep, steps=0)
@@ -300,7 +298,7 @@ def read_manifest(folder: Path) -> tuple:
     Raises `FtError` when the manifest is invalid, or a file that it lists is missing or changed.
     """
     manifest = read_json(folder / "ftkit.json")
-    parts = dict(files=dict, base=str, method=dict)
+    parts: dict[str, type] = dict(files=dict, base=str, method=dict)
     if not isinstance(manifest, dict) or not all(isinstance(manifest.get(k), kind) for k, kind in parts.items()):
         raise CheckpointError(
             f"{folder / 'ftkit.json'} is not a valid manifest: it must contain files, base and method of a delta."

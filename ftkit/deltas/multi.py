@@ -29,10 +29,11 @@ from torch.func import functional_call
 from ..core import ConfigError, UnsupportedError, log_info, read_json
 from .io import load_delta
 from ..methods.base import Attachment, attached, canonical, copy_into
-from ..methods.hooks import HookHandle
+from ..methods.hooks import HookHandle, injected_modules
 from ..methods.merging import untie
 from ..methods.peft_bridge import PeftHandle, adapter_names, set_active_adapters, tuner_layers
 from ..models.anatomy import anatomy
+from ..models.record import record
 
 
 # %% ../../nbs/deltas/20_multi.ipynb #eb4dc86c
@@ -40,7 +41,7 @@ def set_active(model: torch.nn.Module, names: list):
     "Enable these deltas of a model and disable all others."
     for _, layer in tuner_layers(model):
         set_active_adapters(layer, [n for n in names if n in adapter_names(layer)])
-    for name, on in model.__dict__.get("_ft", {}).items():
+    for name, on in record(model).attachments.items():
         for h in on.handles:
             if isinstance(h, HookHandle):
                 for m in h.added():
@@ -86,7 +87,8 @@ def per_example_forward(layers: list, groups: dict) -> Callable:
 @contextmanager
 def isolate_hook_state(base: torch.nn.Module, name: str, rows: torch.Tensor) -> Iterator[None]:
     "Context manager that enables only the inserts of one delta at a module, for a call with its rows."
-    here = [(n, m) for kind, injected in base._modules.items() if kind.startswith("ft_") for n, m in injected.items()]
+    kinds = [kind.removeprefix("ft_") for kind in base._modules if kind.startswith("ft_")]
+    here = [(n, m) for kind in kinds for n, m in injected_modules(base, kind).items()]
     before = [dict(m.__dict__) for _, m in here]
     for n, m in here:
         m.__dict__.update(silent=n != name, only_rows=None)
@@ -283,7 +285,7 @@ def merge_weighted(
                     )
     total = sum(weights.values()) or 1.0
     heads = {p: sum(weights[n] * deltas.values[n][p] for n in names) / total for p in deltas.values[names[0]]}
-    for name in reversed(list(model._ft)):
+    for name in reversed(list(record(model).attachments)):
         attached(model, name).method.detach(model, name)
     copy_into(dict(model.named_parameters()), heads)
     return model

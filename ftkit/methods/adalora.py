@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from ..core import ConfigError, UnsupportedError
-from .base import Handle, Method, Plan, head_plan, scale_lr_to_width
+from .base import Method, Plan, head_plan, scale_lr_to_width
+from .handle import Handle
 from .peft_bridge import PeftHandle, PeftInjection, target_matrices
 from ..models.anatomy import Anatomy
 
@@ -25,11 +26,8 @@ class AdaLoraInjection(PeftInjection):
 
     def config(self, steps: int | None = None) -> Any:
         steps = max(1, steps or 1)
-        return type(self).__base__.config(
-            options_with(
-                self, dict(total_step=steps, tinit=steps // 10, tfinal=steps // 3, deltaT=max(1, steps // 100))
-            )
-        )
+        schedule = dict(total_step=steps, tinit=steps // 10, tfinal=steps // 3, deltaT=max(1, steps // 100))
+        return options_with(self, schedule).config()
 
     def add(self, model: nn.Module, name: str, steps: int | None = None) -> Handle:
         if steps is None:
@@ -56,6 +54,8 @@ def options_with(tuner: PeftInjection, more: dict) -> PeftInjection:
 # %% ../../nbs/methods/36_adalora.ipynb #52f73bd9
 class AdaLoraHandle(PeftHandle):
     "AdaLoRA on a model: it prunes after every step and adds the orthogonality term."
+
+    step: int | None = None  # the last optimiser step; None before the first
 
     def after_step(self, step: int):
         "Prune to the budget of this step. Raises `FtError` where the gradients are cleared."
@@ -84,7 +84,8 @@ class AdaLoraHandle(PeftHandle):
     def ready(self) -> bool:
         "Whether the ranks have been pruned to the budget."
         config = self.tuner.peft_config[self.name]
-        return getattr(self, "step", config.total_step) >= config.total_step - config.tfinal
+        step = config.total_step if self.step is None else self.step
+        return step >= config.total_step - config.tfinal
 
     def extra_loss(self) -> torch.Tensor:
         "The orthogonality penalty of A and B, averaged over the matrices."

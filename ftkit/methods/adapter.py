@@ -19,13 +19,14 @@ __all__ = [
 # %% ../../nbs/methods/50_adapter.ipynb #9cbf8909
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import nn
 
 from ..core import ConfigError, UnsupportedError
-from .base import Handle, Method, Plan, head_plan, scale_lr_to_width
+from .base import Method, Plan, head_plan, scale_lr_to_width
+from .handle import Handle
 from .hooks import HookInjection, block_width, try_small_input, verify_injection
 from ..models.anatomy import Anatomy, is_linear
 
@@ -39,14 +40,14 @@ class Bottleneck(nn.Module):
         width: int,  # features, or channels
         size: int,  # of the bottleneck
         conv: bool = False,  # for images (batch, channels, height, width)
-        stride: int | tuple[int, ...] = 1,  # of the layer to which it is parallel
+        stride: int | tuple[int, int] = 1,  # of the layer to which it is parallel
         out: int | None = None,  # output features; None: as many as input features
     ):
         super().__init__()
         self.down = nn.Conv2d(width, size, 1, stride=stride) if conv else nn.Linear(width, size)
         self.up = nn.Conv2d(size, out or width, 1) if conv else nn.Linear(size, out or width)
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
+        for p in self.up.parameters():
+            nn.init.zeros_(p)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.up(torch.relu(self.down(x)))
@@ -63,6 +64,7 @@ class SequentialAdapter(HookInjection):
     channels: tuple = field(
         default=(), compare=False
     )  # output channels of convolutional modules, one per target; measured by `add`
+    sources: ClassVar[tuple] = ()  # it takes the output of its targets
     kind: ClassVar[str] = "adapter"
 
     def add(self, model: nn.Module, name: str, steps: int | None = None) -> Handle:
@@ -110,17 +112,19 @@ def output_channels(model: nn.Module, targets: tuple) -> tuple:
 
 def in_out_features(host: nn.Module) -> tuple:
     "Input and output features of a linear layer; for other modules, the length of the first norm or weight."
-    if hasattr(host, "nf"):
-        return host.weight.shape[0], host.nf
+    if (columns := getattr(host, "nf", None)) is not None:
+        return host.get_parameter("weight").shape[0], columns
     if hasattr(host, "out_features"):
         return host.in_features, host.out_features
     w = next(p for p in host.parameters() if p.ndim)
     return w.shape[-1], w.shape[-1]
 
 
-def attach_verified(insert: HookInjection, add: Callable, model: nn.Module, name: str, steps: int) -> Handle:
+def attach_verified(
+    insert: "SequentialAdapter | ParallelAdapter", add: Callable, model: nn.Module, name: str, steps: int | None
+) -> Handle:
     "Add an insert; at experts, and with separate sources, test it in a forward pass. Raises `FtError`."
-    if not insert.width and not getattr(insert, "sources", ()):
+    if not insert.width and not insert.sources:
         return add(model, name, steps)
     given, before = try_small_input(model)
     return verify_injection(add(model, name, steps), given, before, used=False)
@@ -147,7 +151,9 @@ class ParallelAdapter(HookInjection):
         if self.width and not is_linear(host):
             return Bottleneck(self.width, self.size)
         if isinstance(host, nn.Conv2d):
-            return Bottleneck(host.in_channels, self.size, conv=True, stride=host.stride, out=host.out_channels)
+            return Bottleneck(
+                host.in_channels, self.size, conv=True, stride=(host.stride[0], host.stride[1]), out=host.out_channels
+            )
         return Bottleneck(in_out_features(host)[1], self.size)
 
     def after(self, added: nn.Module, host: nn.Module, args: tuple, kwargs: dict, output: torch.Tensor) -> torch.Tensor:
@@ -208,7 +214,7 @@ class Adapter(Method):
                 width,
             )
         every = tuple(p for ps in of("conv") for p in ps)
-        filters = tuple(p for p in every if max(anatomy.module(p).kernel_size) > 1) or every
+        filters = tuple(p for p in every if max(cast(nn.Conv2d, anatomy.module(p)).kernel_size) > 1) or every
         if not filters:
             raise UnsupportedError(
                 f"The blocks of {type(anatomy.model).__name__} have neither feed-forward layers nor convolutions, so"
@@ -222,7 +228,7 @@ class Adapter(Method):
 
 
 # %% ../../nbs/methods/50_adapter.ipynb #5c1d20d5
-def feed_forward(anatomy: Anatomy, block: int, matrices: list, experts: list) -> tuple:
+def feed_forward(anatomy: Anatomy, block: int, matrices: list, experts: list) -> tuple | None:
     """The first and the last module of a block's feed-forward part or of its experts; None where it has neither.
 
     Gates and other narrow linear layers are not part of it.

@@ -9,7 +9,6 @@ __all__ = [
     "head_plan",
     "Attachment",
     "canonical",
-    "Handle",
     "apply",
     "check_trainable",
     "base_fingerprint",
@@ -41,11 +40,11 @@ import itertools
 import operator
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -59,8 +58,10 @@ from ftkit.core import (
     resolve,
     unknown_name_error,
 )
+from .handle import Handle, Injection
 from .statistics import freeze_statistics
-from ..models.anatomy import Anatomy, anatomy, plot_anatomy, size
+from ..models.anatomy import Anatomy, anatomy, model_config, plot_anatomy, size
+from ..models.record import record
 
 
 # %% ../../nbs/methods/10_base.ipynb #e9cb81cc
@@ -70,9 +71,9 @@ class Plan:
 
     lr: float  # the method's default learning rate; a user's `lr` replaces it
     train: dict  # parameter name -> learning rate
-    injections: list = field(default_factory=list)  # injections: objects with `add(model, name, steps)`
+    injections: list[Injection] = field(default_factory=list)  # what is added to the model
     buffers: bool = False  # whether BatchNorm statistics are updated
-    parts: list = field(default_factory=list)  # the plans of the methods in a composition
+    parts: Sequence["Plan"] = field(default_factory=list)  # the plans of the methods in a composition
     no_decay: tuple = ()  # names of parameters without weight decay
     rewrites: tuple = ()  # names of base weights that attaching rewrites
 
@@ -86,7 +87,7 @@ def scale_lr_to_width(
 
     Compare Yang et al. 2022, Tensor Programs V; transformers' page on T5.
     """
-    if "t5" in getattr(getattr(anatomy.model, "config", None), "model_type", ""):
+    if "t5" in getattr(model_config(anatomy.model), "model_type", ""):
         lr = 2 * lr
     if "query" not in anatomy.roles:
         return 10 * lr if "conv" in anatomy.roles else lr  # measured on the ResNet page
@@ -111,15 +112,15 @@ def head_plan(
 class Attachment:
     "A method attached to a model: what it trains, what it added, and what is needed to undo it."
 
-    method: object
+    method: "Method"
     plan: Plan
     anatomy: Anatomy = field(repr=False)
     trained: dict = field(repr=False)  # canonical name -> trainable parameter of the base
-    handles: list = field(repr=False)  # handles of what was added
+    handles: list[Handle] = field(repr=False)  # of what was added
     flags: dict = field(repr=False)  # requires_grad before
     modes: dict = field(repr=False)  # training or evaluation mode before
-    kept: dict = field(repr=False)  # copies of the base weights that change, or None
-    buffers: dict = field(repr=False)  # copies of buffers that change, or None
+    kept: dict | None = field(repr=False)  # copies of the base weights that change
+    buffers: dict | None = field(repr=False)  # copies of buffers that change
     moved: dict = field(default_factory=dict, repr=False)  # base parameters that were rewritten, by canonical name
     base: str = ""  # fingerprint of the base
     merged: bool = False
@@ -162,82 +163,6 @@ def canonical(name: str) -> str:
     return re.sub(r"\.parametrizations\.(\w+)\.original$", r".\1", name.replace(".base_layer", ""))
 
 
-# %% ../../nbs/methods/10_base.ipynb #bb031227
-class Handle:
-    "Something that an injection added to a model."
-
-    def parameters(self) -> dict:
-        return {}  # added parameters, by name
-
-    def lrs(self) -> dict:
-        return {n: self.injection.lr for n in self.parameters()}  # learning rates of the added parameters, by name
-
-    def disabled(self) -> AbstractContextManager:
-        return nullcontext()  # a context in which it is disabled
-
-    def bases(self) -> list:
-        return []  # base modules whose weights `fold` changes
-
-    def check_merge(self):
-        "Check, before anything is changed, that it can be merged. Raises `FtError` if it has no `fold`."
-        if self.parameters() and type(self).fold is Handle.fold:
-            raise UnsupportedError(
-                f"{type(self).__name__} adds parameters and has no fold(), so it cannot be merged; keep it attached, or"
-                " save it as a delta."
-            )
-
-    def fold(self):
-        "Add it to the base weights, without removing it."
-
-    def unfold(self):
-        "Undo `fold`, up to rounding error."
-
-    def merge(self):
-        "Merge it into the base weights and remove it."
-        self.check_merge()
-        self.fold()
-        self.remove()
-
-    def remove(self):
-        "Remove it from the model."
-
-    def at(self, step: int):
-        "Set the state that belongs to a step number: at the start, and when a run is resumed."
-
-    def after_step(self, step: int):
-        self.at(step)  # called after an optimiser step, before the gradients are cleared
-
-    def state(self) -> dict:
-        return {}  # besides its parameters, what resuming needs: tensors, dicts of tensors, and JSON
-
-    def resume(self, state: dict, step: int):
-        self.at(step)  # restore that state
-
-    def no_decay(self) -> set:
-        return set()  # its parameters without weight decay, which would pull them away from their initial values
-
-    def stay(self) -> float:
-        return float("inf")  # optimiser steps until it changes which parameters train
-
-    def ready(self) -> bool:
-        return True  # whether it has its final form; before that, no state is saved as the best
-
-    def extra_loss(self) -> torch.Tensor | None:
-        "The term it adds to the loss, or None."
-
-    def counts(self) -> dict:
-        return {}  # number of trainable values in parameters that train only in part, by name
-
-    def stored(self) -> dict:
-        return {f"added:{n}": p for n, p in self.parameters().items()}  # what is saved to disk
-
-    def pack(self, values: dict) -> dict:
-        return values  # the base's trained values, by name, as they are saved
-
-    def unpack(self, values: dict) -> dict:
-        return values  # the inverse of `packed`
-
-
 # %% ../../nbs/methods/10_base.ipynb #e397d8cc
 def apply(
     method: "Method",  # the method the plan came from
@@ -248,7 +173,7 @@ def apply(
     keep: str | None = None,  # "cpu" keeps a copy of the base weights that change, so that `detach` can restore them
 ) -> Attachment:
     "Apply a plan to a model, in place. Raises `FtError` if the name is already in use."
-    taken = model.__dict__.setdefault("_ft", {})
+    taken = record(model).attachments
     if name in taken:
         raise ConfigError(
             f"{taken[name].method!r} is already attached to this model under the name {name!r}; detach it first or use"
@@ -309,8 +234,8 @@ def base_fingerprint(model: nn.Module) -> str:
     "The fingerprint of the base, taken before the first method changes anything."
     from ftkit.models.checkpoints import fingerprint
 
-    for attached in model.__dict__.get("_ft", {}).values():
-        return attached.base
+    for on in record(model).attachments.values():
+        return on.base
     return fingerprint(model, skip=tuple(head_plan(anatomy(model), 0.0)))
 
 
@@ -320,7 +245,7 @@ def attached(
     name: str = "default",
 ) -> Attachment:
     "The method attached to a model under a name. Raises `FtError` if there is none."
-    on = model.__dict__.get("_ft", {})
+    on = record(model).attachments
     if name not in on:
         raise ConfigError(
             f"No method is attached to this {type(model).__name__} under the name {name!r}"
@@ -426,7 +351,7 @@ def require_backup(on: Attachment, verb: str):
 
 
 # %% ../../nbs/methods/10_base.ipynb #bcbe0847
-def copy_into(params: dict, values: dict):
+def copy_into(params: dict, values: dict | None):
     "Copy values into parameters of the same names."
     with torch.no_grad():
         for n, v in (values or {}).items():
@@ -441,10 +366,12 @@ def detach(
     "Detach a method: structure, values, gradients and modes are restored, bit for bit."
     on = attached(model, name)
     require_backup(on, "detached")
-    last = list(model._ft)[-1]
+    attachments = record(model).attachments
+    last = list(attachments)[-1]
     if last != name:
         raise UnsupportedError(
-            f"{model._ft[last].method!r} was attached after {on.method!r}, under the name {last!r}; detach that first."
+            f"{attachments[last].method!r} was attached after {on.method!r}, under the name {last!r}; detach that"
+            " first."
         )
     for h in reversed(on.handles):
         h.remove()
@@ -452,7 +379,7 @@ def detach(
     copy_into(dict(model.named_buffers()), on.buffers)
     for n, p in model.named_parameters():
         p.requires_grad_(on.flags.get(canonical(n), p.requires_grad)).grad = None
-    del model._ft[name]
+    del attachments[name]
     freeze_statistics(model)
     for n, m in model.named_modules():
         m.training = on.modes.get(n, m.training)
@@ -473,7 +400,7 @@ def attach_to_optimizer(
     def before(*_):
         with torch.enable_grad():
             if extra := [x for h in on.handles if (x := h.extra_loss()) is not None]:
-                sum(extra).backward()
+                functools.reduce(operator.add, extra).backward()
 
     def after(*_):
         step = next(steps)
@@ -500,6 +427,7 @@ class MethodType(type):
 class Method(metaclass=MethodType):
     "A fine-tuning method: a frozen dataclass with a `plan(anatomy)`."
 
+    __dataclass_fields__: ClassVar[dict[str, Any]]  # subclasses are dataclasses
     identity_at_init = True  # before the first step the outputs equal the base's
     mergeable = True  # what it adds can be merged into the base weights
 
@@ -547,7 +475,7 @@ class Method(metaclass=MethodType):
     def extra_loss(self, model: nn.Module, name: str = "default") -> torch.Tensor | None:
         "The term the method adds to the loss, or None; most methods add none."
         found = [x for h in attached(model, name).handles if (x := h.extra_loss()) is not None]
-        return sum(found) if found else None
+        return functools.reduce(operator.add, found) if found else None
 
     def disabled(self, model: nn.Module, name: str = "default") -> AbstractContextManager:
         return disabled(model, name)
@@ -596,7 +524,7 @@ class Composite(Method):
             for n, r in p.train.items():
                 train[n] = max(r, train.get(n, 0.0))
         inject = sorted((i for p in plans for i in p.injections), key=repr)
-        no_decay, rewrites = (tuple(n for p in plans for n in getattr(p, what)) for what in ("no_decay", "rewrites"))
+        no_decay, rewrites = tuple(n for p in plans for n in p.no_decay), tuple(n for p in plans for n in p.rewrites)
         return Plan(max(p.lr for p in plans), train, inject, any(p.buffers for p in plans), plans, no_decay, rewrites)
 
     def load_kwargs(self) -> dict:
@@ -637,7 +565,7 @@ def to_dict(m: Method) -> dict:
     if isinstance(m, Composite):
         return {"parts": [to_dict(p) for p in m.parts]}
     name = next((k for k, e in METHODS.items() if e.target.endswith(":" + type(m).__name__)), type(m).__name__)
-    return {"name": name, "options": {f.name: getattr(m, f.name) for f in dataclasses.fields(m)}}
+    return {"name": name, "options": {f.name: vars(m)[f.name] for f in dataclasses.fields(m)}}
 
 
 # %% ../../nbs/methods/10_base.ipynb #5e4827f3

@@ -7,7 +7,7 @@ __all__ = ["MAM", "ReadGate", "ApplyGate", "SubmoduleGates", "GatesHandle", "Uni
 
 # %% ../../nbs/methods/74_composites.ipynb #d13d18c8
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from .adapter import Adapter, in_out_features
 from .base import Composite, Method, Plan, scale_lr_to_width
 from .hooks import HookHandle, HookInjection, injected_modules, is_disabled
 from .lora import LoRA
+from .peft_bridge import PeftInjection
 from .prefix_tuning import PrefixTuning
 from ..models.anatomy import Anatomy, is_linear
 
@@ -91,7 +92,7 @@ class SubmoduleGates(HookInjection):
             elif name in injected_modules(host, "adapter"):
                 source = gated = injected_modules(host, "adapter")[name]
             else:
-                gated = model.get_submodule(path).lora_B[name]
+                gated = cast(Any, model.get_submodule(path)).lora_B[name]
             hooks.append(source.register_forward_pre_hook(ReadGate(gate), with_kwargs=True))
             if gated is not None:
                 hooks.append(gated.register_forward_hook(ApplyGate(gate)))
@@ -140,6 +141,7 @@ class UniPELT(Method):
         plan = replace(self.submodules().plan(anatomy), parts=())
         if not self.gates:
             return plan
-        targets = tuple(path for injection in plan.injections for path in injection.targets)
+        inserts = cast(list[PeftInjection | HookInjection], plan.injections)
+        targets = tuple(path for insert in inserts for path in insert.targets)
         gates = SubmoduleGates(targets, self.lr or scale_lr_to_width(1e-3, anatomy))
         return replace(plan, injections=[*plan.injections, gates])

@@ -20,14 +20,14 @@ __all__ = [
 # %% ../../nbs/methods/72_diff_pruning.ipynb #6d30b1a1
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
 
 from ..core import ConfigError, UnsupportedError
 from .base import Method, Plan, head_plan, scale_lr_to_width
-from .hooks import HookHandle, HookInjection
+from .hooks import HookHandle, HookInjection, injected_modules
 from ..models.anatomy import Anatomy, select
 
 # %% ../../nbs/methods/72_diff_pruning.ipynb #1188c1bd
@@ -43,13 +43,10 @@ class HardConcreteGates(nn.Module):
 
     def gate(self) -> torch.Tensor:
         "The gates: sampled while they are trained, deterministic otherwise."
-        sampled = self.training and self.log_alpha.requires_grad
-        u = torch.rand_like(self.log_alpha).clamp(1e-6, 1 - 1e-6) if sampled else None
-        s = (
-            torch.sigmoid((torch.log(u) - torch.log1p(-u) + self.log_alpha) / BETA)
-            if sampled
-            else torch.sigmoid(self.log_alpha)
-        )
+        s = torch.sigmoid(self.log_alpha)
+        if self.training and self.log_alpha.requires_grad:
+            u = torch.rand_like(self.log_alpha).clamp(1e-6, 1 - 1e-6)
+            s = torch.sigmoid((torch.log(u) - torch.log1p(-u) + self.log_alpha) / BETA)
         return (s * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
 
     def open(self) -> torch.Tensor:
@@ -71,11 +68,11 @@ class GateInjection(HookInjection):
     kind: ClassVar[str] = "diff"
 
     def make(self, host: nn.Module, path: str) -> HardConcreteGates:
-        if "ft_diff" in host._modules and len(host._modules["ft_diff"]):
+        if injected_modules(host, self.kind):
             raise UnsupportedError(
                 f"{path} has a gated update already, and a second one would ignore it; detach that first."
             )
-        return HardConcreteGates(host._parameters["weight"].detach())
+        return HardConcreteGates(host.get_parameter("weight").detach())
 
     def before(self, added: nn.Module, host: nn.Module, args: tuple, kwargs: dict):
         host.__dict__["weight"] = host._parameters["weight"] + added()
@@ -134,6 +131,8 @@ def from_sparse(gate: HardConcreteGates, places: torch.Tensor, values: torch.Ten
 class GateHandle(HookHandle):
     "Gated updates on a model: their schedule, their penalty, and what is stored."
 
+    injection: GateInjection
+
     def __init__(self, injection: GateInjection, model: nn.Module, name: str, hosts: list, last: int | None):
         super().__init__(injection, model, name, hosts)
         self.last = last  # the step after which the gates are fixed
@@ -169,8 +168,8 @@ class GateHandle(HookHandle):
         "The penalty of the open gates, while the gates are trained."
         if not self.learning():
             return None
-        gates = self.added()
-        return self.injection.price * sum(g.open().sum() for g in gates)
+        total = cast(torch.Tensor, sum(g.open().sum() for g in self.added()))
+        return self.injection.price * total
 
     def updates(self) -> dict:
         "The update of each matrix, by path."

@@ -12,20 +12,21 @@ import torch
 from torch import nn
 
 from ..core import ConfigError, UnsupportedError
-from .base import Handle, Method, Plan, head_plan, scale_lr_to_width
+from .base import Method, Plan, head_plan, scale_lr_to_width
+from .handle import Handle, Injection
 from ..models.anatomy import Anatomy, select
 
 
 # %% ../../nbs/methods/70_fish_mask.ipynb #a3c36049
 @dataclass(frozen=True)
-class GradientMask:
+class GradientMask(Injection):
     "Which entries of some parameters are trainable."
 
     params: tuple  # parameter names
     share: float  # fraction of the entries of each
     by: str  # "fisher" or "magnitude"
     # steps over which Fisher information is accumulated; None: 8, or a quarter of the steps if there are at most 8
-    look: int
+    look: int | None
     lr: float
 
     def add(self, model: nn.Module, name: str, steps: int | None) -> "MaskHandle":
@@ -37,10 +38,11 @@ class GradientMask:
                 ' optimiser step; or use by="magnitude".'
             )
         look = self.look or (8 if not steps or steps > 8 else max(1, steps // 4))
-        if self.by == "fisher" and 0 < steps <= look:
+        total = steps or 0
+        if self.by == "fisher" and 0 < total <= look:
             raise UnsupportedError(
-                f"Sparse accumulates the gradients of {look} steps, and there are only {steps}; use"
-                f' look={max(1, steps // 4)}, or by="magnitude".'
+                f"Sparse accumulates the gradients of {look} steps, and there are only {total}; use"
+                f' look={max(1, total // 4)}, or by="magnitude".'
             )
         return MaskHandle(
             self, model, name, {n: params[n] for n in self.params}, look if self.by == "fisher" and steps else 0
@@ -67,7 +69,7 @@ class MaskHandle(Handle):
             n: s.flatten().topk(max(1, round(self.injection.share * s.numel()))).indices.sort().values
             for n, s in self.sums.items()
         }
-        self.sums = None
+        self.sums = {}
         return found
 
     def through(self, n: str, grad: torch.Tensor) -> torch.Tensor:
@@ -86,10 +88,8 @@ class MaskHandle(Handle):
         return {"places": self.places} if self.places is not None else {"sums": self.sums}
 
     def resume(self, state: dict, step: int):
-        self.places, self.sums = (
-            {n: t.to(self.params[n].device) for n, t in state[k].items()} if k in state else None
-            for k in ("places", "sums")
-        )
+        moved = {k: {n: t.to(self.params[n].device) for n, t in tensors.items()} for k, tensors in state.items()}
+        self.places, self.sums = moved.get("places"), moved.get("sums", {})
 
     def at(self, step: int):
         if self.places is None and step == 0:

@@ -12,7 +12,8 @@ from typing import Any
 from torch import nn
 
 from ..core import ConfigError, UnsupportedError, log_info
-from .base import Handle, Method, Plan, attached, canonical, head_plan, scale_lr_to_width, set_modes
+from .base import Method, Plan, attached, canonical, head_plan, scale_lr_to_width, set_modes
+from .handle import Handle, Injection
 from ..models.anatomy import Anatomy, describe_blocks
 
 
@@ -26,7 +27,7 @@ def uniform_schedule(
 
 # %% ../../nbs/methods/25_gradual_unfreeze.ipynb #dd77d6f2
 @dataclass(frozen=True)
-class UnfreezeSchedule:
+class UnfreezeSchedule(Injection):
     "Which blocks are trainable, by the fraction of steps done."
 
     # parameter names of the modules above the blocks, then of each block from the top down, each with the modules
@@ -140,7 +141,7 @@ def plot_schedule(
     from ftkit.plot.images import plot_unfreezing
 
     on = attached(model, name)
-    opening = next((h for h in on.handles if hasattr(h.injection, "schedule")), None)
+    opening = next((h for h in on.handles if isinstance(h, UnfreezeHandle)), None)
     if opening is None:
         raise UnsupportedError("No method with a schedule is attached; attach GradualUnfreeze(...) first.")
     blocks, schedule = on.anatomy.blocks, opening.injection.schedule

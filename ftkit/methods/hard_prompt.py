@@ -14,8 +14,9 @@ from torch import nn
 
 from ..core import ConfigError, UnsupportedError
 from .base import Method, Plan, attached, head_plan, scale_lr_to_width
+from .hooks import HookHandle
 from .prompt_tuning import InputPrompt, embedding_input_module, prompts
-from ..models.anatomy import Anatomy
+from ..models.anatomy import Anatomy, token_embedding
 
 
 # %% ../../nbs/methods/68_hard_prompt.ipynb #977d31d9
@@ -52,7 +53,7 @@ class HardPromptInjection(InputPrompt):
         return "hard prompt"
 
     def make(self, host: nn.Module, path: str) -> ProjectedTokens:
-        return ProjectedTokens(self.size, host.get_input_embeddings())
+        return ProjectedTokens(self.size, token_embedding(host))
 
 
 # %% ../../nbs/methods/68_hard_prompt.ipynb #1e74108f
@@ -99,7 +100,8 @@ def decode_prompt(
     name: str = "default",
 ) -> list | str:
     "The tokens of a hard prompt: ids, or text."
-    found = [h for h in attached(model, name).handles if getattr(h.injection, "kind", "") == HardPromptInjection.kind]
+    handles = [h for h in attached(model, name).handles if isinstance(h, HookHandle)]
+    found = [h for h in handles if h.injection.kind == HardPromptInjection.kind]
     if not found:
         raise UnsupportedError(f"No hard prompt is attached to this {type(model).__name__} under the name {name!r}.")
     tokens = found[0].added()[0].tokens().tolist()

@@ -30,22 +30,23 @@ __all__ = [
 ]
 
 # %% ../../nbs/methods/32_hooks.ipynb #921b4168
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ..core import FtError, UnsupportedError
-from .base import Handle
+from .handle import Handle, Injection
+from ..models.anatomy import model_config, unwrapped
 
 
 # %% ../../nbs/methods/32_hooks.ipynb #41dd2718
 @dataclass(frozen=True)
-class HookInjection:
+class HookInjection(Injection):
     "Something added at modules of a model. Subclasses implement `make`, and `before` or `after`."
 
     targets: tuple  # module paths
@@ -60,21 +61,26 @@ class HookInjection:
     @property
     def per_example(self) -> bool:
         "Whether it can be applied to some examples of a batch only."
-        return not hasattr(self, "before")
+        return type(self).before is HookInjection.before
 
     def make(self, host: nn.Module, path: str) -> nn.Module:
         "Create the module that is added at a host module."
         raise NotImplementedError
 
+    def before(self, added: nn.Module, host: nn.Module, args: tuple, kwargs: dict) -> tuple | None:
+        "The inputs of a module with what it adds, (args, kwargs), or None to leave them unchanged."
+
+    def after(self, added: nn.Module, host: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
+        "The output of a module with what it adds, or None to leave it unchanged."
+
     def hosts(self, model: nn.Module) -> list:
         "The modules it is registered on; for one that a tuner has wrapped, the module inside."
-        found = [model.get_submodule(path) for path in self.targets]
-        return [m.get_base_layer() if hasattr(m, "get_base_layer") else m for m in found]
+        return [unwrapped(model.get_submodule(path)) for path in self.targets]
 
     def listens(self, model: nn.Module) -> list:
         return []  # modules whose input it needs, one per target; most inserts need none
 
-    def add(self, model: nn.Module, name: str, steps: int | None = None) -> Handle:
+    def add(self, model: nn.Module, name: str, steps: int | None = None) -> "HookHandle":
         "Register it on its targets, in place. Raises `FtError` if one already has it."
         hosts = self.hosts(model)
         for path, host in zip(self.targets, hosts):
@@ -103,9 +109,9 @@ class HookInjection:
         if f"ft_{self.kind}" not in host._modules:
             host.add_module(f"ft_{self.kind}", InjectedModules())
         injected_modules(host, self.kind)[name] = added
-        if hasattr(self, "before"):
+        if type(self).before is not HookInjection.before:
             host.register_forward_pre_hook(PreHook(self, name), with_kwargs=True)
-        if hasattr(self, "after"):
+        if type(self).after is not HookInjection.after:
             host.register_forward_hook(PostHook(self, name), with_kwargs=True)
 
 
@@ -126,9 +132,9 @@ class InjectedModules(nn.ModuleDict):
         return x
 
 
-def injected_modules(host: nn.Module, kind: str) -> nn.ModuleDict:
+def injected_modules(host: nn.Module, kind: str) -> MutableMapping[str, Any]:
     "The inserts of one kind that are registered on a module, by name; empty if there are none."
-    return host._modules.get(f"ft_{kind}", {})
+    return cast(MutableMapping[str, Any], host._modules.get(f"ft_{kind}", {}))
 
 
 # %% ../../nbs/methods/32_hooks.ipynb #6bc17c2b
@@ -204,6 +210,8 @@ def is_disabled(added: nn.Module) -> bool:
 class HookHandle(Handle):
     "What an insert added to a model, and how to disable or remove it."
 
+    injection: HookInjection
+
     def __init__(self, injection: HookInjection, model: nn.Module, name: str, hosts: list, captured: Sequence = ()):
         self.injection, self.model, self.name, self.hosts, self.captured = injection, model, name, hosts, captured
 
@@ -269,7 +277,7 @@ def small_inputs(
     length: int = 5,  # length of a text, in tokens
 ) -> list:
     "Small inputs that a model may accept, each as keyword arguments: token ids, an image, audio."
-    config, first = getattr(model, "config", None), next(model.parameters(), None)
+    config, first = model_config(model), next(model.parameters(), None)
     if first is None or first.is_meta or getattr(config, "attention_type", "") == "block_sparse":
         return []  # BigBird changes its attention permanently after a short text
     if not hasattr(config, "get_text_config"):
@@ -302,7 +310,8 @@ def plain_images(model: nn.Module) -> list:
 
 def token_ids(model: nn.Module, length: int) -> dict:
     "Token ids without special tokens, except a final EOS; for the decoder as well if there is one."
-    own = model.config.get_text_config()
+    config = model_config(model)
+    own = config.get_text_config()
     special = [getattr(own, f"{n}_token_id", None) for n in ("pad", "bos", "eos", "unk", "decoder_start")]
     special = {i for s in special for i in (s if isinstance(s, (list, tuple)) else [s])}
     plain = [i for i in range(min(getattr(own, "vocab_size", None) or 50, 50)) if i not in special] or [0]
@@ -311,7 +320,7 @@ def token_ids(model: nn.Module, length: int) -> dict:
     if isinstance(end, int) and end < (getattr(own, "vocab_size", None) or 0):
         ids[0, -1] = end
     given = dict(input_ids=ids, attention_mask=torch.ones_like(ids))
-    return given | dict(decoder_input_ids=ids[:, :2]) if getattr(model.config, "is_encoder_decoder", False) else given
+    return given | dict(decoder_input_ids=ids[:, :2]) if getattr(config, "is_encoder_decoder", False) else given
 
 
 def image_of(config: Any) -> torch.Tensor:
@@ -423,7 +432,7 @@ def shorten_error(error: Exception, most: int = 160) -> str:
 
 
 # %% ../../nbs/methods/32_hooks.ipynb #5c1d20a5
-def block_width(block: nn.Module) -> int:
+def block_width(block: nn.Module) -> int | None:
     "The hidden width of a block: the size of the outermost norm in it; None if there is none."
     found = [(n.count("."), m) for n, m in block.named_modules() if "norm" in type(m).__name__.lower()]
     norms = [

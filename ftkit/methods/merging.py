@@ -16,6 +16,7 @@ from ..core import UnsupportedError, log_info
 from .base import Method, attached, canonical
 from .hooks import first_output, try_small_input
 from .statistics import freeze_statistics
+from ..models.anatomy import model_config
 
 
 # %% ../../nbs/methods/33_merging.ipynb #b2f0c4a5
@@ -48,7 +49,7 @@ def untie(
     configs = {
         id(m.config): m.config
         for m in model.modules()
-        if getattr(getattr(m, "config", None), "tie_word_embeddings", False) is True
+        if getattr(model_config(m), "tie_word_embeddings", False) is True
     }
     # T5's configuration gives the flag another meaning when it is loaded; there the tables stay untied because the
     # file holds all of them and they differ.

@@ -44,15 +44,16 @@ import torch
 from torch import nn
 
 from ..core import FtError, UnsupportedError, import_library, log_info, without_bitsandbytes
-from .base import Handle, canonical
-from ..models.anatomy import Anatomy, is_linear, select
+from .base import canonical
+from .handle import Handle, Injection
+from ..models.anatomy import Anatomy, is_linear, model_config, select
 
 # %% ../../nbs/methods/28_peft_bridge.ipynb #e1ce6fbd
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns about 4-bit kernels that a CPU does not need
 
 
 @dataclass(frozen=True)
-class PeftInjection:
+class PeftInjection(Injection):
     "An injection by one of peft's tuners: a configuration class, its options, and the modules it wraps."
 
     kind: str  # name of a peft configuration class, e.g. "LoraConfig"
@@ -77,7 +78,7 @@ class PeftInjection:
                 **{k: list(v) if isinstance(v, tuple) else v for k, v in self.options},
             )
 
-    def add(self, model: nn.Module, name: str, steps: int) -> "PeftHandle":
+    def add(self, model: nn.Module, name: str, steps: int | None = None) -> "PeftHandle":
         "Wrap the targets, in place. Raises `FtError`, and leaves the model unchanged, if peft cannot wrap them."
         return wrapped(self, model, name, steps)
 
@@ -87,7 +88,7 @@ class PeftInjection:
 
 
 # %% ../../nbs/methods/28_peft_bridge.ipynb #e1ce6fbe
-def wrapped(injection: PeftInjection, model: nn.Module, name: str, steps: int) -> Handle:
+def wrapped(injection: PeftInjection, model: nn.Module, name: str, steps: int | None) -> "PeftHandle":
     "Wrap the targets, in place. Raises `FtError`, and leaves the model unchanged, if peft cannot wrap them."
     for path, layer in tuner_layers(model):
         if canonical(path) in injection.targets and name in adapter_names(layer):
@@ -207,7 +208,7 @@ def target_matrices(
     return targets, (("fan_in_fan_out", True),) if turned else ()
 
 
-def default_targets(anatomy: Anatomy, blocks: tuple, r: int) -> tuple:
+def default_targets(anatomy: Anatomy, blocks: tuple | None, r: int) -> tuple:
     """Paths of the linear layers in the blocks, or of the convolutions if there are none; prints which ones are
     skipped. Raises `FtError` if none remain.
     """
@@ -249,7 +250,7 @@ def default_targets(anatomy: Anatomy, blocks: tuple, r: int) -> tuple:
 
 def has_custom_mixing(model: nn.Module, path: str) -> bool:
     "Whether a kernel of a Mamba model reads a module's weight and bypasses its forward; peft rejects these too."
-    return "mamba" in getattr(getattr(model, "config", None), "model_type", "") and path.rpartition(".")[2] in (
+    return "mamba" in getattr(model_config(model), "model_type", "") and path.rpartition(".")[2] in (
         "out_proj",
         "conv1d",
     )
@@ -267,7 +268,7 @@ LINEAR_ONLY = ("LoHaConfig", "LoKrConfig")  # tuners that do not support `Conv1D
 
 def conv1d_to_linear(model: nn.Module, targets: tuple) -> dict:
     "Replace `Conv1D` modules by linear layers that share their weights; returns the replaced modules, by path."
-    there = {path: model.get_submodule(path) for path in targets}
+    there: dict[str, Any] = {path: model.get_submodule(path) for path in targets}
     bent = {path: m for path, m in there.items() if type(m).__name__ == "Conv1D"}
     for path, m in bent.items():
         linear = nn.Linear(*m.weight.shape, bias=False, device="meta")
@@ -278,7 +279,7 @@ def conv1d_to_linear(model: nn.Module, targets: tuple) -> dict:
 
 def linear_to_conv1d(model: nn.Module, path: str, module: nn.Module):
     "Put a `Conv1D` back, with the current weights of its replacement."
-    module.weight.data.copy_(model.get_submodule(path).weight.data.t())
+    module.get_parameter("weight").data.copy_(model.get_submodule(path).get_parameter("weight").data.t())
     model.set_submodule(path, module)
 
 
@@ -304,6 +305,10 @@ def adapter_names(
 # %% ../../nbs/methods/28_peft_bridge.ipynb #8c8f22de
 class MergeableHandle(Handle):
     "Merges what a tuner added into the base weights, and undoes the merge."
+
+    def layers(self) -> list:
+        "The layers that hold it, as (path, layer)."
+        raise NotImplementedError
 
     def bases(self) -> list:
         return [layer.get_base_layer() for _, layer in self.layers()]
@@ -488,7 +493,11 @@ def small_input(base: nn.Module) -> torch.Tensor | None:
     if isinstance(base, nn.Embedding):
         return torch.arange(min(4, base.num_embeddings), device=weight.device)[None]
     if isinstance(base, nn.modules.conv._ConvNd):
-        shape = (1, base.in_channels, *(d * (k - 1) + 3 for k, d in zip(base.kernel_size, base.dilation)))
+        shape: tuple[int, ...] = (
+            1,
+            base.in_channels,
+            *(d * (k - 1) + 3 for k, d in zip(base.kernel_size, base.dilation)),
+        )
     else:
-        shape = (3, base.in_features if isinstance(base, nn.Linear) else base.weight.shape[0])
+        shape = (3, base.in_features if isinstance(base, nn.Linear) else weight.shape[0])
     return torch.arange(torch.Size(shape).numel(), device=weight.device).sin().add(0.5).view(shape).to(weight.dtype)

@@ -22,7 +22,7 @@ from ..models.anatomy import Anatomy
 class CheckedInjection(PeftInjection):
     "A tuner that is tested on a small input when it is added."
 
-    def add(self, model: torch.nn.Module, name: str, steps: int) -> PeftHandle:
+    def add(self, model: torch.nn.Module, name: str, steps: int | None = None) -> PeftHandle:
         """Wrap the targets, in place.
 
         Raises `FtError`, and restores the model, where the forward pass fails or the base outputs change.

@@ -16,6 +16,8 @@ __all__ = [
     "register",
     "implementations",
     "prefix_implementation",
+    "original_attention",
+    "set_attention",
     "switch_implementation",
     "PrefixRows",
     "PrefixInsert",
@@ -30,17 +32,18 @@ __all__ = [
 
 # %% ../../nbs/methods/62_prefix_tuning.ipynb #0a04a2b5
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
 
 from ..core import ConfigError, UnsupportedError
-from .base import Handle, Method, Plan, head_plan, scale_lr_to_width
+from .base import Method, Plan, head_plan, scale_lr_to_width
+from .handle import Handle
 from ftkit.methods.hooks import (
     HookHandle,
     HookInjection,
@@ -51,7 +54,8 @@ from ftkit.methods.hooks import (
     try_small_input,
     verify_injection,
 )
-from ..models.anatomy import Anatomy
+from ..models.anatomy import Anatomy, model_config
+from ..models.record import record
 
 
 # %% ../../nbs/methods/62_prefix_tuning.ipynb #71ade5c7
@@ -100,16 +104,16 @@ def prefix_attention(
         return attend(module, query, keys, values, mask, **options)
     parts = contributions(values, [p.size for p in found])
     output, weights = attend(module, query, keys, torch.cat(parts, -1), mask, **options)
-    own, *rest = output.split(values.shape[-1], -1)
+    total, *rest = output.split(values.shape[-1], -1)
     for part, gate in zip(rest, gates):
-        own = own + (part if gate is None else part * gate[:, :, None].to(part.dtype))
-    return own, weights
+        total = total + (part if gate is None else part * gate[:, :, None].to(part.dtype))
+    return total, weights
 
 
 SELECTING_ATTENTION = ("indices", "block_indices")  # options that select keys: sparse attention
 
 
-def prepend_prefix(parts: list, like: torch.Tensor) -> torch.Tensor:
+def prepend_prefix(parts: Iterable[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
     "Trained keys or values, each (1, size, width), in the shape of attention, (batch, heads, sizes, head width)."
     joined = torch.cat(list(parts), 1).view(1, -1, like.shape[1], like.shape[3]).transpose(1, 2)
     return joined.expand(len(like), -1, -1, -1).to(like.dtype)
@@ -197,7 +201,19 @@ def prefix_implementation(own: str | dict, model: nn.Module) -> str | dict:
     "The names of ftkit's functions for these; others are replaced by PyTorch's where the model supports it."
     if isinstance(own, dict):
         return {name: prefix_implementation(part, model) for name, part in own.items()}
-    return f"ft_prefix_{own if own in ('eager', 'sdpa') else 'sdpa' if model._supports_sdpa else 'eager'}"
+    return f"ft_prefix_{own if own in ('eager', 'sdpa') else 'sdpa' if cast(Any, model)._supports_sdpa else 'eager'}"
+
+
+def original_attention(model: nn.Module) -> str | dict:
+    "The name of the attention function that a model with prefixes had before, or those of its parts."
+    own = record(model).attention
+    assert own is not None, "the model has no prefix"
+    return own
+
+
+def set_attention(model: nn.Module, implementation: str | dict):
+    "Set the attention function of a transformers model, or those of its parts."
+    cast(Any, model).set_attn_implementation(implementation)
 
 
 def switch_implementation(own: str | dict, config: Any) -> bool:
@@ -218,7 +234,7 @@ class PrefixRows(nn.Module):
         hidden: int | None = None,  # width of the network that produces them; None for none
     ):
         super().__init__()
-        self.size, self.widths = size, list(width) if isinstance(width, (list, tuple)) else [width, width]
+        self.size, self.widths = size, [width, width] if isinstance(width, int) else list(width)
         self.rows = nn.Parameter(
             0.02 * torch.randn(size, hidden or sum(self.widths)) if not hidden else torch.randn(size, hidden)
         )
@@ -249,10 +265,11 @@ class PrefixInsert(HookInjection):
         Raises `FtError` for models whose attention does not work with them.
         """
         register()
-        own = model.__dict__.setdefault("_ft_attention", implementations(model.config))
+        own = record(model).attention or implementations(model_config(model))
+        record(model).attention = own
         try:
             given, before = try_small_input(model)
-            model.set_attn_implementation(prefix_implementation(own, model))
+            set_attention(model, prefix_implementation(own, model))
             record_key_widths(self.hosts(model), model, given)
             handle = super().add(model, name, steps)
         except BaseException:
@@ -268,15 +285,15 @@ class PrefixAdded(HookHandle):
     def disabled(self) -> Iterator[None]:
         "Disable them; where none is active and ftkit's function cannot call the original one, restore that."
         with super().disabled():
-            own = self.model.__dict__["_ft_attention"]
-            quiet = switch_implementation(own, self.model.config) and all(map(is_disabled, prefixes(self.model)))
+            own = original_attention(self.model)
+            quiet = switch_implementation(own, model_config(self.model)) and all(map(is_disabled, prefixes(self.model)))
             if quiet:
-                self.model.set_attn_implementation(own)
+                set_attention(self.model, own)
             try:
                 yield
             finally:
                 if quiet:
-                    self.model.set_attn_implementation(prefix_implementation(own, self.model))
+                    set_attention(self.model, prefix_implementation(own, self.model))
 
     def remove(self):
         "Remove them; with the last one, the model's original attention is restored."
@@ -295,7 +312,8 @@ def restore_implementation(model: nn.Module):
     for m in model.modules():
         m.__dict__.pop("ft_widths", None)
     if not prefixes(model):
-        model.set_attn_implementation(model.__dict__.pop("_ft_attention"))
+        set_attention(model, original_attention(model))
+        record(model).attention = None
 
 
 def record_key_widths(hosts: list, model: nn.Module, given: dict):
@@ -327,8 +345,8 @@ def key_width(host: nn.Module) -> int:
     "The width of an attention module's keys over all heads, from its linear layers."
     for n, m in host.named_children():
         if n in ("key", "k", "k_proj", "k_lin", "key_proj", "wk"):
-            return m.out_features
-    fused = next((m for m in host.children() if hasattr(m, "weight") and m.weight.ndim == 2), None)
+            return cast(nn.Linear, m).out_features
+    fused: Any = next((m for m in host.children() if hasattr(m, "weight") and m.weight.ndim == 2), None)
     if fused is None:
         raise UnsupportedError(
             f"{type(host).__name__} has no key projection, so a prefix cannot be added; use Adapter() or LoRA()"

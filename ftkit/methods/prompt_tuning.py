@@ -33,14 +33,15 @@ __all__ = [
 # %% ../../nbs/methods/60_prompt_tuning.ipynb #c4d5ec19
 import inspect
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
 from ..core import ConfigError, UnsupportedError
-from .base import Handle, Method, Plan, head_plan, scale_lr_to_width
+from .base import Method, Plan, head_plan, scale_lr_to_width
+from .handle import Handle
 from ftkit.methods.hooks import (
     HookInjection,
     block_width,
@@ -49,7 +50,7 @@ from ftkit.methods.hooks import (
     try_small_input,
     verify_injection,
 )
-from ..models.anatomy import Anatomy
+from ..models.anatomy import Anatomy, model_config, token_embedding
 
 
 # %% ../../nbs/methods/60_prompt_tuning.ipynb #abf5bda9
@@ -92,7 +93,7 @@ class InputPrompt(HookInjection):
         return self.size
 
     def make(self, host: nn.Module, path: str) -> nn.Module:
-        return PromptRows(self.size, host.get_input_embeddings().embedding_dim, self.encoder)
+        return PromptRows(self.size, token_embedding(host).embedding_dim, self.encoder)
 
     def add(self, model: nn.Module, name: str, steps: int | None = None) -> Handle:
         "Register it, and test it on a few tokens. Raises `FtError` for models that do not work with it."
@@ -119,7 +120,7 @@ class InputPrompt(HookInjection):
             return (), given
         grown("token_type_ids", 0)
         check_context_length(host, some.shape[1] + self.size, self.size)
-        words = given["inputs_embeds"] if given.get("inputs_embeds") is not None else host.get_input_embeddings()(some)
+        words = given["inputs_embeds"] if given.get("inputs_embeds") is not None else token_embedding(host)(some)
         given["inputs_embeds"], given["input_ids"] = (
             insert_positions(words, added().to(words.dtype).expand(len(words), -1, -1), start),
             None,
@@ -202,7 +203,7 @@ def takes_embeddings(model: nn.Module, host: nn.Module, given: dict, before: tor
         found = bind_arguments(host, args, kwargs)
         if found.get("input_ids") is None:
             return (), found  # another prompt has replaced the ids already
-        return (), {**found, "input_ids": None, "inputs_embeds": host.get_input_embeddings()(found["input_ids"])}
+        return (), {**found, "input_ids": None, "inputs_embeds": token_embedding(host)(found["input_ids"])}
 
     hook = host.register_forward_pre_hook(exchange, with_kwargs=True)
     try:
@@ -233,7 +234,7 @@ def check_context_length(host: nn.Module, length: int, size: int):
 
 def context_length(host: nn.Module) -> int:
     "The maximum number of positions of a model, or 0 where it is unlimited."
-    config = getattr(host, "config", None)
+    config = model_config(host)
     limit = (
         0 if "t5" in getattr(config, "model_type", "") else max(0, getattr(config, "max_position_embeddings", 0) or 0)
     )  # XLNet has -1
@@ -314,11 +315,11 @@ class BlockPrompt(HookInjection):
     kind: ClassVar[str] = "prompt"
 
     def make(self, host: nn.Module, path: str) -> nn.Module:
-        added = (
-            PromptRows(self.size, block_width(host), self.encoder)
-            if self.deep or path == self.targets[0]
-            else nn.Module()
-        )
+        added: Any = nn.Module()
+        if self.deep or path == self.targets[0]:
+            if (width := block_width(host)) is None:
+                raise UnsupportedError(f"{type(host).__name__} has no norm, so the width of a prompt is unknown.")
+            added = PromptRows(self.size, width, self.encoder)
         added.first, added.last = path == self.targets[0], path == self.targets[-1]
         return added
 
@@ -405,7 +406,7 @@ def caches_keys(model: nn.Module) -> bool:
     if (path := embedding_input_module(model)) is None:
         return False
     known = inspect.signature(type(model.get_submodule(path)).forward).parameters
-    return "past_key_values" in known and "cache_params" not in known or not model.can_generate()
+    return "past_key_values" in known and "cache_params" not in known or not cast(Any, model).can_generate()
 
 
 def prompts(anatomy: Anatomy, lr: float, size: int, encoder: str | None = None, deep: bool = False) -> list:
@@ -419,22 +420,24 @@ def prompts(anatomy: Anatomy, lr: float, size: int, encoder: str | None = None, 
     if (path := embedding_input_module(model)) is not None and not deep:
         host = model.get_submodule(path)
         check_context_length(host, size + 1, size)
-        first = not model.config.is_encoder_decoder and not causal(host)
+        first = not model_config(model).is_encoder_decoder and not causal(host)
         return [InputPrompt((path,), lr, size, encoder, int(first))]
     return [BlockPrompt(tuple(stack), lr, size, encoder, deep) for stack in block_stacks(anatomy)]
 
 
 # %% ../../nbs/methods/60_prompt_tuning.ipynb #6e5f5f96
-def embedding_input_module(model: nn.Module) -> str:
+def embedding_input_module(model: nn.Module) -> str | None:
     "The path of the module that takes token ids or embeddings; None where there is none."
     if not hasattr(model, "base_model"):
         return None
-    base = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
+    whole: Any = model
+    base = whole.get_encoder() if whole.config.is_encoder_decoder else whole.base_model
     for host in (getattr(base, "decoder", None), base):  # OPT calls the decoder inside its base
         if isinstance(host, nn.Module) and {"input_ids", "inputs_embeds"} <= set(
             inspect.signature(type(host).forward).parameters
         ):
             return next(n for n, m in model.named_modules() if m is host)
+    return None
 
 
 def causal(host: nn.Module) -> bool:
@@ -444,7 +447,7 @@ def causal(host: nn.Module) -> bool:
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     )
 
-    kind = host.config.model_type
+    kind = model_config(host).model_type
     writes = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     return writes or any(getattr(m, "is_causal", False) for m in host.modules())
 
@@ -454,6 +457,6 @@ def block_stacks(anatomy: Anatomy) -> list:
     found = {}
     for b in anatomy.blocks:
         found.setdefault(b.rpartition(".")[0], []).append(b)
-    if getattr(getattr(anatomy.model, "config", None), "is_encoder_decoder", False):
+    if getattr(model_config(anatomy.model), "is_encoder_decoder", False):
         found = {k: v for k, v in found.items() if "decoder" not in k}
     return list(found.values())

@@ -7,6 +7,7 @@ __all__ = ["quantization_kwargs", "QuantizedLoraInjection", "QuantizedHandle", "
 
 # %% ../../nbs/methods/35_qlora.ipynb #a385eb36
 from dataclasses import dataclass
+from typing import Any
 
 from ..core import ConfigError, UnsupportedError, import_library
 from .base import Method, Plan, head_plan, scale_lr_to_width
@@ -36,7 +37,9 @@ def quantization_kwargs(
     # Heads are not quantised, also where `from_pretrained` is called without `ft.load`, which lists everything
     # outside the blocks.
     heads = [rf"(?:\w+\.)?{HEADS.pattern.strip('^$')}"]
-    given = dict(bnb_4bit_quant_type=quant_type, bnb_4bit_use_double_quant=double_quant, bnb_4bit_compute_dtype=wide)
+    given: dict[str, Any] = dict(
+        bnb_4bit_quant_type=quant_type, bnb_4bit_use_double_quant=double_quant, bnb_4bit_compute_dtype=wide
+    )
     return {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=heads, **given)}
 
 

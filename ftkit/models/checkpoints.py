@@ -44,12 +44,13 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from ..core import CHECKPOINTS, CheckpointError, gc_paused, log_info, resolve, sha256, unknown_name_error
-from .anatomy import Anatomy, anatomy, is_vocab_head, size
+from .anatomy import Anatomy, anatomy, is_vocab_head, model_config, size, token_embedding
+from .record import record
 from ftkit.models.weights import (
     FILE,
     config_labels,
@@ -244,7 +245,8 @@ def load(
     if seed is not None:
         seed_everything(seed)
     source, where = resolve_checkpoint(name)
-    task = resolve("task", task)() if isinstance(task, str) else task
+    if isinstance(task, str):
+        task = cast("Task", resolve("task", task)())
     head = task.head if task is not None else "AutoModel"
     names = list(classes or [f"LABEL_{i}" for i in range(num_labels or 0)])
     cache = {} if head.endswith("LM") else {"use_cache": False}  # the KV cache is only needed for generation
@@ -273,8 +275,9 @@ def load(
         log_info(f"{name}: its own generation settings ({', '.join(f'{n}={v}' for n, v in gone.items())}) are ignored")
     kind = "" if pretrained else " (architecture only, random weights)"
     log_info(f"{name}: {source} checkpoint{kind}, {size(model) / 1e6:.1f}M parameters")
-    base = fingerprint(model, skip=model._ft_new)
-    return Checkpoint(model, tokenizer, str(name), source, list(model._ft_new), base, pretrained)
+    fresh = record(model).new_parameters or ()
+    base = fingerprint(model, skip=fresh)
+    return Checkpoint(model, tokenizer, str(name), source, list(fresh), base, pretrained)
 
 
 def keep_heads_float(quantization: Any, auto: Any, config: Any, pretrained: bool):
@@ -291,8 +294,8 @@ def build_task_head(model: torch.nn.Module, task: "Task | None", names: list, ne
     "The model with the head built by the task, if it builds one, and the record of new parameters."
     if task is not None and task.builds_head:
         model = task.wrap(model, len(names or task.classes))
-        new = list(model._ft_new)
-    model._ft_new = tuple(new or new_head_parameters(model))
+        new = list(record(model).new_parameters or ())
+    record(model).new_parameters = tuple(new or new_head_parameters(model))
     return model
 
 
@@ -365,18 +368,13 @@ def is_vision_model(config: Any, head: str | None = None) -> bool:
 
 
 # %% ../../nbs/models/30_checkpoints.ipynb #58a971c6
-def embedding_rows(model: torch.nn.Module) -> int:
+def embedding_rows(model: torch.nn.Module) -> int | None:
     "The number of rows of the embedding matrix, or None if it does not have one row per token."
-    try:
-        table = model.get_input_embeddings()
-    except (AttributeError, NotImplementedError):
+    table = token_embedding(model)
+    if not isinstance(table, torch.nn.Embedding):
         return None
-    config = model.config.get_text_config()
-    return (
-        table.num_embeddings
-        if isinstance(table, torch.nn.Embedding) and getattr(config, "vocab_size", None) == table.num_embeddings
-        else None
-    )
+    size = getattr(model_config(model).get_text_config(), "vocab_size", None)
+    return table.num_embeddings if size == table.num_embeddings else None
 
 
 def check_embedding_rows(model: torch.nn.Module, tokenizer: "PreTrainedTokenizerBase", name: str):
@@ -418,7 +416,7 @@ def check_embedding_rows(model: torch.nn.Module, tokenizer: "PreTrainedTokenizer
 def ensure_pad_token(model: torch.nn.Module, tokenizer: "PreTrainedTokenizerBase", name: str = "this checkpoint"):
     "Set the same padding token in tokenizer and model. Raises `FtError` if none is available."
     check_embedding_rows(model, tokenizer, name)
-    rows, config = embedding_rows(model), model.config
+    rows, config = embedding_rows(model), model_config(model)
 
     def fits(i):
         return isinstance(i, int) and 0 <= i and (rows is None or i < rows)
@@ -440,19 +438,19 @@ def ensure_pad_token(model: torch.nn.Module, tokenizer: "PreTrainedTokenizerBase
         )
     for c in (config, config.get_text_config(), getattr(model, "generation_config", None)):
         if c is not None:
-            c.pad_token_id = tokenizer.pad_token_id
+            cast(Any, c).pad_token_id = tokenizer.pad_token_id
 
 
 def pick_pad_token(
     tokenizer: "PreTrainedTokenizerBase",
-    known: int,  # the configuration's padding token, or None
-    fits: Callable,  # function: whether the model has an embedding for a token id
-) -> str:
+    known: int | None,  # the configuration's padding token
+    fits: Callable[[Any], bool],  # whether the model has an embedding for a token id
+) -> str | None:
     """A special token for padding: the configuration's, EOS, another one, or a new one if the embedding matrix has an
     unused row; None if there is none.
     """
     if known is not None and known in tokenizer.all_special_ids:
-        return tokenizer.convert_ids_to_tokens(known)
+        return str(tokenizer.convert_ids_to_tokens(known))
     for kind in ("eos", "sep", "bos", "cls", "mask", "unk"):
         if fits(getattr(tokenizer, f"{kind}_token_id")):
             return getattr(tokenizer, f"{kind}_token")
@@ -479,7 +477,7 @@ def align_special_tokens(
 # %% ../../nbs/models/30_checkpoints.ipynb #c0de1e02
 def max_positions(model: torch.nn.Module) -> int:
     "The number of positions of a model, or 0 if unlimited."
-    config = getattr(model, "config", None)
+    config = model_config(model)
     config = config.get_text_config() if hasattr(config, "get_text_config") else config
     names = ("max_position_embeddings", "max_encoder_position_embeddings", "n_positions")
     limit = max(0, next((v for n in names if isinstance(v := getattr(config, n, None), int)), 0))
@@ -518,7 +516,7 @@ def reset_generation_config(model: torch.nn.Module) -> dict:
     from transformers import GenerationConfig
 
     kept = {n: v for n in TOKEN_IDS if (v := getattr(before, n, None)) is not None}
-    model.generation_config = GenerationConfig(**kept)
+    cast(Any, model).generation_config = GenerationConfig(**kept)
     usual = GenerationConfig().to_dict()
     return {
         n: v
@@ -557,7 +555,7 @@ def timm_config(name: str) -> Any:
     from transformers import TimmWrapperConfig
 
     kind = name.partition(".")[0]
-    given = timm.models.get_pretrained_cfg(name) or timm.models.get_pretrained_cfg(kind)
+    given: Any = timm.models.get_pretrained_cfg(name) or timm.models.get_pretrained_cfg(kind)
     return TimmWrapperConfig.from_dict(
         dict(architecture=kind, num_classes=given.num_classes, pretrained_cfg=given.to_dict())
     )
@@ -568,7 +566,7 @@ def hub_id(name: str) -> str:
     import timm
 
     kind = name.partition(".")[0]
-    given = timm.models.get_pretrained_cfg(name) or timm.models.get_pretrained_cfg(kind)
+    given: Any = timm.models.get_pretrained_cfg(name) or timm.models.get_pretrained_cfg(kind)
     if not given.hf_hub_id:
         raise CheckpointError(
             f"{name} has no pretrained weights; with pretrained=False its architecture is randomly initialised."

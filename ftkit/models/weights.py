@@ -33,7 +33,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -49,11 +49,11 @@ def silence_transformers() -> Iterator[None]:
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     datasets = sys.modules.get("datasets")  # not imported here
-    more = datasets and not datasets.are_progress_bars_disabled()
+    more = datasets if datasets and not datasets.are_progress_bars_disabled() else None
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     if more:
-        datasets.disable_progress_bars()
+        more.disable_progress_bars()
     try:
         yield
     finally:
@@ -61,7 +61,7 @@ def silence_transformers() -> Iterator[None]:
         if bars:
             logging.enable_progress_bar()
         if more:
-            datasets.enable_progress_bars()
+            more.enable_progress_bars()
 
 
 # %% ../../nbs/models/20_weights.ipynb #cbe80891
@@ -291,7 +291,7 @@ def config_labels(config: Any) -> list:
 def head_order(
     requested: list,  # requested class names
     given: list,  # the class names of the checkpoint's head, of the same number
-) -> list:
+) -> list | None:
     """The row of the head for each requested class, or None if the head has other classes.
 
     Generic names (LABEL_0, LABEL_1 or 0, 1) match any names.
@@ -362,5 +362,5 @@ def reinitialize(model: torch.nn.Module, names: list) -> list:
         setattr(model.get_submodule(module), leaf, torch.nn.Parameter(torch.empty_like(old)))
     with torch.no_grad():
         for m in modules:
-            model._init_weights(model.get_submodule(m))
+            cast(Any, model)._init_weights(model.get_submodule(m))
     return sorted(names)

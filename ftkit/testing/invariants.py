@@ -41,7 +41,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -51,6 +51,7 @@ from ..deltas.io import load_delta, read_manifest, read_tensors, save_delta
 from ..methods.base import Method, attached, canonical, components, head_plan, set_modes
 from ..methods.base import method as make_method
 from ..models.anatomy import anatomy
+from ..models.record import record
 from ..training.learner import activation_checkpointing
 
 # %% ../../nbs/testing/10_invariants.ipynb #e38789dc
@@ -171,7 +172,7 @@ def tiny_model(
         kind.config_class(**options, **({"num_labels": num_labels} if name.endswith("Classification") else {}))
     )
     if family == "clip":
-        model._ft_new = ()  # its projections are pretrained
+        record(model).new_parameters = ()  # its projections are pretrained
     for p in model.parameters():
         p.data += 0.02 * torch.randn_like(p)  # no parameter at exactly zero or one
     if method is not None and (options := method.load_kwargs()):
@@ -187,10 +188,9 @@ def reload_quantized(model: torch.nn.Module, options: dict) -> torch.nn.Module:
     options["quantization_config"].llm_int8_skip_modules = modules_not_to_quantize(model)
     with tempfile.TemporaryDirectory() as folder:
         with silence_transformers():
-            model.save_pretrained(folder)
+            cast(Any, model).save_pretrained(folder)
         again, _ = read_weights(type(model), folder, model.config, "folder", dtype=torch.float32, **options)
-    if "_ft_new" in model.__dict__:
-        again._ft_new = model._ft_new
+    record(again).new_parameters = record(model).new_parameters
     return again
 
 
@@ -424,7 +424,9 @@ def check_deterministic(method: Method, model: torch.nn.Module, batch: dict) -> 
 # %% ../../nbs/testing/10_invariants.ipynb #77be674d
 def check_composition(method: Method, model: torch.nn.Module, batch: dict) -> str:
     "In a composition each method trains at least the parameters that it trains alone."
-    both = method + partner(method, model)
+    other = partner(method, model)
+    assert other is not None, f"no method can be composed with {method!r}"
+    both = method + other
     on = both.attach(model, steps=STEPS)
     for h in on.handles:
         h.at(STEPS)
@@ -459,10 +461,11 @@ def partner(method: Method, model: torch.nn.Module) -> Method | None:
 def tiny_like(model: torch.nn.Module) -> torch.nn.Module:
     "A copy of a model without its deltas."
     twin = copy.deepcopy(model)
-    for name in list(twin.__dict__.get("_ft", {})):
-        for h in reversed(twin._ft[name].handles):
+    attachments = record(twin).attachments
+    for on in attachments.values():
+        for h in reversed(on.handles):
             h.remove()
-        del twin._ft[name]
+    attachments.clear()
     return twin
 
 
