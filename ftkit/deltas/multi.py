@@ -8,11 +8,9 @@ __all__ = [
     "per_example_forward",
     "isolate_hook_state",
     "per_example_head",
-    "call_with_values",
     "MultiAdapter",
     "check_mixable",
     "per_example_adapters",
-    "replaced_forward",
     "restrict_to_examples",
     "merge_weighted",
     "check_additive",
@@ -21,6 +19,7 @@ __all__ = [
 # %% ../../nbs/deltas/20_multi.ipynb #f50cb109
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -33,6 +32,7 @@ from ..methods.hooks import HookHandle, injected_modules
 from ..methods.merging import untie
 from ..methods.peft_bridge import PeftHandle, adapter_names, set_active_adapters, tuner_layers
 from ..models.anatomy import anatomy
+from ..models.forward import replaced_forward
 from ..models.record import record
 
 
@@ -49,12 +49,9 @@ def set_active(model: torch.nn.Module, names: list):
 
 
 # %% ../../nbs/deltas/20_multi.ipynb #e50de91e
-def per_example_forward(layers: list, groups: dict) -> Callable:
+def per_example_forward(forward: Callable, layers: list, groups: dict) -> Callable:
     "A forward for a tuner's layer and the layers it wraps, with own rows per delta (name -> row indices)."
-    forward, mixed = (
-        layers[0].forward,
-        len(layers) == 1 and hasattr(layers[0], "lora_A") and not any(layers[0].use_dora.get(n) for n in groups),
-    )
+    mixed = len(layers) == 1 and hasattr(layers[0], "lora_A") and not any(layers[0].use_dora.get(n) for n in groups)
 
     def one(name, x, *args, **kwargs):
         for layer in layers:
@@ -102,7 +99,7 @@ def isolate_hook_state(base: torch.nn.Module, name: str, rows: torch.Tensor) -> 
             m.__dict__.update(was)
 
 
-def per_example_head(module: torch.nn.Module, path: str, values: dict, groups: dict) -> Callable:
+def per_example_head(forward: Callable, module: torch.nn.Module, path: str, values: dict, groups: dict) -> Callable:
     "A forward for a module of the head that applies each delta's own head to its rows."
     own = {
         name: {n[len(path) + 1 :]: v for n, v in mine.items() if n.startswith(path + ".")}
@@ -110,22 +107,14 @@ def per_example_head(module: torch.nn.Module, path: str, values: dict, groups: d
     }
 
     def call(x, *args, **kwargs):
-        parts = {name: call_with_values(module, own[name], x[rows], args, kwargs) for name, rows in groups.items()}
+        with replaced_forward(module, lambda _: forward):
+            parts = {name: functional_call(module, own[name], (x[r], *args), kwargs) for name, r in groups.items()}
         out = next(iter(parts.values())).new_empty((len(x), *next(iter(parts.values())).shape[1:]))
         for name, rows in groups.items():
             out[rows] = parts[name]
         return out
 
     return call
-
-
-def call_with_values(module: torch.nn.Module, values: dict, x: torch.Tensor, args: tuple, kwargs: dict) -> torch.Tensor:
-    "The output of a module with other parameter values."
-    del module.forward
-    try:
-        return functional_call(module, values, (x, *args), kwargs)
-    finally:
-        module.forward = module.__dict__.get("_ft_rows")
 
 
 # %% ../../nbs/deltas/20_multi.ipynb #80e3c9e5
@@ -219,24 +208,15 @@ def per_example_adapters(model: torch.nn.Module, values: dict, groups: dict) -> 
         for path, layer in tuner_layers(model):
             places.setdefault(canonical(path), []).append(layer)
         for layers in places.values():
-            stack.enter_context(replaced_forward(layers[0], per_example_forward(layers, groups)))
+            make = partial(per_example_forward, layers=layers, groups=groups)
+            stack.enter_context(replaced_forward(layers[0], make))
         for path in heads:
-            stack.enter_context(
-                replaced_forward(m := model.get_submodule(path), per_example_head(m, path, values, groups))
-            )
+            m = model.get_submodule(path)
+            make = partial(per_example_head, module=m, path=path, values=values, groups=groups)
+            stack.enter_context(replaced_forward(m, make))
         for name in groups:
             stack.enter_context(restrict_to_examples(attached(model, name), groups[name]))
         yield
-
-
-@contextmanager
-def replaced_forward(module: torch.nn.Module, forward: Callable) -> Iterator[None]:
-    "Context manager that replaces the forward of a module."
-    module.forward = module.__dict__["_ft_rows"] = forward
-    try:
-        yield
-    finally:
-        del module.__dict__["forward"], module.__dict__["_ft_rows"]
 
 
 @contextmanager

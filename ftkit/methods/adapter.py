@@ -18,6 +18,7 @@ __all__ = [
 
 # %% ../../nbs/methods/50_adapter.ipynb #9cbf8909
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, cast
 
@@ -29,6 +30,7 @@ from .base import Method, Plan, head_plan, scale_lr_to_width
 from .handle import Handle
 from .hooks import HookInjection, block_width, try_small_input, verify_injection
 from ..models.anatomy import Anatomy, is_linear
+from ..models.forward import capture
 
 
 # %% ../../nbs/methods/50_adapter.ipynb #f93aa961
@@ -94,19 +96,12 @@ def output_channels(model: nn.Module, targets: tuple) -> tuple:
     if not any(found.values()):
         return tuple(found.values())
 
-    def note(path, output):
-        if found[path] and torch.is_tensor(output) and output.ndim == 4:
-            found[path] = output.shape[1]
-
-    hooks = [
-        model.get_submodule(path).register_forward_hook(lambda module, args, output, path=path: note(path, output))
-        for path in targets
-    ]
-    try:
+    with ExitStack() as stack:
+        outputs = {path: stack.enter_context(capture(model.get_submodule(path))) for path in targets}
         try_small_input(model)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    for path, output in outputs.items():
+        if found[path] and torch.is_tensor(output.value) and output.value.ndim == 4:
+            found[path] = output.value.shape[1]
     return tuple(found.values())
 
 

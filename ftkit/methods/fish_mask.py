@@ -29,7 +29,7 @@ class GradientMask(Injection):
     look: int | None
     lr: float
 
-    def add(self, model: nn.Module, name: str, steps: int | None) -> "MaskHandle":
+    def add(self, model: nn.Module, name: str, steps: int | None = None) -> "MaskHandle":
         params = dict(model.named_parameters())
         if self.by == "fisher" and steps is None:
             raise UnsupportedError(

@@ -35,7 +35,7 @@ class UnfreezeSchedule(Injection):
     groups: tuple
     schedule: tuple  # (fraction of the steps, number of top blocks that train)
 
-    def add(self, model: nn.Module, name: str, steps: int | None) -> "UnfreezeHandle":
+    def add(self, model: nn.Module, name: str, steps: int | None = None) -> "UnfreezeHandle":
         if steps is None:
             raise UnsupportedError(
                 "Gradual unfreezing follows a schedule and needs the total number of steps: attach(model,"
@@ -49,6 +49,7 @@ class UnfreezeHandle(Handle):
 
     def __init__(self, injection: UnfreezeSchedule, model: nn.Module, name: str, steps: int):
         self.injection, self.model, self.name, self.steps, self.top = injection, model, name, steps, None
+        self.schedule = injection.schedule
 
     def at(self, step: int):
         "Unfreeze the blocks that the schedule allows at this step."
@@ -141,10 +142,10 @@ def plot_schedule(
     from ftkit.plot.images import plot_unfreezing
 
     on = attached(model, name)
-    opening = next((h for h in on.handles if isinstance(h, UnfreezeHandle)), None)
+    opening = next((h for h in on.handles if h.schedule is not None), None)
     if opening is None:
         raise UnsupportedError("No method with a schedule is attached; attach GradualUnfreeze(...) first.")
-    blocks, schedule = on.anatomy.blocks, opening.injection.schedule
+    blocks, schedule = on.anatomy.blocks, opening.schedule or ()
     opens = [next((s for s, n in schedule if n >= len(blocks) - i), None) for i in range(len(blocks))]
     rates = {
         n: on.plan.train[names[0]] for n, names in zip(["head", *reversed(blocks)], opening.injection.groups) if names

@@ -37,6 +37,7 @@ class Handle:
     injection: Any  # an `Injection`
     model: nn.Module
     name: str  # of the delta on the model
+    schedule: tuple | None = None  # (fraction of the steps, number of top blocks that train), for those with phases
 
     def parameters(self) -> dict:
         return {}  # added parameters, by name

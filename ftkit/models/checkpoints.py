@@ -16,6 +16,7 @@ __all__ = [
     "check_folder",
     "fingerprint",
     "read_config",
+    "TaskHead",
     "load",
     "keep_heads_float",
     "build_task_head",
@@ -44,7 +45,7 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 
@@ -64,8 +65,6 @@ from ftkit.models.weights import (
 # %% ../../nbs/models/30_checkpoints.ipynb #c8177d5e
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from ftkit.tasks.base import Task
 
 # %% ../../nbs/models/30_checkpoints.ipynb #ca92f90b
 ZOO = Path(__file__).parents[1] / "zoo" if "__file__" in globals() else Path("../../ftkit/zoo").resolve()
@@ -226,9 +225,21 @@ def read_config(where: str, source: str, **changes: Any) -> Any:
 PROBLEM_TYPES = {"multi": "multi_label_classification", "regression": "regression"}  # as transformers names them
 
 
+class TaskHead(Protocol):
+    "What loading a checkpoint needs to know about a task."
+
+    name: str
+    head: str  # the transformers auto class
+    problem: str
+    classes: list
+    builds_head: bool  # whether `wrap` builds the head, instead of the auto class
+
+    def wrap(self, model: Any, classes: int) -> Any: ...
+
+
 def load(
     name: str,  # a bundled name, a folder in `save_pretrained` format, a timm name, or a Hub id
-    task: "Task | str | None" = None,  # a task or its name; None loads the model without a head
+    task: TaskHead | str | None = None,  # a task or its name; None loads the model without a head
     num_labels: int | None = None,  # number of classes of the head
     classes: list | None = None,  # class names
     pretrained: bool = True,  # False: the same architecture with random weights
@@ -246,7 +257,7 @@ def load(
         seed_everything(seed)
     source, where = resolve_checkpoint(name)
     if isinstance(task, str):
-        task = cast("Task", resolve("task", task)())
+        task = cast(TaskHead, resolve("task", task)())
     head = task.head if task is not None else "AutoModel"
     names = list(classes or [f"LABEL_{i}" for i in range(num_labels or 0)])
     cache = {} if head.endswith("LM") else {"use_cache": False}  # the KV cache is only needed for generation
@@ -290,7 +301,7 @@ def keep_heads_float(quantization: Any, auto: Any, config: Any, pretrained: bool
         quantization.llm_int8_skip_modules = modules_not_to_quantize(auto.from_config(config, trust_remote_code=False))
 
 
-def build_task_head(model: torch.nn.Module, task: "Task | None", names: list, new: list) -> torch.nn.Module:
+def build_task_head(model: torch.nn.Module, task: TaskHead | None, names: list, new: list) -> torch.nn.Module:
     "The model with the head built by the task, if it builds one, and the record of new parameters."
     if task is not None and task.builds_head:
         model = task.wrap(model, len(names or task.classes))

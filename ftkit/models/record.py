@@ -7,13 +7,9 @@ __all__ = ["RECORD", "ModelRecord", "record"]
 
 # %% ../../nbs/models/05_record.ipynb #bed36645
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any
 
 from torch import nn
-
-# %% ../../nbs/models/05_record.ipynb #8261de24
-if TYPE_CHECKING:
-    from ftkit.methods.base import Attachment
 
 # %% ../../nbs/models/05_record.ipynb #ca18cdc9
 RECORD = "_ftkit"  # the attribute of a model that holds its record
@@ -23,7 +19,7 @@ RECORD = "_ftkit"  # the attribute of a model that holds its record
 class ModelRecord:
     "What ftkit stores on a model."
 
-    attachments: dict[str, "Attachment"] = field(default_factory=dict)  # attached methods by name, in order
+    attachments: dict[str, Any] = field(default_factory=dict)  # name -> `Attachment` of a method, in order
     new_parameters: tuple[str, ...] | None = None  # randomly initialised parameters; None where unknown
     attention: str | dict | None = None  # the model's own attention function while prefixes replace it
 
