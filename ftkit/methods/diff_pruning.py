@@ -43,10 +43,11 @@ class HardConcreteGates(nn.Module):
 
     def gate(self) -> torch.Tensor:
         "The gates: sampled while they are trained, deterministic otherwise."
-        s = torch.sigmoid(self.log_alpha)
         if self.training and self.log_alpha.requires_grad:
             u = torch.rand_like(self.log_alpha).clamp(1e-6, 1 - 1e-6)
             s = torch.sigmoid((torch.log(u) - torch.log1p(-u) + self.log_alpha) / BETA)
+        else:
+            s = torch.sigmoid(self.log_alpha)
         return (s * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
 
     def open(self) -> torch.Tensor:
