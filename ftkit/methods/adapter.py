@@ -48,8 +48,8 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.down = nn.Conv2d(width, size, 1, stride=stride) if conv else nn.Linear(width, size)
         self.up = nn.Conv2d(size, out or width, 1) if conv else nn.Linear(size, out or width)
-        for p in self.up.parameters():
-            nn.init.zeros_(p)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(cast(torch.Tensor, self.up.bias))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.up(torch.relu(self.down(x)))

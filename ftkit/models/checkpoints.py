@@ -45,7 +45,7 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 
@@ -61,10 +61,6 @@ from ftkit.models.weights import (
     read_weights,
     silence_transformers,
 )
-
-# %% ../../nbs/models/30_checkpoints.ipynb #c8177d5e
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 # %% ../../nbs/models/30_checkpoints.ipynb #ca92f90b
 ZOO = Path(__file__).parents[1] / "zoo" if "__file__" in globals() else Path("../../ftkit/zoo").resolve()
@@ -388,7 +384,7 @@ def embedding_rows(model: torch.nn.Module) -> int | None:
     return table.num_embeddings if size == table.num_embeddings else None
 
 
-def check_embedding_rows(model: torch.nn.Module, tokenizer: "PreTrainedTokenizerBase", name: str):
+def check_embedding_rows(model: torch.nn.Module, tokenizer: Any, name: str):
     """Raises `FtError` for tokens that occur in texts but have no row in the embedding matrix; prints special tokens
     without one.
     """
@@ -424,7 +420,7 @@ def check_embedding_rows(model: torch.nn.Module, tokenizer: "PreTrainedTokenizer
 
 
 # %% ../../nbs/models/30_checkpoints.ipynb #45be0969
-def ensure_pad_token(model: torch.nn.Module, tokenizer: "PreTrainedTokenizerBase", name: str = "this checkpoint"):
+def ensure_pad_token(model: torch.nn.Module, tokenizer: Any, name: str = "this checkpoint"):
     "Set the same padding token in tokenizer and model. Raises `FtError` if none is available."
     check_embedding_rows(model, tokenizer, name)
     rows, config = embedding_rows(model), model_config(model)
@@ -453,7 +449,7 @@ def ensure_pad_token(model: torch.nn.Module, tokenizer: "PreTrainedTokenizerBase
 
 
 def pick_pad_token(
-    tokenizer: "PreTrainedTokenizerBase",
+    tokenizer: Any,
     known: int | None,  # the configuration's padding token
     fits: Callable[[Any], bool],  # whether the model has an embedding for a token id
 ) -> str | None:
@@ -501,7 +497,7 @@ def max_positions(model: torch.nn.Module) -> int:
     return max(0, limit - shift)  # RoBERTa and its variants count positions from after the padding index
 
 
-def limit_to_positions(tokenizer: "PreTrainedTokenizerBase", model: torch.nn.Module):
+def limit_to_positions(tokenizer: Any, model: torch.nn.Module):
     "Limit the tokenizer's max length to the positions of the model."
     if limit := max_positions(model):
         tokenizer.model_max_length = min(tokenizer.model_max_length, limit)
