@@ -440,7 +440,7 @@ def check_lengths(spec: RunSpec, ck: Checkpoint, task: Task):
     there = max_positions(ck.model)
     if not there or not hasattr(ck.processor, "model_max_length"):
         return
-    taken = sum(getattr(insert, "positions", 0) for insert in spec.method.plan(ck.anatomy).injections)
+    taken = sum(insert.positions for insert in spec.method.plan(ck.anatomy).injections)
     space, rows = there - taken, f" ({taken} of them are used by {spec.method!r})" if taken else ""
     given = options_of(task)
     for name in ("max_length", "max_new_tokens"):

@@ -8,6 +8,7 @@ import torch
 import ftkit as ft
 from ftkit.core import METHODS
 from ftkit.models.cpu_kernels import cpu_kernels
+from ftkit.models.record import record
 from ftkit.tasks.text_generation import TextGeneration
 from ftkit.testing.invariants import tiny_model
 
@@ -126,5 +127,5 @@ def test_an_untied_head_over_the_vocabulary_is_not_new():
             tie_word_embeddings=False,
         )
     )
-    model._ft_new = tuple(new_head_parameters(model))
-    assert model._ft_new == () and not ft.LoRA().attach(model).trained
+    record(model).new_parameters = tuple(new_head_parameters(model))
+    assert record(model).new_parameters == () and not ft.LoRA().attach(model).trained

@@ -7,6 +7,7 @@ import torch
 
 import ftkit as ft
 from ftkit.deltas.multi import MultiAdapter, merge_weighted
+from ftkit.models.record import record
 from ftkit.testing.invariants import FAMILIES, model_outputs, tiny_model
 
 KINDS = {
@@ -74,7 +75,7 @@ def test_a_weighted_sum(family, tmp_path):
     same = merge_weighted(MultiAdapter(copy.deepcopy(base), folders), {"lora": 1.0, "other": 0.0})
     assert torch.allclose(model_outputs(same.eval(), batch), alone, atol=1e-4) and on is not None
     half = merge_weighted(MultiAdapter(copy.deepcopy(base), folders), {"lora": 0.5, "other": 0.5})
-    assert not half._ft and [n for n, _ in half.named_modules()] == [n for n, _ in base.named_modules()]
+    assert not record(half).attachments and [n for n, _ in half.named_modules()] == [n for n, _ in base.named_modules()]
 
 
 def test_what_cannot_share_a_batch_says_so(tmp_path):

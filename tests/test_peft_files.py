@@ -12,6 +12,7 @@ from conftest import SEED
 from safetensors.torch import load_file, save_file
 
 import ftkit as ft
+from ftkit.models.record import record
 from ftkit.testing.invariants import snapshot, tiny_model
 
 warnings.filterwarnings("ignore", category=FutureWarning)
@@ -135,7 +136,7 @@ def refused(model, folder, match) -> str:
     before, modules = snapshot(model), [(n, id(m)) for n, m in model.named_modules()]
     with pytest.raises(ft.FtError, match=match) as e:
         ft.load_delta(model, folder)
-    assert [(n, id(m)) for n, m in model.named_modules()] == modules and not model.__dict__.get("_ft")
+    assert [(n, id(m)) for n, m in model.named_modules()] == modules and not record(model).attachments
     after = snapshot(model)
     assert after.keys() == before.keys() and all(torch.equal(after[n], t) for n, t in before.items())
     return str(e.value)

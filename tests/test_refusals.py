@@ -7,6 +7,7 @@ import copy
 import pytest
 
 import ftkit as ft
+from ftkit.models.record import record
 from ftkit.testing.invariants import snapshot, tiny_model
 
 pytestmark = pytest.mark.fast
@@ -57,7 +58,7 @@ def test_one_sentence_and_nothing_changed(name):
     assert all(w in said for w in words) and "\n" not in said and len(said) < 400, said
     if name == "a name that is taken":
         return
-    assert [n for n, _ in model.named_modules()] == modules and not model.__dict__.get("_ft"), said
+    assert [n for n, _ in model.named_modules()] == modules and not record(model).attachments, said
     assert flags == [p.requires_grad for p in model.parameters()]
     assert all((t == snapshot(model)[n]).all() for n, t in before.items())
 

@@ -4,6 +4,8 @@
 
 # %% auto #0
 __all__ = [
+    "Options",
+    "Result",
     "LOGGER",
     "LOG_LEVEL",
     "ARGUMENT_CHECKS",
@@ -39,7 +41,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from importlib import metadata
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 
 # %% ../../nbs/core/30_process.ipynb #b6ff17c5
@@ -119,12 +121,15 @@ class ProcessSetting:
                 self.write(self.values[-1][0] if self.values else self.before)
 
 
-def one_at_a_time(function: Callable) -> Callable:
+Options, Result = ParamSpec("Options"), TypeVar("Result")
+
+
+def one_at_a_time(function: Callable[Options, Result]) -> Callable[Options, Result]:
     "A function that waits while another thread runs it, because a library that it calls changes its own classes."
     lock = threading.RLock()
 
     @wraps(function)
-    def alone(*args, **kwargs):
+    def alone(*args: Options.args, **kwargs: Options.kwargs) -> Result:
         with lock:
             return function(*args, **kwargs)
 

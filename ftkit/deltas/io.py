@@ -35,16 +35,30 @@ __all__ = [
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 
 from ..core import CheckpointError, FtError, atomic_write, import_library, log_info, read_json, sha256, write_json
-from ..methods.base import Attachment, attached, canonical, components, copy_into, from_dict, method, to_dict
+from ftkit.methods.base import (
+    Attachment,
+    Method,
+    Plan,
+    attached,
+    canonical,
+    components,
+    copy_into,
+    from_dict,
+    method,
+    to_dict,
+)
+from ..methods.peft_bridge import PeftHandle
+from ..models.anatomy import model_config
 
 
 # %% ../../nbs/deltas/10_io.ipynb #2617e28e
 def write_tensors(
-    path,  # the file to replace
+    path: str | Path,  # the file to replace
     tensors: dict,  # name -> tensor
     metadata: dict | None = None,  # name -> text
 ):
@@ -60,7 +74,7 @@ def write_tensors(
 
 # %% ../../nbs/deltas/10_io.ipynb #46db2364
 def read_tensors(
-    path,  # a safetensors file
+    path: str | Path,  # a safetensors file
 ) -> dict:
     "The tensors of a file. Raises `FtError` when it is missing or damaged."
     from safetensors import SafetensorError
@@ -77,9 +91,9 @@ def read_tensors(
 # %% ../../nbs/deltas/10_io.ipynb #e6c6b2c3
 def save_delta(
     model: torch.nn.Module,
-    folder,  # output folder; created if missing
+    folder: str | Path,  # output folder; created if missing
     name: str = "default",  # the name of the delta on the model
-    dtype=None,  # dtype of the saved tensors, e.g. torch.float16; None keeps the current dtype
+    dtype: torch.dtype | None = None,  # dtype of the saved tensors, e.g. torch.float16; None keeps the current dtype
 ) -> Path:
     "Save only the parameters that a method changed or added, including the head. Raises `FtError` after a merge."
     on, folder = attached(model, name), Path(folder)
@@ -113,37 +127,34 @@ def save_delta(
 
 
 # %% ../../nbs/deltas/10_io.ipynb #c1ac596b
-def class_names(model) -> list:
+def class_names(model: torch.nn.Module) -> list:
     "Class names from a model's configuration; empty if it has none."
-    names = getattr(getattr(model, "config", None), "id2label", None) or {}
+    names = getattr(model_config(model), "id2label", None) or {}
     return [names[k] for k in sorted(names)]
 
 
 # %% ../../nbs/deltas/10_io.ipynb #7db2f163
-def write_component(folder: Path, on: Attachment, plan, dtype) -> list:
+def write_component(folder: Path, on: Attachment, plan: Plan, dtype: torch.dtype | None) -> list:
     "Write the part of a delta that belongs to one plan; returns the file names."
     handles = [h for h in on.handles if h.injection in plan.injections]
+    tuners = [h for h in handles if isinstance(h, PeftHandle)]
     base = {n: on.trained[n] for n in plan.train}
     for h in handles:
         base = h.pack(base)
     if plan.buffers:
         base |= {"buffer:" + n: b for n, b in on.anatomy.model.named_buffers()}
-    reference = (
-        handles
-        and all(hasattr(h.injection, "config") for h in handles)
-        and all(on.anatomy.in_head(n) for n in plan.train)
-    )
-    if reference and not any(h.bent for h in handles):
-        return [f for h in handles for f in write_peft(folder, h, base, on, dtype)]
+    reference = bool(tuners) and len(tuners) == len(handles) and all(on.anatomy.in_head(n) for n in plan.train)
+    if reference and not any(h.bent for h in tuners):
+        return [f for h in tuners for f in write_peft(folder, h, base, on, dtype)]
     added = {strip_adapter_name(h.name, canonical(n)): p for h in handles for n, p in h.stored().items()}
     write_tensors(folder / "delta.safetensors", cast({**base, **added}, dtype))
     if reference:
-        write_as_lora(folder, handles[0], base, on, dtype)
+        write_as_lora(folder, tuners[0], base, on, dtype)
     return ["delta.safetensors"]
 
 
 # %% ../../nbs/deltas/10_io.ipynb #7baa1608
-def cast(tensors: dict, dtype) -> dict:
+def cast(tensors: dict, dtype: torch.dtype | None) -> dict:
     "Tensors cast to another floating-point dtype; integer tensors are unchanged."
     return {n: t.to(dtype) if dtype and t.is_floating_point() else t for n, t in tensors.items()}
 
@@ -158,11 +169,11 @@ def strip_adapter_name(name: str, path: str) -> str:
 
 
 # %% ../../nbs/deltas/10_io.ipynb #810e16bf
-def write_peft(folder: Path, handle, head: dict, on: Attachment, dtype) -> list:
+def write_peft(folder: Path, handle: PeftHandle, head: dict, on: Attachment, dtype: torch.dtype | None) -> list:
     "Write a tuner's parameters and the head in peft's format."
     config = handle.injection.config()
     config.modules_to_save = [p for p in on.anatomy.head if any(n.startswith(p + ".") for n in head)] or None
-    config.base_model_name_or_path = getattr(getattr(on.anatomy.model, "config", None), "_name_or_path", None) or None
+    config.base_model_name_or_path = getattr(model_config(on.anatomy.model), "_name_or_path", None) or None
     config.inference_mode = True
     if hasattr(config, "save_projection"):
         config.save_projection = False  # regenerated from its seed
@@ -175,7 +186,7 @@ def write_peft(folder: Path, handle, head: dict, on: Attachment, dtype) -> list:
 
 
 # %% ../../nbs/deltas/10_io.ipynb #d9e4b7c2
-def write_as_lora(folder: Path, handle, head: dict, on: Attachment, dtype):
+def write_as_lora(folder: Path, handle: PeftHandle, head: dict, on: Attachment, dtype: torch.dtype | None):
     "Write a LoHa or LoKr update as LoRA, for peft, which does not support these two on `Conv1D`."
     model, pairs = (
         on.anatomy.model,
@@ -189,7 +200,7 @@ def write_as_lora(folder: Path, handle, head: dict, on: Attachment, dtype):
     )
     config.fan_in_fan_out, config.inference_mode = any(turned.values()), True
     config.modules_to_save = [p for p in on.anatomy.head if any(n.startswith(p + ".") for n in head)] or None
-    config.base_model_name_or_path = getattr(getattr(model, "config", None), "_name_or_path", None) or None
+    config.base_model_name_or_path = getattr(model_config(model), "_name_or_path", None) or None
     tensors = {
         f"base_model.model.{path}.lora_{part}.weight": t for path, pair in pairs.items() for part, t in zip("AB", pair)
     }
@@ -206,7 +217,7 @@ def write_as_lora(folder: Path, handle, head: dict, on: Attachment, dtype):
 
 
 @torch.no_grad()
-def low_rank_factors(layer, name: str) -> tuple:
+def low_rank_factors(layer: Any, name: str) -> tuple:
     "The update of a LoHa or LoKr layer as a product: A, (rank, columns), and B, (rows, rank)."
     whole = layer.get_delta_weight(name)
     if hasattr(layer, "hada_w1_a"):
@@ -234,7 +245,7 @@ def factors(matrix: torch.Tensor) -> tuple:
 # %% ../../nbs/deltas/10_io.ipynb #3105b098
 def load_delta(
     model: torch.nn.Module,  # a fresh base
-    folder,  # a folder written by `save_delta` or peft
+    folder: str | Path,  # a folder written by `save_delta` or peft
     name: str = "default",  # the name of the delta on the model
     any_base: bool = False,  # whether to allow a base with a different fingerprint
     keep: str | None = None,  # "cpu" retains a copy of the base weights that are replaced
@@ -268,7 +279,7 @@ def load_delta(
     return on
 
 
-def attach_component(made, model, name: str, keep: str, where: Path) -> Attachment:
+def attach_component(made: Method, model: torch.nn.Module, name: str, keep: str | None, where: Path) -> Attachment:
     "Attach a method that a file describes. Raises `FtError` for invalid options."
     try:
         return made.attach(model, name, keep, steps=0)
@@ -287,7 +298,7 @@ def read_manifest(folder: Path) -> tuple:
     Raises `FtError` when the manifest is invalid, or a file that it lists is missing or changed.
     """
     manifest = read_json(folder / "ftkit.json")
-    parts = dict(files=dict, base=str, method=dict)
+    parts: dict[str, type] = dict(files=dict, base=str, method=dict)
     if not isinstance(manifest, dict) or not all(isinstance(manifest.get(k), kind) for k, kind in parts.items()):
         raise CheckpointError(
             f"{folder / 'ftkit.json'} is not a valid manifest: it must contain files, base and method of a delta."
@@ -309,7 +320,7 @@ def read_manifest(folder: Path) -> tuple:
 
 
 # %% ../../nbs/deltas/10_io.ipynb #355561f4
-def load_components(model, folder: Path, on: Attachment, manifest: dict):
+def load_components(model: torch.nn.Module, folder: Path, on: Attachment, manifest: dict):
     "Copy saved values into an attached method."
     own = {**on.trained, **{"buffer:" + n: b for n, b in model.named_buffers()}}
     for f in manifest["files"]:
@@ -318,7 +329,7 @@ def load_components(model, folder: Path, on: Attachment, manifest: dict):
 
 
 # %% ../../nbs/deltas/10_io.ipynb #70611d15
-def assign_tensors(own: dict, on: Attachment, values: dict, where) -> dict:
+def assign_tensors(own: dict, on: Attachment, values: dict, where: Path) -> dict:
     """Copy tensors by name, in ftkit's or peft's naming; returns the parameters that were set.
 
     Raises `FtError`, before any parameter is changed, when a tensor matches none.
@@ -347,7 +358,7 @@ def assign_tensors(own: dict, on: Attachment, values: dict, where) -> dict:
     return {id(own[k]): own[k] for k in found}
 
 
-def copy_base_value(model, name: str, value: torch.Tensor) -> bool:
+def copy_base_value(model: torch.nn.Module, name: str, value: torch.Tensor) -> bool:
     "Whether a tensor equals that of the base; peft stores embeddings in addition to their update."
     own = {canonical(n): p for n, p in model.named_parameters(remove_duplicate=False)}.get(
         canonical(name.removeprefix("base_model.model."))
@@ -361,7 +372,7 @@ def listed(names: list, most: int = 4) -> str:
 
 
 # %% ../../nbs/deltas/10_io.ipynb #c53d5029
-def load_peft(model, folder: Path, name: str, keep: str | None = None) -> Attachment:
+def load_peft(model: torch.nn.Module, folder: Path, name: str, keep: str | None = None) -> Attachment:
     """Attach an adapter written by peft to a model.
 
     Raises `FtError`, and leaves the model unchanged, when tensors are missing or do not match.
@@ -397,7 +408,7 @@ def load_peft(model, folder: Path, name: str, keep: str | None = None) -> Attach
     return on
 
 
-def complete(on: Attachment, filled: dict, file):
+def complete(on: Attachment, filled: dict, file: Path):
     "Raises `FtError` for a file that lacks tensors of its adapter; warns if only the head is missing."
     added = [canonical(n) for n, p in on.added().items() if id(p) not in filled]
     if added:
@@ -415,7 +426,7 @@ def complete(on: Attachment, filled: dict, file):
         )
 
 
-def describe_peft_config(config: dict, model, folder: Path):
+def describe_peft_config(config: dict, model: torch.nn.Module, folder: Path) -> Method:
     "The method that a peft configuration describes. Raises `FtError` for invalid ones, and for prompt methods."
     where = folder / "adapter_config.json"
     kinds = import_library("peft.mapping").PEFT_TYPE_TO_CONFIG_MAPPING
@@ -446,7 +457,7 @@ def describe_peft_config(config: dict, model, folder: Path):
 
 
 # %% ../../nbs/deltas/10_io.ipynb #2a48393c
-def method_from_peft_config(config: dict, model):
+def method_from_peft_config(config: dict, model: torch.nn.Module) -> Method:
     "The method that a peft configuration describes. Raises `FtError` when the model lacks its modules."
     import dataclasses
 

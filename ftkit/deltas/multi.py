@@ -8,18 +8,18 @@ __all__ = [
     "per_example_forward",
     "isolate_hook_state",
     "per_example_head",
-    "call_with_values",
     "MultiAdapter",
     "check_mixable",
     "per_example_adapters",
-    "replaced_forward",
     "restrict_to_examples",
     "merge_weighted",
     "check_additive",
 ]
 
 # %% ../../nbs/deltas/20_multi.ipynb #f50cb109
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,19 +27,21 @@ from torch.func import functional_call
 
 from ..core import ConfigError, UnsupportedError, log_info, read_json
 from .io import load_delta
-from ..methods.base import attached, canonical, copy_into
-from ..methods.hooks import HookHandle
+from ..methods.base import Attachment, attached, canonical, copy_into
+from ..methods.hooks import HookHandle, injected_modules
 from ..methods.merging import untie
 from ..methods.peft_bridge import PeftHandle, adapter_names, set_active_adapters, tuner_layers
 from ..models.anatomy import anatomy
+from ..models.forward import replaced_forward
+from ..models.record import record
 
 
 # %% ../../nbs/deltas/20_multi.ipynb #eb4dc86c
-def set_active(model, names: list):
+def set_active(model: torch.nn.Module, names: list):
     "Enable these deltas of a model and disable all others."
     for _, layer in tuner_layers(model):
         set_active_adapters(layer, [n for n in names if n in adapter_names(layer)])
-    for name, on in model.__dict__.get("_ft", {}).items():
+    for name, on in record(model).attachments.items():
         for h in on.handles:
             if isinstance(h, HookHandle):
                 for m in h.added():
@@ -47,12 +49,9 @@ def set_active(model, names: list):
 
 
 # %% ../../nbs/deltas/20_multi.ipynb #e50de91e
-def per_example_forward(layers: list, groups: dict):
+def per_example_forward(forward: Callable, layers: list, groups: dict) -> Callable:
     "A forward for a tuner's layer and the layers it wraps, with own rows per delta (name -> row indices)."
-    forward, mixed = (
-        layers[0].forward,
-        len(layers) == 1 and hasattr(layers[0], "lora_A") and not any(layers[0].use_dora.get(n) for n in groups),
-    )
+    mixed = len(layers) == 1 and hasattr(layers[0], "lora_A") and not any(layers[0].use_dora.get(n) for n in groups)
 
     def one(name, x, *args, **kwargs):
         for layer in layers:
@@ -83,9 +82,10 @@ def per_example_forward(layers: list, groups: dict):
 
 
 @contextmanager
-def isolate_hook_state(base, name: str, rows):
+def isolate_hook_state(base: torch.nn.Module, name: str, rows: torch.Tensor) -> Iterator[None]:
     "Context manager that enables only the inserts of one delta at a module, for a call with its rows."
-    here = [(n, m) for kind, injected in base._modules.items() if kind.startswith("ft_") for n, m in injected.items()]
+    kinds = [kind.removeprefix("ft_") for kind in base._modules if kind.startswith("ft_")]
+    here = [(n, m) for kind in kinds for n, m in injected_modules(base, kind).items()]
     before = [dict(m.__dict__) for _, m in here]
     for n, m in here:
         m.__dict__.update(silent=n != name, only_rows=None)
@@ -99,7 +99,7 @@ def isolate_hook_state(base, name: str, rows):
             m.__dict__.update(was)
 
 
-def per_example_head(module, path: str, values: dict, groups: dict):
+def per_example_head(forward: Callable, module: torch.nn.Module, path: str, values: dict, groups: dict) -> Callable:
     "A forward for a module of the head that applies each delta's own head to its rows."
     own = {
         name: {n[len(path) + 1 :]: v for n, v in mine.items() if n.startswith(path + ".")}
@@ -107,7 +107,8 @@ def per_example_head(module, path: str, values: dict, groups: dict):
     }
 
     def call(x, *args, **kwargs):
-        parts = {name: call_with_values(module, own[name], x[rows], args, kwargs) for name, rows in groups.items()}
+        with replaced_forward(module, lambda _: forward):
+            parts = {name: functional_call(module, own[name], (x[r], *args), kwargs) for name, r in groups.items()}
         out = next(iter(parts.values())).new_empty((len(x), *next(iter(parts.values())).shape[1:]))
         for name, rows in groups.items():
             out[rows] = parts[name]
@@ -116,22 +117,13 @@ def per_example_head(module, path: str, values: dict, groups: dict):
     return call
 
 
-def call_with_values(module, values: dict, x, args, kwargs):
-    "The output of a module with other parameter values."
-    del module.forward
-    try:
-        return functional_call(module, values, (x, *args), kwargs)
-    finally:
-        module.forward = module.__dict__.get("_ft_rows")
-
-
 # %% ../../nbs/deltas/20_multi.ipynb #80e3c9e5
 class MultiAdapter:
     "Several deltas on one base."
 
     def __init__(
         self,
-        model,  # a fresh base, with a head of the right size
+        model: torch.nn.Module,  # a fresh base, with a head of the right size
         folders: dict,  # name -> a folder written by `save_delta`
     ):
         self.model, self.values, self.classes = model.eval(), {}, {}
@@ -152,14 +144,14 @@ class MultiAdapter:
             copy_into(on.trained, on.kept)
         set_active(model, [])
 
-    def known(self, names) -> list:
+    def known(self, names: Iterable[str]) -> list:
         "The names as a list. Raises `FtError` for a name that is not loaded."
         if missing := [n for n in names if n not in self.values]:
             raise ConfigError(f"There is no delta {missing[0]!r}; choose one of: {', '.join(self.values)}.")
         return list(names)
 
     @contextmanager
-    def using(self, name: str):
+    def using(self, name: str) -> Iterator[torch.nn.Module]:
         "Context manager: the model with one active delta."
         on = attached(self.model, *self.known([name]))
         copy_into(on.trained, self.values[name])
@@ -171,7 +163,7 @@ class MultiAdapter:
             set_active(self.model, [])
 
     @contextmanager
-    def rows(self, names: list):
+    def rows(self, names: list) -> Iterator[torch.nn.Module]:
         """Context manager: the model with one delta for each row of a batch.
 
         Raises `FtError` for methods that cannot be applied to single rows.
@@ -192,7 +184,7 @@ class MultiAdapter:
 
 
 # %% ../../nbs/deltas/20_multi.ipynb #be1d0e67
-def check_mixable(on):
+def check_mixable(on: Attachment):
     "Raises `FtError` for a delta that cannot be applied to some rows of a batch only."
     moved = [n for n in on.trained if not on.anatomy.in_head(n)]
     whole = []
@@ -208,7 +200,7 @@ def check_mixable(on):
 
 
 @contextmanager
-def per_example_adapters(model, values: dict, groups: dict):
+def per_example_adapters(model: torch.nn.Module, values: dict, groups: dict) -> Iterator[None]:
     "Context manager in which layers, heads and inserts apply each delta to its own rows."
     heads = {p for own in values.values() for n in own for p in anatomy(model).head if n.startswith(p + ".")}
     with ExitStack() as stack:
@@ -216,28 +208,19 @@ def per_example_adapters(model, values: dict, groups: dict):
         for path, layer in tuner_layers(model):
             places.setdefault(canonical(path), []).append(layer)
         for layers in places.values():
-            stack.enter_context(replaced_forward(layers[0], per_example_forward(layers, groups)))
+            make = partial(per_example_forward, layers=layers, groups=groups)
+            stack.enter_context(replaced_forward(layers[0], make))
         for path in heads:
-            stack.enter_context(
-                replaced_forward(m := model.get_submodule(path), per_example_head(m, path, values, groups))
-            )
+            m = model.get_submodule(path)
+            make = partial(per_example_head, module=m, path=path, values=values, groups=groups)
+            stack.enter_context(replaced_forward(m, make))
         for name in groups:
             stack.enter_context(restrict_to_examples(attached(model, name), groups[name]))
         yield
 
 
 @contextmanager
-def replaced_forward(module, forward):
-    "Context manager that replaces the forward of a module."
-    module.forward = module.__dict__["_ft_rows"] = forward
-    try:
-        yield
-    finally:
-        del module.__dict__["forward"], module.__dict__["_ft_rows"]
-
-
-@contextmanager
-def restrict_to_examples(on, rows):
+def restrict_to_examples(on: Attachment, rows: torch.Tensor) -> Iterator[None]:
     "Context manager in which the inserts of a delta apply to some rows only."
     own = [m for h in on.handles if isinstance(h, HookHandle) for m in h.added()]
     for m in own:
@@ -253,7 +236,7 @@ def restrict_to_examples(on, rows):
 def merge_weighted(
     deltas: MultiAdapter,
     weights: dict,  # name -> weight
-):
+) -> torch.nn.Module:
     """Merge a weighted sum of deltas into their base; returns the model without added modules.
 
     Raises `FtError` for deltas that cannot be merged.
@@ -282,13 +265,13 @@ def merge_weighted(
                     )
     total = sum(weights.values()) or 1.0
     heads = {p: sum(weights[n] * deltas.values[n][p] for n in names) / total for p in deltas.values[names[0]]}
-    for name in reversed(list(model._ft)):
+    for name in reversed(list(record(model).attachments)):
         attached(model, name).method.detach(model, name)
     copy_into(dict(model.named_parameters()), heads)
     return model
 
 
-def check_additive(on, name: str, layers: list):
+def check_additive(on: Attachment, name: str, layers: list):
     "Refuse a delta whose layers are not additive updates of weights. Raises `FtError`."
     plain = on.method.mergeable and layers and all(map(on.anatomy.in_head, on.trained))
     plain = plain and all(isinstance(h, PeftHandle) for h in on.handles)

@@ -30,6 +30,7 @@ from ..core import ConfigError
 from ..data.encoded import DenseColumn
 from ..data.loading import read
 from ..models.anatomy import anatomy
+from ..models.forward import capture
 from ..recipes.base import options_of
 from ..runs import Run
 from ..tasks.base import iter_predictions
@@ -197,18 +198,15 @@ def features(
 
     data = single_split(data)
     task = task or getattr(ck, "task", None) or resolve("task", "image-classification")(classes=label_classes(data))
-    head, kept, parts, order = anatomy(ck.model).head, {}, [], []
+    head, parts, order = anatomy(ck.model).head, [], []
     if not head:
         raise ConfigError(f"{type(ck.model).__name__} has no head; load it with a task, num_labels=2 for example.")
     rows = task.encode(data, ck.processor)
     first = next(n for n, _ in ck.model.named_modules() if n in head)
-    hook = ck.model.get_submodule(first).register_forward_pre_hook(lambda m, a: kept.update(x=a[0].detach()))
-    try:
+    with capture(ck.model.get_submodule(first), "input") as kept:
         for _, _, index in iter_predictions(ck.model, task, rows, 64, next(ck.model.parameters()).device):
-            parts.append(pooled(kept["x"], ck.model).float().cpu().numpy())
+            parts.append(pooled(kept.value.detach(), ck.model).float().cpu().numpy())
             order.append(index)
-    finally:
-        hook.remove()
     back, column = np.argsort(np.concatenate(order)), rows.columns.get("labels")
     labels = column.values if isinstance(column, DenseColumn) else None
     if labels is not None and labels.ndim == 1 and len(task.classes):

@@ -11,17 +11,21 @@ __all__ = [
     "to_feature_maps",
     "grad_cam",
     "activations_and_grads",
+    "attention_weights",
     "rollout",
     "overlay",
 ]
 
 # %% ../../nbs/evaluation/20_saliency.ipynb #3984b40e
+from contextlib import ExitStack
+
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from ..core import UnsupportedError
 from ..models.anatomy import anatomy
+from ..models.forward import capture
 from ..runs import Run
 
 
@@ -165,6 +169,13 @@ def activations_and_grads(run: Run, x, k: int, block: int) -> tuple:
 
 
 # %% ../../nbs/evaluation/20_saliency.ipynb #384fbd56
+def attention_weights(layer, x) -> torch.Tensor:  # (queries, keys)
+    "The attention of a timm layer with the input x, for the first example, averaged over the heads."
+    q, k, _ = layer.qkv(x).unflatten(2, (3, layer.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    q, k = getattr(layer, "q_norm", lambda t: t)(q), getattr(layer, "k_norm", lambda t: t)(k)
+    return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1).mean(1)[0]
+
+
 @torch.inference_mode()
 def rollout(
     run: Run,
@@ -176,20 +187,11 @@ def rollout(
     Abnar and Zuidema 2020.
     """
     x, _, _ = prepare_image(run, image)
-    seen, hooks = [], []
-    for name, m in run.model.named_modules():
-        if hasattr(m, "qkv") and hasattr(m, "num_heads"):
-
-            def look(m, a):
-                q, k, _ = m.qkv(a[0]).unflatten(2, (3, m.num_heads, -1)).permute(2, 0, 3, 1, 4)
-                q, k = getattr(m, "q_norm", lambda t: t)(q), getattr(m, "k_norm", lambda t: t)(k)
-                seen.append((q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1).mean(1)[0])
-
-            hooks.append(m.register_forward_pre_hook(look))
-    try:
+    layers = [m for m in run.model.modules() if hasattr(m, "qkv") and hasattr(m, "num_heads")]
+    with ExitStack() as stack:
+        inputs = [stack.enter_context(capture(m, "input")) for m in layers]
         run.task.forward(run.model, {"pixel_values": x})
-    finally:
-        [h.remove() for h in hooks]
+    seen = [attention_weights(m, h.value) for m, h in zip(layers, inputs) if h.calls]
     if not seen:
         raise UnsupportedError(
             f"{run.spec.checkpoint} has no supported attention for rollout(); use grad_cam() or occlusion()."

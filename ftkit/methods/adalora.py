@@ -7,12 +7,16 @@ __all__ = ["AdaLoraInjection", "options_with", "AdaLoraHandle", "AdaLoRA"]
 
 # %% ../../nbs/methods/36_adalora.ipynb #1bec3e71
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import nn
 
 from ..core import ConfigError, UnsupportedError
 from .base import Method, Plan, head_plan, scale_lr_to_width
+from .handle import Handle
 from .peft_bridge import PeftHandle, PeftInjection, target_matrices
+from ..models.anatomy import Anatomy
 
 
 # %% ../../nbs/methods/36_adalora.ipynb #edbc08b3
@@ -20,15 +24,12 @@ from .peft_bridge import PeftHandle, PeftInjection, target_matrices
 class AdaLoraInjection(PeftInjection):
     "AdaLoRA's tuner with its schedule: a tenth of the steps before pruning, a third of them after it."
 
-    def config(self, steps=None):
+    def config(self, steps: int | None = None) -> Any:
         steps = max(1, steps or 1)
-        return type(self).__base__.config(
-            options_with(
-                self, dict(total_step=steps, tinit=steps // 10, tfinal=steps // 3, deltaT=max(1, steps // 100))
-            )
-        )
+        schedule = dict(total_step=steps, tinit=steps // 10, tfinal=steps // 3, deltaT=max(1, steps // 100))
+        return options_with(self, schedule).config()
 
-    def add(self, model, name, steps=None):
+    def add(self, model: nn.Module, name: str, steps: int | None = None) -> Handle:
         if steps is None:
             raise UnsupportedError(
                 "AdaLoRA prunes by a schedule and needs the number of steps: call attach(model, steps=...), and"
@@ -41,7 +42,7 @@ class AdaLoraInjection(PeftInjection):
             )
         return super().add(model, name, steps)
 
-    def handle(self):
+    def handle(self) -> type[PeftHandle]:
         return AdaLoraHandle
 
 
@@ -54,7 +55,9 @@ def options_with(tuner: PeftInjection, more: dict) -> PeftInjection:
 class AdaLoraHandle(PeftHandle):
     "AdaLoRA on a model: it prunes after every step and adds the orthogonality term."
 
-    def after_step(self, step):
+    step: int | None = None  # the last optimiser step; None before the first
+
+    def after_step(self, step: int):
         "Prune to the budget of this step. Raises `FtError` where the gradients are cleared."
         if any(p.grad is None for p in self.parameters().values()):
             raise UnsupportedError("AdaLoRA reads the gradients of the step: call after_step before zero_grad.")
@@ -65,12 +68,12 @@ class AdaLoraHandle(PeftHandle):
         self.tuner.update_and_allocate(step)
         self.step = step
 
-    def state(self):
+    def state(self) -> dict:
         "The importance of each parameter so far, and the pruned ranks."
         a, config = self.tuner.rankallocator, self.tuner.peft_config[self.name]
         return {"importance": dict(a.exp_avg_ipt), "fluctuation": dict(a.exp_avg_unc), "pattern": config.rank_pattern}
 
-    def resume(self, state, step):
+    def resume(self, state: dict, step: int):
         a, device = self.tuner.rankallocator, next(iter(self.parameters().values())).device
         a.exp_avg_ipt, a.exp_avg_unc = (
             {n: t.to(device) for n, t in state[k].items()} for k in ("importance", "fluctuation")
@@ -78,12 +81,13 @@ class AdaLoraHandle(PeftHandle):
         a.ipt, self.step = dict(a.exp_avg_ipt), step
         self.tuner.peft_config[self.name].rank_pattern = state["pattern"]
 
-    def ready(self):
+    def ready(self) -> bool:
         "Whether the ranks have been pruned to the budget."
         config = self.tuner.peft_config[self.name]
-        return getattr(self, "step", config.total_step) >= config.total_step - config.tfinal
+        step = config.total_step if self.step is None else self.step
+        return step >= config.total_step - config.tfinal
 
-    def extra_loss(self):
+    def extra_loss(self) -> torch.Tensor:
         "The orthogonality penalty of A and B, averaged over the matrices."
         weight, parts = self.tuner.peft_config[self.name].orth_reg_weight, []
         for n, p in self.parameters().items():
@@ -118,7 +122,7 @@ class AdaLoRA(Method):
                 " start."
             )
 
-    def plan(self, anatomy):
+    def plan(self, anatomy: Anatomy) -> Plan:
         "Train the new head; add A, E and B to every selected module."
         lr = self.lr or scale_lr_to_width(5e-3, anatomy)
         targets, options = target_matrices(anatomy, self.target_modules, self.layers, self.init_r)

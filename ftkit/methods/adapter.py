@@ -17,16 +17,20 @@ __all__ = [
 ]
 
 # %% ../../nbs/methods/50_adapter.ipynb #9cbf8909
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import nn
 
 from ..core import ConfigError, UnsupportedError
 from .base import Method, Plan, head_plan, scale_lr_to_width
+from .handle import Handle
 from .hooks import HookInjection, block_width, try_small_input, verify_injection
-from ..models.anatomy import is_linear
+from ..models.anatomy import Anatomy, is_linear
+from ..models.forward import capture
 
 
 # %% ../../nbs/methods/50_adapter.ipynb #f93aa961
@@ -38,16 +42,16 @@ class Bottleneck(nn.Module):
         width: int,  # features, or channels
         size: int,  # of the bottleneck
         conv: bool = False,  # for images (batch, channels, height, width)
-        stride=1,  # of the layer to which it is parallel
+        stride: int | tuple[int, int] = 1,  # of the layer to which it is parallel
         out: int | None = None,  # output features; None: as many as input features
     ):
         super().__init__()
         self.down = nn.Conv2d(width, size, 1, stride=stride) if conv else nn.Linear(width, size)
         self.up = nn.Conv2d(size, out or width, 1) if conv else nn.Linear(size, out or width)
         nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
+        nn.init.zeros_(cast(torch.Tensor, self.up.bias))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.up(torch.relu(self.down(x)))
 
 
@@ -62,13 +66,14 @@ class SequentialAdapter(HookInjection):
     channels: tuple = field(
         default=(), compare=False
     )  # output channels of convolutional modules, one per target; measured by `add`
+    sources: ClassVar[tuple] = ()  # it takes the output of its targets
     kind: ClassVar[str] = "adapter"
 
-    def add(self, model, name, steps=None):
+    def add(self, model: nn.Module, name: str, steps: int | None = None) -> Handle:
         measured = replace(self, channels=output_channels(model, self.targets))
         return attach_verified(measured, super(SequentialAdapter, measured).add, model, name, steps)
 
-    def make(self, host, path):
+    def make(self, host: nn.Module, path: str) -> Bottleneck:
         if self.width and not is_linear(host):
             return Bottleneck(self.width, self.size)
         channels = self.channels[self.targets.index(path)]
@@ -76,7 +81,7 @@ class SequentialAdapter(HookInjection):
             Bottleneck(channels, self.size, conv=True) if channels else Bottleneck(in_out_features(host)[1], self.size)
         )
 
-    def after(self, added, host, args, kwargs, output):
+    def after(self, added: nn.Module, host: nn.Module, args: tuple, kwargs: dict, output: torch.Tensor) -> torch.Tensor:
         return output + self.scale * added(output)
 
 
@@ -91,35 +96,30 @@ def output_channels(model: nn.Module, targets: tuple) -> tuple:
     if not any(found.values()):
         return tuple(found.values())
 
-    def note(path, output):
-        if found[path] and torch.is_tensor(output) and output.ndim == 4:
-            found[path] = output.shape[1]
-
-    hooks = [
-        model.get_submodule(path).register_forward_hook(lambda module, args, output, path=path: note(path, output))
-        for path in targets
-    ]
-    try:
+    with ExitStack() as stack:
+        outputs = {path: stack.enter_context(capture(model.get_submodule(path))) for path in targets}
         try_small_input(model)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    for path, output in outputs.items():
+        if found[path] and torch.is_tensor(output.value) and output.value.ndim == 4:
+            found[path] = output.value.shape[1]
     return tuple(found.values())
 
 
 def in_out_features(host: nn.Module) -> tuple:
     "Input and output features of a linear layer; for other modules, the length of the first norm or weight."
-    if hasattr(host, "nf"):
-        return host.weight.shape[0], host.nf
+    if (columns := getattr(host, "nf", None)) is not None:
+        return host.get_parameter("weight").shape[0], columns
     if hasattr(host, "out_features"):
         return host.in_features, host.out_features
     w = next(p for p in host.parameters() if p.ndim)
     return w.shape[-1], w.shape[-1]
 
 
-def attach_verified(insert: HookInjection, add, model, name: str, steps: int):
+def attach_verified(
+    insert: "SequentialAdapter | ParallelAdapter", add: Callable, model: nn.Module, name: str, steps: int | None
+) -> Handle:
     "Add an insert; at experts, and with separate sources, test it in a forward pass. Raises `FtError`."
-    if not insert.width and not getattr(insert, "sources", ()):
+    if not insert.width and not insert.sources:
         return add(model, name, steps)
     given, before = try_small_input(model)
     return verify_injection(add(model, name, steps), given, before, used=False)
@@ -136,20 +136,22 @@ class ParallelAdapter(HookInjection):
     width: int | None = None  # output features where they cannot be read from linear layers; None: read them
     kind: ClassVar[str] = "adapter"
 
-    def listens(self, model):
+    def listens(self, model: nn.Module) -> list:
         return [model.get_submodule(s) for s in self.sources]
 
-    def add(self, model, name, steps=None):
+    def add(self, model: nn.Module, name: str, steps: int | None = None) -> Handle:
         return attach_verified(self, super().add, model, name, steps)
 
-    def make(self, host, path):
+    def make(self, host: nn.Module, path: str) -> Bottleneck:
         if self.width and not is_linear(host):
             return Bottleneck(self.width, self.size)
         if isinstance(host, nn.Conv2d):
-            return Bottleneck(host.in_channels, self.size, conv=True, stride=host.stride, out=host.out_channels)
+            return Bottleneck(
+                host.in_channels, self.size, conv=True, stride=(host.stride[0], host.stride[1]), out=host.out_channels
+            )
         return Bottleneck(in_out_features(host)[1], self.size)
 
-    def after(self, added, host, args, kwargs, output):
+    def after(self, added: nn.Module, host: nn.Module, args: tuple, kwargs: dict, output: torch.Tensor) -> torch.Tensor:
         if self.sources and "captured" not in added.__dict__:
             raise ValueError("the module whose input it needs runs after the target module")
         return output + self.scale * added(added.__dict__.pop("captured") if self.sources else args[0])
@@ -177,12 +179,12 @@ class Adapter(Method):
         if self.placement not in PLACEMENTS:
             raise ConfigError(f"Unknown adapter form {self.placement!r}; choose one of: {', '.join(PLACEMENTS)}.")
 
-    def plan(self, anatomy):
+    def plan(self, anatomy: Anatomy) -> Plan:
         "Train the new head; add bottlenecks at the positions of the form."
         lr = self.lr or scale_lr_to_width(1e-3, anatomy)
         return Plan(lr, head_plan(anatomy, lr), [self.insert(anatomy, lr)])
 
-    def insert(self, anatomy, lr):
+    def insert(self, anatomy: Anatomy, lr: float) -> SequentialAdapter | ParallelAdapter:
         "The insert, with its target modules in this model."
         chosen = [i for i in range(len(anatomy.blocks)) if self.layers is None or i in self.layers]
 
@@ -207,7 +209,7 @@ class Adapter(Method):
                 width,
             )
         every = tuple(p for ps in of("conv") for p in ps)
-        filters = tuple(p for p in every if max(anatomy.module(p).kernel_size) > 1) or every
+        filters = tuple(p for p in every if max(cast(nn.Conv2d, anatomy.module(p)).kernel_size) > 1) or every
         if not filters:
             raise UnsupportedError(
                 f"The blocks of {type(anatomy.model).__name__} have neither feed-forward layers nor convolutions, so"
@@ -221,7 +223,7 @@ class Adapter(Method):
 
 
 # %% ../../nbs/methods/50_adapter.ipynb #5c1d20d5
-def feed_forward(anatomy, block: int, matrices: list, experts: list) -> tuple:
+def feed_forward(anatomy: Anatomy, block: int, matrices: list, experts: list) -> tuple | None:
     """The first and the last module of a block's feed-forward part or of its experts; None where it has neither.
 
     Gates and other narrow linear layers are not part of it.

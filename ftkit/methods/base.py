@@ -9,7 +9,6 @@ __all__ = [
     "head_plan",
     "Attachment",
     "canonical",
-    "Handle",
     "apply",
     "check_trainable",
     "base_fingerprint",
@@ -41,9 +40,11 @@ import itertools
 import operator
 import re
 import warnings
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -57,8 +58,10 @@ from ftkit.core import (
     resolve,
     unknown_name_error,
 )
+from .handle import Handle, Injection
 from .statistics import freeze_statistics
-from ..models.anatomy import Anatomy, anatomy, plot_anatomy, size
+from ..models.anatomy import Anatomy, anatomy, model_config, plot_anatomy, size
+from ..models.record import record
 
 
 # %% ../../nbs/methods/10_base.ipynb #e9cb81cc
@@ -68,9 +71,9 @@ class Plan:
 
     lr: float  # the method's default learning rate; a user's `lr` replaces it
     train: dict  # parameter name -> learning rate
-    injections: list = field(default_factory=list)  # injections: objects with `add(model, name, steps)`
+    injections: list[Injection] = field(default_factory=list)  # what is added to the model
     buffers: bool = False  # whether BatchNorm statistics are updated
-    parts: list = field(default_factory=list)  # the plans of the methods in a composition
+    parts: Sequence["Plan"] = field(default_factory=list)  # the plans of the methods in a composition
     no_decay: tuple = ()  # names of parameters without weight decay
     rewrites: tuple = ()  # names of base weights that attaching rewrites
 
@@ -84,7 +87,7 @@ def scale_lr_to_width(
 
     Compare Yang et al. 2022, Tensor Programs V; transformers' page on T5.
     """
-    if "t5" in getattr(getattr(anatomy.model, "config", None), "model_type", ""):
+    if "t5" in getattr(model_config(anatomy.model), "model_type", ""):
         lr = 2 * lr
     if "query" not in anatomy.roles:
         return 10 * lr if "conv" in anatomy.roles else lr  # measured on the ResNet page
@@ -109,15 +112,15 @@ def head_plan(
 class Attachment:
     "A method attached to a model: what it trains, what it added, and what is needed to undo it."
 
-    method: object
+    method: "Method"
     plan: Plan
     anatomy: Anatomy = field(repr=False)
     trained: dict = field(repr=False)  # canonical name -> trainable parameter of the base
-    handles: list = field(repr=False)  # handles of what was added
+    handles: list[Handle] = field(repr=False)  # of what was added
     flags: dict = field(repr=False)  # requires_grad before
     modes: dict = field(repr=False)  # training or evaluation mode before
-    kept: dict = field(repr=False)  # copies of the base weights that change, or None
-    buffers: dict = field(repr=False)  # copies of buffers that change, or None
+    kept: dict | None = field(repr=False)  # copies of the base weights that change
+    buffers: dict | None = field(repr=False)  # copies of buffers that change
     moved: dict = field(default_factory=dict, repr=False)  # base parameters that were rewritten, by canonical name
     base: str = ""  # fingerprint of the base
     merged: bool = False
@@ -143,10 +146,10 @@ class Attachment:
         counts = self.counts()
         return size(self.anatomy.model) + sum(counts[n] - p.numel() for n, p in self.added().items())
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         return plot_anatomy(self.anatomy)._repr_html_()
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         total, n = self.total(), self.size()
         return (
             f"{self.method!r}: {n:,} of {total:,} parameters train ({n / total:.2%}),"
@@ -160,85 +163,9 @@ def canonical(name: str) -> str:
     return re.sub(r"\.parametrizations\.(\w+)\.original$", r".\1", name.replace(".base_layer", ""))
 
 
-# %% ../../nbs/methods/10_base.ipynb #bb031227
-class Handle:
-    "Something that an injection added to a model."
-
-    def parameters(self) -> dict:
-        return {}  # added parameters, by name
-
-    def lrs(self) -> dict:
-        return {n: self.injection.lr for n in self.parameters()}  # learning rates of the added parameters, by name
-
-    def disabled(self):
-        return nullcontext()  # a context in which it is disabled
-
-    def bases(self) -> list:
-        return []  # base modules whose weights `fold` changes
-
-    def check_merge(self):
-        "Check, before anything is changed, that it can be merged. Raises `FtError` if it has no `fold`."
-        if self.parameters() and type(self).fold is Handle.fold:
-            raise UnsupportedError(
-                f"{type(self).__name__} adds parameters and has no fold(), so it cannot be merged; keep it attached, or"
-                " save it as a delta."
-            )
-
-    def fold(self):
-        "Add it to the base weights, without removing it."
-
-    def unfold(self):
-        "Undo `fold`, up to rounding error."
-
-    def merge(self):
-        "Merge it into the base weights and remove it."
-        self.check_merge()
-        self.fold()
-        self.remove()
-
-    def remove(self):
-        "Remove it from the model."
-
-    def at(self, step: int):
-        "Set the state that belongs to a step number: at the start, and when a run is resumed."
-
-    def after_step(self, step: int):
-        self.at(step)  # called after an optimiser step, before the gradients are cleared
-
-    def state(self) -> dict:
-        return {}  # besides its parameters, what resuming needs: tensors, dicts of tensors, and JSON
-
-    def resume(self, state: dict, step: int):
-        self.at(step)  # restore that state
-
-    def no_decay(self) -> set:
-        return set()  # its parameters without weight decay, which would pull them away from their initial values
-
-    def stay(self) -> float:
-        return float("inf")  # optimiser steps until it changes which parameters train
-
-    def ready(self) -> bool:
-        return True  # whether it has its final form; before that, no state is saved as the best
-
-    def extra_loss(self):
-        "The term it adds to the loss, or None."
-
-    def counts(self) -> dict:
-        return {}  # number of trainable values in parameters that train only in part, by name
-
-    def stored(self) -> dict:
-        return {f"added:{n}": p for n, p in self.parameters().items()}  # what is saved to disk
-
-    def pack(self, values: dict) -> dict:
-        return values  # the base's trained values, by name, as they are saved
-
-    def unpack(self, values: dict) -> dict:
-        return values  # the inverse of `packed`
-
-
 # %% ../../nbs/methods/10_base.ipynb #e397d8cc
 def apply(
-    method,  # the method the plan came from
+    method: "Method",  # the method the plan came from
     model: nn.Module,
     plan: Plan,
     name: str = "default",  # name of this delta on the model
@@ -246,7 +173,7 @@ def apply(
     keep: str | None = None,  # "cpu" keeps a copy of the base weights that change, so that `detach` can restore them
 ) -> Attachment:
     "Apply a plan to a model, in place. Raises `FtError` if the name is already in use."
-    taken = model.__dict__.setdefault("_ft", {})
+    taken = record(model).attachments
     if name in taken:
         raise ConfigError(
             f"{taken[name].method!r} is already attached to this model under the name {name!r}; detach it first or use"
@@ -285,7 +212,7 @@ def apply(
     return taken[name]
 
 
-def check_trainable(method, plan: Plan, parameters: dict):
+def check_trainable(method: "Method", plan: Plan, parameters: dict):
     "Check that the parameters to train exist and can have gradients. Raises `FtError` if not."
     missing = [n for n in plan.train if n not in parameters]
     if missing:
@@ -307,8 +234,8 @@ def base_fingerprint(model: nn.Module) -> str:
     "The fingerprint of the base, taken before the first method changes anything."
     from ftkit.models.checkpoints import fingerprint
 
-    for attached in model.__dict__.get("_ft", {}).values():
-        return attached.base
+    for on in record(model).attachments.values():
+        return on.base
     return fingerprint(model, skip=tuple(head_plan(anatomy(model), 0.0)))
 
 
@@ -318,7 +245,7 @@ def attached(
     name: str = "default",
 ) -> Attachment:
     "The method attached to a model under a name. Raises `FtError` if there is none."
-    on = model.__dict__.get("_ft", {})
+    on = record(model).attachments
     if name not in on:
         raise ConfigError(
             f"No method is attached to this {type(model).__name__} under the name {name!r}"
@@ -392,7 +319,7 @@ def owner_path(path: str) -> str:
 def disabled(
     model: nn.Module,
     name: str = "default",
-):
+) -> Iterator[nn.Module]:
     """Restore the base model's behaviour inside a `with` block.
 
     Raises `FtError` if base weights were changed and no copy was kept.
@@ -424,7 +351,7 @@ def require_backup(on: Attachment, verb: str):
 
 
 # %% ../../nbs/methods/10_base.ipynb #bcbe0847
-def copy_into(params: dict, values: dict):
+def copy_into(params: dict, values: dict | None):
     "Copy values into parameters of the same names."
     with torch.no_grad():
         for n, v in (values or {}).items():
@@ -439,10 +366,12 @@ def detach(
     "Detach a method: structure, values, gradients and modes are restored, bit for bit."
     on = attached(model, name)
     require_backup(on, "detached")
-    last = list(model._ft)[-1]
+    attachments = record(model).attachments
+    last = list(attachments)[-1]
     if last != name:
         raise UnsupportedError(
-            f"{model._ft[last].method!r} was attached after {on.method!r}, under the name {last!r}; detach that first."
+            f"{attachments[last].method!r} was attached after {on.method!r}, under the name {last!r}; detach that"
+            " first."
         )
     for h in reversed(on.handles):
         h.remove()
@@ -450,7 +379,7 @@ def detach(
     copy_into(dict(model.named_buffers()), on.buffers)
     for n, p in model.named_parameters():
         p.requires_grad_(on.flags.get(canonical(n), p.requires_grad)).grad = None
-    del model._ft[name]
+    del attachments[name]
     freeze_statistics(model)
     for n, m in model.named_modules():
         m.training = on.modes.get(n, m.training)
@@ -462,7 +391,7 @@ def attach_to_optimizer(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     name: str = "default",
-):
+) -> SimpleNamespace:
     """Register what the attached method does before and after each step as hooks of this optimiser; returns a handle
     whose `remove` removes them.
     """
@@ -471,7 +400,7 @@ def attach_to_optimizer(
     def before(*_):
         with torch.enable_grad():
             if extra := [x for h in on.handles if (x := h.extra_loss()) is not None]:
-                sum(extra).backward()
+                functools.reduce(operator.add, extra).backward()
 
     def after(*_):
         step = next(steps)
@@ -486,11 +415,11 @@ def attach_to_optimizer(
 class MethodType(type):
     "The type of methods: options are accepted under the names of the previous version too."
 
-    def __call__(cls, *values, **options):
+    def __call__(cls, *values: Any, **options: Any) -> Any:
         return super().__call__(*values, **current_options(cls.__name__, options))
 
     @property
-    def __signature__(cls):
+    def __signature__(cls) -> inspect.Signature:
         signature = inspect.signature(cls.__init__)
         return signature.replace(parameters=list(signature.parameters.values())[1:])
 
@@ -498,6 +427,7 @@ class MethodType(type):
 class Method(metaclass=MethodType):
     "A fine-tuning method: a frozen dataclass with a `plan(anatomy)`."
 
+    __dataclass_fields__: ClassVar[dict[str, Any]]  # subclasses are dataclasses
     identity_at_init = True  # before the first step the outputs equal the base's
     mergeable = True  # what it adds can be merged into the base weights
 
@@ -508,57 +438,65 @@ class Method(metaclass=MethodType):
     def plan(self, anatomy: Anatomy) -> Plan:
         raise NotImplementedError
 
-    def apply(self, model, plan, name="default", steps=None, keep=None) -> Attachment:
+    def apply(
+        self, model: nn.Module, plan: Plan, name: str = "default", steps: int | None = None, keep: str | None = None
+    ) -> Attachment:
         "Apply a plan to a model."
         return apply(self, model, plan, name, steps, keep)
 
-    def attach(self, model, name="default", keep=None, steps=None) -> Attachment:
+    def attach(
+        self, model: nn.Module, name: str = "default", keep: str | None = None, steps: int | None = None
+    ) -> Attachment:
         "Make the plan and apply it, in place; returns a report of what was changed."
         return self.apply(model, self.plan(anatomy(model)), name, steps, keep)
 
-    def param_groups(self, model, lr=None, weight_decay=0.01, name="default") -> list:
+    def param_groups(
+        self, model: nn.Module, lr: float | None = None, weight_decay: float = 0.01, name: str = "default"
+    ) -> list:
         "Parameter groups for any torch optimiser."
         return param_groups(model, lr, weight_decay, name)
 
-    def after_step(self, model, step: int, name="default"):
+    def after_step(self, model: nn.Module, step: int, name: str = "default"):
         "Do what the method does after an optimiser step; most methods do nothing."
         for h in attached(model, name).handles:
             h.after_step(step)
 
-    def ready(self, model, name="default") -> bool:
+    def ready(self, model: nn.Module, name: str = "default") -> bool:
         return all(h.ready() for h in attached(model, name).handles)  # e.g. pruned to the budget
 
-    def attach_to_optimizer(self, model, optimizer, name="default"):
+    def attach_to_optimizer(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, name: str = "default"
+    ) -> SimpleNamespace:
         """Register `extra_loss` and `after_step` as hooks of an optimiser, for custom training loops; returns a handle
         whose `remove` removes them.
         """
         return attach_to_optimizer(model, optimizer, name)
 
-    def extra_loss(self, model, name="default"):
+    def extra_loss(self, model: nn.Module, name: str = "default") -> torch.Tensor | None:
         "The term the method adds to the loss, or None; most methods add none."
         found = [x for h in attached(model, name).handles if (x := h.extra_loss()) is not None]
-        return sum(found) if found else None
+        return functools.reduce(operator.add, found) if found else None
 
-    def disabled(self, model, name="default"):
+    def disabled(self, model: nn.Module, name: str = "default") -> AbstractContextManager:
         return disabled(model, name)
 
-    def merge(self, model, name="default"):
+    def merge(self, model: nn.Module, name: str = "default") -> nn.Module:
         from ftkit.methods.merging import merge
 
         return merge(model, name)
 
-    def detach(self, model, name="default"):
+    def detach(self, model: nn.Module, name: str = "default") -> nn.Module:
         return detach(model, name)
 
-    def __add__(self, other):
+    def __add__(self, other: "Method") -> "Composite":
         return Composite((*components(self), *components(other)))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return compact_repr(self)
 
 
 # %% ../../nbs/methods/10_base.ipynb #153b46f3
-def components(method) -> tuple:
+def components(method: Method) -> tuple:
     "The methods in a composition; for a single method, that method alone."
     return method.parts if isinstance(method, Composite) else (method,)
 
@@ -578,7 +516,7 @@ class Composite(Method):
     def mergeable(self) -> bool:
         return all(p.mergeable for p in self.parts)
 
-    def plan(self, anatomy):
+    def plan(self, anatomy: Anatomy) -> Plan:
         "The combined plan: all parameters and injections, with the larger learning rate where two methods overlap."
         plans = [p.plan(anatomy) for p in self.parts]
         train = {}
@@ -586,22 +524,22 @@ class Composite(Method):
             for n, r in p.train.items():
                 train[n] = max(r, train.get(n, 0.0))
         inject = sorted((i for p in plans for i in p.injections), key=repr)
-        no_decay, rewrites = (tuple(n for p in plans for n in getattr(p, what)) for what in ("no_decay", "rewrites"))
+        no_decay, rewrites = tuple(n for p in plans for n in p.no_decay), tuple(n for p in plans for n in p.rewrites)
         return Plan(max(p.lr for p in plans), train, inject, any(p.buffers for p in plans), plans, no_decay, rewrites)
 
-    def load_kwargs(self):
+    def load_kwargs(self) -> dict:
         "The loading options of all its methods."
         return {k: v for p in self.parts for k, v in p.load_kwargs().items()}
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return " + ".join(map(repr, self.parts))
 
 
 # %% ../../nbs/methods/10_base.ipynb #b0fb91e0
 def method(
-    name,  # a registered name, or a method, which is returned as it is
-    **options,  # the method's options
-):
+    name: "str | Method",  # a registered name, or a method, which is returned as it is
+    **options: Any,  # the method's options
+) -> Method:
     'Create a method by name: `method("lora", r=8)` equals `LoRA(r=8)`. Raises `FtError` for unknown names and options.'
     if isinstance(name, Method):
         return dataclasses.replace(name, **options) if options else name
@@ -622,12 +560,12 @@ def compose(methods: list) -> Method:
 
 
 # %% ../../nbs/methods/10_base.ipynb #edbbaf6b
-def to_dict(m) -> dict:
+def to_dict(m: Method) -> dict:
     "A method as JSON: its name and options; for a composition, those of each method."
     if isinstance(m, Composite):
         return {"parts": [to_dict(p) for p in m.parts]}
     name = next((k for k, e in METHODS.items() if e.target.endswith(":" + type(m).__name__)), type(m).__name__)
-    return {"name": name, "options": {f.name: getattr(m, f.name) for f in dataclasses.fields(m)}}
+    return {"name": name, "options": {f.name: vars(m)[f.name] for f in dataclasses.fields(m)}}
 
 
 # %% ../../nbs/methods/10_base.ipynb #5e4827f3

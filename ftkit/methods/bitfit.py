@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ..core import UnsupportedError
 from .base import Method, Plan, head_plan, scale_lr_to_width
+from ..models.anatomy import Anatomy
 
 
 # %% ../../nbs/methods/26_bitfit.ipynb #0514a04b
@@ -19,7 +20,7 @@ class BitFit(Method):
 
     lr: float | None = None  # None means 1e-3 at width 768, scaled to the model's width
 
-    def plan(self, anatomy):
+    def plan(self, anatomy: Anatomy) -> Plan:
         "All biases outside the head, and the new head. Raises `FtError` for a model without biases."
         lr = self.lr or scale_lr_to_width(1e-3, anatomy)
         biases = {n: lr for n, _ in anatomy.model.named_parameters() if n.endswith("bias") and not anatomy.in_head(n)}

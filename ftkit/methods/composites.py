@@ -7,17 +7,18 @@ __all__ = ["MAM", "ReadGate", "ApplyGate", "SubmoduleGates", "GatesHandle", "Uni
 
 # %% ../../nbs/methods/74_composites.ipynb #d13d18c8
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
 
 from .adapter import Adapter, in_out_features
-from .base import Composite, Method, scale_lr_to_width
+from .base import Composite, Method, Plan, scale_lr_to_width
 from .hooks import HookHandle, HookInjection, injected_modules, is_disabled
 from .lora import LoRA
+from .peft_bridge import PeftInjection
 from .prefix_tuning import PrefixTuning
-from ..models.anatomy import is_linear
+from ..models.anatomy import Anatomy, is_linear
 
 
 # %% ../../nbs/methods/74_composites.ipynb #c9a6842e
@@ -38,7 +39,7 @@ class MAM(Method):
         adapter = Adapter(bottleneck_dim=self.bottleneck_dim, placement="parallel", scale=self.scale, lr=self.lr)
         return prefix + adapter
 
-    def plan(self, anatomy):
+    def plan(self, anatomy: Anatomy) -> Plan:
         "The plans of the two methods. Raises `FtError` where one of them cannot be attached."
         return replace(self.submodules().plan(anatomy), parts=())
 
@@ -50,7 +51,7 @@ class ReadGate:
 
     gate: nn.Module
 
-    def __call__(self, source, args, kwargs):
+    def __call__(self, source: nn.Module, args: tuple, kwargs: dict):
         hidden = args[0] if args else kwargs["hidden_states"]
         if not is_disabled(self.gate):
             self.gate.__dict__["value"] = torch.sigmoid(self.gate(hidden.to(self.gate.weight.dtype)))
@@ -62,7 +63,7 @@ class ApplyGate:
 
     gate: nn.Module
 
-    def __call__(self, gated, args, output):
+    def __call__(self, gated: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
         return output if is_disabled(self.gate) else output * self.gate.__dict__.pop("value").to(output.dtype)
 
 
@@ -74,7 +75,7 @@ class SubmoduleGates(HookInjection):
     kind: ClassVar[str] = "gate"
     per_example: ClassVar[bool] = False
 
-    def make(self, host, path):
+    def make(self, host: nn.Module, path: str) -> nn.Linear:
         read = [bottleneck.down for bottleneck in injected_modules(host, "adapter").values()]
         read += [m for m in host.modules() if is_linear(m)]  # the module itself, or an attention's first projection
         gate = nn.Linear(in_out_features(read[0])[0], 1)
@@ -82,7 +83,7 @@ class SubmoduleGates(HookInjection):
         nn.init.zeros_(gate.bias)
         return gate
 
-    def add(self, model, name, steps=None):
+    def add(self, model: nn.Module, name: str, steps: int | None = None) -> "GatesHandle":
         handle, hooks = super().add(model, name, steps), []
         for path, host in zip(self.targets, handle.hosts):
             gate, source, gated = injected_modules(host, self.kind)[name], host, None
@@ -91,7 +92,7 @@ class SubmoduleGates(HookInjection):
             elif name in injected_modules(host, "adapter"):
                 source = gated = injected_modules(host, "adapter")[name]
             else:
-                gated = model.get_submodule(path).lora_B[name]
+                gated = cast(Any, model.get_submodule(path)).lora_B[name]
             hooks.append(source.register_forward_pre_hook(ReadGate(gate), with_kwargs=True))
             if gated is not None:
                 hooks.append(gated.register_forward_hook(ApplyGate(gate)))
@@ -101,7 +102,7 @@ class SubmoduleGates(HookInjection):
 class GatesHandle(HookHandle):
     "Gates attached to a model."
 
-    def __init__(self, injection, model, name, hosts, hooks):
+    def __init__(self, injection: SubmoduleGates, model: nn.Module, name: str, hosts: list, hooks: list):
         super().__init__(injection, model, name, hosts)
         self.hooks = hooks
 
@@ -135,11 +136,12 @@ class UniPELT(Method):
         prefix = PrefixTuning(num_virtual_tokens=self.num_virtual_tokens, lr=self.lr)
         return lora + prefix + Adapter(bottleneck_dim=self.bottleneck_dim, placement="pfeiffer", lr=self.lr)
 
-    def plan(self, anatomy):
+    def plan(self, anatomy: Anatomy) -> Plan:
         "The plans of the three methods, then the gates. Raises `FtError` where one of them cannot be attached."
         plan = replace(self.submodules().plan(anatomy), parts=())
         if not self.gates:
             return plan
-        targets = tuple(path for injection in plan.injections for path in injection.targets)
+        inserts = cast(list[PeftInjection | HookInjection], plan.injections)
+        targets = tuple(path for insert in inserts for path in insert.targets)
         gates = SubmoduleGates(targets, self.lr or scale_lr_to_width(1e-3, anatomy))
         return replace(plan, injections=[*plan.injections, gates])

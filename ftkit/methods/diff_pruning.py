@@ -20,15 +20,15 @@ __all__ = [
 # %% ../../nbs/methods/72_diff_pruning.ipynb #6d30b1a1
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
 
 from ..core import ConfigError, UnsupportedError
 from .base import Method, Plan, head_plan, scale_lr_to_width
-from .hooks import HookHandle, HookInjection
-from ..models.anatomy import select
+from .hooks import HookHandle, HookInjection, injected_modules
+from ..models.anatomy import Anatomy, select
 
 # %% ../../nbs/methods/72_diff_pruning.ipynb #1188c1bd
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1  # as in Louizos et al. 2017
@@ -41,22 +41,20 @@ class HardConcreteGates(nn.Module):
         super().__init__()
         self.delta, self.log_alpha = nn.Parameter(torch.zeros_like(weight)), nn.Parameter(torch.full_like(weight, 2.0))
 
-    def gate(self):
+    def gate(self) -> torch.Tensor:
         "The gates: sampled while they are trained, deterministic otherwise."
-        sampled = self.training and self.log_alpha.requires_grad
-        u = torch.rand_like(self.log_alpha).clamp(1e-6, 1 - 1e-6) if sampled else None
-        s = (
-            torch.sigmoid((torch.log(u) - torch.log1p(-u) + self.log_alpha) / BETA)
-            if sampled
-            else torch.sigmoid(self.log_alpha)
-        )
+        if self.training and self.log_alpha.requires_grad:
+            u = torch.rand_like(self.log_alpha).clamp(1e-6, 1 - 1e-6)
+            s = torch.sigmoid((torch.log(u) - torch.log1p(-u) + self.log_alpha) / BETA)
+        else:
+            s = torch.sigmoid(self.log_alpha)
         return (s * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
 
-    def open(self):
+    def open(self) -> torch.Tensor:
         "The probability that each gate is not closed."
         return torch.sigmoid(self.log_alpha - BETA * math.log(-GAMMA / ZETA))
 
-    def forward(self):
+    def forward(self) -> torch.Tensor:
         return self.gate() * self.delta
 
 
@@ -70,20 +68,20 @@ class GateInjection(HookInjection):
     cut: float = 0.6  # fraction of the steps after which gates are fixed
     kind: ClassVar[str] = "diff"
 
-    def make(self, host, path):
-        if "ft_diff" in host._modules and len(host._modules["ft_diff"]):
+    def make(self, host: nn.Module, path: str) -> HardConcreteGates:
+        if injected_modules(host, self.kind):
             raise UnsupportedError(
                 f"{path} has a gated update already, and a second one would ignore it; detach that first."
             )
-        return HardConcreteGates(host._parameters["weight"].detach())
+        return HardConcreteGates(host.get_parameter("weight").detach())
 
-    def before(self, added, host, args, kwargs):
+    def before(self, added: nn.Module, host: nn.Module, args: tuple, kwargs: dict):
         host.__dict__["weight"] = host._parameters["weight"] + added()
 
-    def after(self, added, host, args, kwargs, output):
+    def after(self, added: nn.Module, host: nn.Module, args: tuple, kwargs: dict, output: Any):
         host.__dict__.pop("weight", None)
 
-    def add(self, model, name, steps=None):
+    def add(self, model: nn.Module, name: str, steps: int | None = None) -> "GateHandle":
         if steps is None:
             raise UnsupportedError(
                 "Diff pruning fixes its gates by a schedule and needs the number of steps: call attach(model,"
@@ -134,14 +132,16 @@ def from_sparse(gate: HardConcreteGates, places: torch.Tensor, values: torch.Ten
 class GateHandle(HookHandle):
     "Gated updates on a model: their schedule, their penalty, and what is stored."
 
-    def __init__(self, injection, model, name, hosts, last):
+    injection: GateInjection
+
+    def __init__(self, injection: GateInjection, model: nn.Module, name: str, hosts: list, last: int | None):
         super().__init__(injection, model, name, hosts)
         self.last = last  # the step after which the gates are fixed
 
-    def lrs(self):
+    def lrs(self) -> dict:
         return {n: 0.1 if n.endswith("log_alpha") else self.injection.lr for n in self.parameters()}
 
-    def counts(self):
+    def counts(self) -> dict:
         if self.learning():
             return {}  # all of them; later, the open ones
         return {n: int((p > 0).sum()) if n.endswith("log_alpha") else 0 for n, p in self.parameters().items()}
@@ -150,10 +150,10 @@ class GateHandle(HookHandle):
         "Whether the gates are still trained."
         return self.added()[0].log_alpha.requires_grad
 
-    def ready(self):
+    def ready(self) -> bool:
         return not self.learning()
 
-    def at(self, step):
+    def at(self, step: int):
         if self.last is not None and step >= self.last and self.learning():
             self.settle()
 
@@ -165,18 +165,18 @@ class GateHandle(HookHandle):
         for g in self.added():
             g.train().log_alpha.requires_grad_(False)
 
-    def extra_loss(self):
+    def extra_loss(self) -> torch.Tensor | None:
         "The penalty of the open gates, while the gates are trained."
         if not self.learning():
             return None
-        gates = self.added()
-        return self.injection.price * sum(g.open().sum() for g in gates)
+        total = cast(torch.Tensor, sum(g.open().sum() for g in self.added()))
+        return self.injection.price * total
 
     def updates(self) -> dict:
         "The update of each matrix, by path."
         return {path: deterministic_gate(g) for path, g in zip(self.injection.targets, self.added())}
 
-    def stored(self):
+    def stored(self) -> dict:
         "Indices and values of the open entries."
         return {
             f"{kind}:{path}": t
@@ -184,7 +184,7 @@ class GateHandle(HookHandle):
             for kind, t in zip(("places", "values"), to_sparse(u))
         }
 
-    def unpack(self, values):
+    def unpack(self, values: dict) -> dict:
         "Gates and updates, from indices and values."
         for path, g in zip(self.injection.targets, self.added()):
             if f"places:{path}" in values:
@@ -222,7 +222,7 @@ class DiffPruning(Method):
         if not 0 < self.density <= 1:
             raise ConfigError(f"The fraction of entries that stay open, share, must be in (0, 1], not {self.density}.")
 
-    def plan(self, anatomy):
+    def plan(self, anatomy: Anatomy) -> Plan:
         "The selected matrices, with gates, and the new head."
         lr = self.lr or scale_lr_to_width(5e-4, anatomy)
         paths = select(anatomy, self.target_modules or ("linear" if "ffn" in anatomy.roles else "conv"))

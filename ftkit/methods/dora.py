@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from .base import Method, Plan, head_plan, scale_lr_to_width
 from .peft_bridge import PeftInjection, target_matrices
+from ..models.anatomy import Anatomy
 
 
 # %% ../../nbs/methods/34_dora.ipynb #7a9fda68
@@ -26,7 +27,7 @@ class DoRA(Method):
     layers: tuple | None = None  # block indices, or None for all
     lr: float | None = None  # learning rate; None: 4e-4 at width 768, scaled to the model's width
 
-    def plan(self, anatomy):
+    def plan(self, anatomy: Anatomy) -> Plan:
         "Train the new head; add A, B and the magnitudes to every selected module."
         lr = self.lr or scale_lr_to_width(4e-4, anatomy)
         targets, options = target_matrices(anatomy, self.target_modules, self.layers, self.r)

@@ -9,25 +9,27 @@ __all__ = ["GradientMask", "MaskHandle", "FISHMask"]
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from ..core import ConfigError, UnsupportedError
-from .base import Handle, Method, Plan, head_plan, scale_lr_to_width
-from ..models.anatomy import select
+from .base import Method, Plan, head_plan, scale_lr_to_width
+from .handle import Handle, Injection
+from ..models.anatomy import Anatomy, select
 
 
 # %% ../../nbs/methods/70_fish_mask.ipynb #a3c36049
 @dataclass(frozen=True)
-class GradientMask:
+class GradientMask(Injection):
     "Which entries of some parameters are trainable."
 
     params: tuple  # parameter names
     share: float  # fraction of the entries of each
     by: str  # "fisher" or "magnitude"
     # steps over which Fisher information is accumulated; None: 8, or a quarter of the steps if there are at most 8
-    look: int
+    look: int | None
     lr: float
 
-    def add(self, model, name, steps):
+    def add(self, model: nn.Module, name: str, steps: int | None = None) -> "MaskHandle":
         params = dict(model.named_parameters())
         if self.by == "fisher" and steps is None:
             raise UnsupportedError(
@@ -36,10 +38,11 @@ class GradientMask:
                 ' optimiser step; or use by="magnitude".'
             )
         look = self.look or (8 if not steps or steps > 8 else max(1, steps // 4))
-        if self.by == "fisher" and 0 < steps <= look:
+        total = steps or 0
+        if self.by == "fisher" and 0 < total <= look:
             raise UnsupportedError(
-                f"Sparse accumulates the gradients of {look} steps, and there are only {steps}; use"
-                f' look={max(1, steps // 4)}, or by="magnitude".'
+                f"Sparse accumulates the gradients of {look} steps, and there are only {total}; use"
+                f' look={max(1, total // 4)}, or by="magnitude".'
             )
         return MaskHandle(
             self, model, name, {n: params[n] for n in self.params}, look if self.by == "fisher" and steps else 0
@@ -50,7 +53,7 @@ class GradientMask:
 class MaskHandle(Handle):
     "A mask on a model: it sets all gradients but the selected ones to zero."
 
-    def __init__(self, injection, model, name, params, look):
+    def __init__(self, injection: GradientMask, model: nn.Module, name: str, params: dict, look: int):
         self.injection, self.model, self.name, self.params, self.look = injection, model, name, params, look
         self.sums = (
             {n: torch.zeros_like(p) for n, p in params.items()}
@@ -66,10 +69,10 @@ class MaskHandle(Handle):
             n: s.flatten().topk(max(1, round(self.injection.share * s.numel()))).indices.sort().values
             for n, s in self.sums.items()
         }
-        self.sums = None
+        self.sums = {}
         return found
 
-    def through(self, n, grad):
+    def through(self, n: str, grad: torch.Tensor) -> torch.Tensor:
         "A gradient with zeros at all entries that are not trained."
         if self.places is None:
             self.sums[n] += grad.detach().square()
@@ -81,29 +84,27 @@ class MaskHandle(Handle):
             .view_as(grad)
         )
 
-    def state(self):
+    def state(self) -> dict:
         return {"places": self.places} if self.places is not None else {"sums": self.sums}
 
-    def resume(self, state, step):
-        self.places, self.sums = (
-            {n: t.to(self.params[n].device) for n, t in state[k].items()} if k in state else None
-            for k in ("places", "sums")
-        )
+    def resume(self, state: dict, step: int):
+        moved = {k: {n: t.to(self.params[n].device) for n, t in tensors.items()} for k, tensors in state.items()}
+        self.places, self.sums = moved.get("places"), moved.get("sums", {})
 
-    def at(self, step):
+    def at(self, step: int):
         if self.places is None and step == 0:
             self.sums = {n: torch.zeros_like(p) for n, p in self.params.items()}  # a trial step may have added to them
         if self.places is None and step >= self.look:
             self.places = self.chosen()
 
-    def counts(self):
+    def counts(self) -> dict:
         return {n: max(1, round(self.injection.share * p.numel())) for n, p in self.params.items()}
 
     def remove(self):
         for h in self.hooks:
             h.remove()
 
-    def pack(self, values):
+    def pack(self, values: dict) -> dict:
         "Indices and current values of every masked parameter."
         places = self.places or {n: torch.empty(0, dtype=torch.long) for n in self.params}
         own = {
@@ -113,7 +114,7 @@ class MaskHandle(Handle):
         }
         return {**{n: v for n, v in values.items() if n not in self.params}, **own}
 
-    def unpack(self, values):
+    def unpack(self, values: dict) -> dict:
         "Full parameters, from indices and values."
         self.places, rest = {}, {n: v for n, v in values.items() if not n.startswith(("places:", "values:"))}
         for n, p in self.params.items():
@@ -148,7 +149,7 @@ class FISHMask(Method):
         if self.criterion not in ("fisher", "magnitude"):
             raise ConfigError(f"Unknown criterion criterion={self.criterion!r}; choose one of: fisher, magnitude.")
 
-    def plan(self, anatomy):
+    def plan(self, anatomy: Anatomy) -> Plan:
         "The selected matrices, with a mask, and the new head."
         lr = self.lr or scale_lr_to_width(5e-4, anatomy)
         paths = select(anatomy, self.target_modules or ("linear" if "ffn" in anatomy.roles else "conv"))

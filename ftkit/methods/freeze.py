@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..core import UnsupportedError, log_info
 from .base import Method, Plan, head_plan, scale_lr_to_width
-from ..models.anatomy import describe_blocks
+from ..models.anatomy import Anatomy, describe_blocks
 
 
 # %% ../../nbs/methods/24_freeze.ipynb #76e13a09
@@ -23,7 +23,7 @@ class Freeze(Method):
     head_lr: float | None = None  # learning rate of a new head; None means ten times `lr`
     train_bn: bool = False  # update BatchNorm statistics
 
-    def plan(self, anatomy):
+    def plan(self, anatomy: Anatomy) -> Plan:
         """The last `num_trainable_blocks` blocks, the modules after them, and the head.
 
         Raises `FtError` if there are fewer blocks.

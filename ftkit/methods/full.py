@@ -9,6 +9,7 @@ __all__ = ["Full"]
 from dataclasses import dataclass
 
 from .base import Method, Plan, head_plan, scale_lr_to_width
+from ..models.anatomy import Anatomy
 
 
 # %% ../../nbs/methods/20_full.ipynb #f8a2f6bf
@@ -19,7 +20,7 @@ class Full(Method):
     lr: float | None = None  # None means 5e-5 at width 768, scaled to the model's width
     head_lr: float | None = None  # learning rate of a new head; None means ten times `lr`
 
-    def plan(self, anatomy):
+    def plan(self, anatomy: Anatomy) -> Plan:
         "All parameters; a randomly initialised head gets a larger learning rate than the pretrained weights."
         lr = self.lr or scale_lr_to_width(5e-5, anatomy)
         train = {n: lr for n, _ in anatomy.model.named_parameters()}

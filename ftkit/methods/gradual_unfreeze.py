@@ -7,10 +7,14 @@ __all__ = ["uniform_schedule", "UnfreezeSchedule", "UnfreezeHandle", "GradualUnf
 
 # %% ../../nbs/methods/25_gradual_unfreeze.ipynb #0b2f5e7e
 from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
 
 from ..core import ConfigError, UnsupportedError, log_info
-from .base import Handle, Method, Plan, attached, canonical, head_plan, scale_lr_to_width, set_modes
-from ..models.anatomy import describe_blocks
+from .base import Method, Plan, attached, canonical, head_plan, scale_lr_to_width, set_modes
+from .handle import Handle, Injection
+from ..models.anatomy import Anatomy, describe_blocks
 
 
 # %% ../../nbs/methods/25_gradual_unfreeze.ipynb #6dd83f93
@@ -23,7 +27,7 @@ def uniform_schedule(
 
 # %% ../../nbs/methods/25_gradual_unfreeze.ipynb #dd77d6f2
 @dataclass(frozen=True)
-class UnfreezeSchedule:
+class UnfreezeSchedule(Injection):
     "Which blocks are trainable, by the fraction of steps done."
 
     # parameter names of the modules above the blocks, then of each block from the top down, each with the modules
@@ -31,7 +35,7 @@ class UnfreezeSchedule:
     groups: tuple
     schedule: tuple  # (fraction of the steps, number of top blocks that train)
 
-    def add(self, model, name, steps):
+    def add(self, model: nn.Module, name: str, steps: int | None = None) -> "UnfreezeHandle":
         if steps is None:
             raise UnsupportedError(
                 "Gradual unfreezing follows a schedule and needs the total number of steps: attach(model,"
@@ -43,10 +47,11 @@ class UnfreezeSchedule:
 class UnfreezeHandle(Handle):
     "The handle of `UnfreezeSchedule` on a model: it unfreezes blocks by the schedule."
 
-    def __init__(self, injection, model, name, steps):
+    def __init__(self, injection: UnfreezeSchedule, model: nn.Module, name: str, steps: int):
         self.injection, self.model, self.name, self.steps, self.top = injection, model, name, steps, None
+        self.schedule = injection.schedule
 
-    def at(self, step):
+    def at(self, step: int):
         "Unfreeze the blocks that the schedule allows at this step."
         share = step / self.steps if self.steps else 1.0
         top = max(n for start, n in self.injection.schedule if start <= share + 1e-9)
@@ -95,7 +100,7 @@ class GradualUnfreeze(Method):
                 f" (0, ...), not {s}."
             )
 
-    def plan(self, anatomy):
+    def plan(self, anatomy: Anatomy) -> Plan:
         "All parameters that will train, and the phases. Raises `FtError` for more blocks than the model has."
         lr, blocks = self.lr or scale_lr_to_width(5e-5, anatomy), len(anatomy.blocks)
         schedule = tuple(map(tuple, self.schedule or uniform_schedule(blocks)))
@@ -127,9 +132,9 @@ class GradualUnfreeze(Method):
 
 # %% ../../nbs/methods/25_gradual_unfreeze.ipynb #0856489c
 def plot_schedule(
-    model,  # with the method attached
+    model: nn.Module,  # with the method attached
     name: str = "default",  # name of the delta
-):
+) -> Any:
     """Plot what trains when, from the input at the bottom to the head at the top.
 
     Raises `FtError` if no attached method follows a schedule.
@@ -137,10 +142,10 @@ def plot_schedule(
     from ftkit.plot.images import plot_unfreezing
 
     on = attached(model, name)
-    opening = next((h for h in on.handles if hasattr(h.injection, "schedule")), None)
+    opening = next((h for h in on.handles if h.schedule is not None), None)
     if opening is None:
         raise UnsupportedError("No method with a schedule is attached; attach GradualUnfreeze(...) first.")
-    blocks, schedule = on.anatomy.blocks, opening.injection.schedule
+    blocks, schedule = on.anatomy.blocks, opening.schedule or ()
     opens = [next((s for s, n in schedule if n >= len(blocks) - i), None) for i in range(len(blocks))]
     rates = {
         n: on.plan.train[names[0]] for n, names in zip(["head", *reversed(blocks)], opening.injection.groups) if names

@@ -7,14 +7,16 @@ __all__ = ["ProjectedTokens", "HardPromptInjection", "HardPrompt", "decode_promp
 
 # %% ../../nbs/methods/68_hard_prompt.ipynb #a247ac62
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from ..core import ConfigError, UnsupportedError
 from .base import Method, Plan, attached, head_plan, scale_lr_to_width
+from .hooks import HookHandle
 from .prompt_tuning import InputPrompt, embedding_input_module, prompts
+from ..models.anatomy import Anatomy, token_embedding
 
 
 # %% ../../nbs/methods/68_hard_prompt.ipynb #977d31d9
@@ -34,7 +36,7 @@ class ProjectedTokens(nn.Module):
         unit = nn.functional.normalize
         return (unit(self.rows.detach(), dim=-1) @ unit(self.table[0].weight.detach(), dim=-1).T).argmax(-1)
 
-    def forward(self):
+    def forward(self) -> torch.Tensor:
         nearest = self.table[0].weight.detach()[self.tokens()]
         return self.rows + (nearest - self.rows).detach()
 
@@ -50,8 +52,8 @@ class HardPromptInjection(InputPrompt):
         "Its name in messages."
         return "hard prompt"
 
-    def make(self, host, path):
-        return ProjectedTokens(self.size, host.get_input_embeddings())
+    def make(self, host: nn.Module, path: str) -> ProjectedTokens:
+        return ProjectedTokens(self.size, token_embedding(host))
 
 
 # %% ../../nbs/methods/68_hard_prompt.ipynb #1e74108f
@@ -68,7 +70,7 @@ class HardPrompt(Method):
         if self.num_virtual_tokens < 1:
             raise ConfigError(f"A prompt needs at least one token, not num_virtual_tokens={self.num_virtual_tokens}.")
 
-    def plan(self, anatomy):
+    def plan(self, anatomy: Anatomy) -> Plan:
         "Train the new head and the choice of tokens. Raises `FtError` for models without token inputs."
         lr = self.lr or scale_lr_to_width(5e-2, anatomy)
         if embedding_input_module(anatomy.model) is None:
@@ -93,12 +95,13 @@ class HardPrompt(Method):
 
 
 def decode_prompt(
-    model,
-    processor=None,  # a tokenizer; with it the tokens are returned as text
+    model: nn.Module,
+    processor: Any = None,  # a tokenizer; with it the tokens are returned as text
     name: str = "default",
-):
+) -> list | str:
     "The tokens of a hard prompt: ids, or text."
-    found = [h for h in attached(model, name).handles if getattr(h.injection, "kind", "") == HardPromptInjection.kind]
+    handles = [h for h in attached(model, name).handles if isinstance(h, HookHandle)]
+    found = [h for h in handles if h.injection.kind == HardPromptInjection.kind]
     if not found:
         raise UnsupportedError(f"No hard prompt is attached to this {type(model).__name__} under the name {name!r}.")
     tokens = found[0].added()[0].tokens().tolist()

@@ -30,21 +30,23 @@ __all__ = [
 ]
 
 # %% ../../nbs/methods/32_hooks.ipynb #921b4168
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ..core import FtError, UnsupportedError
-from .base import Handle
+from .handle import Handle, Injection
+from ..models.anatomy import model_config, unwrapped
 
 
 # %% ../../nbs/methods/32_hooks.ipynb #41dd2718
 @dataclass(frozen=True)
-class HookInjection:
+class HookInjection(Injection):
     "Something added at modules of a model. Subclasses implement `make`, and `before` or `after`."
 
     targets: tuple  # module paths
@@ -59,21 +61,26 @@ class HookInjection:
     @property
     def per_example(self) -> bool:
         "Whether it can be applied to some examples of a batch only."
-        return not hasattr(self, "before")
+        return type(self).before is HookInjection.before
 
     def make(self, host: nn.Module, path: str) -> nn.Module:
         "Create the module that is added at a host module."
         raise NotImplementedError
 
-    def hosts(self, model) -> list:
-        "The modules it is registered on; for one that a tuner has wrapped, the module inside."
-        found = [model.get_submodule(path) for path in self.targets]
-        return [m.get_base_layer() if hasattr(m, "get_base_layer") else m for m in found]
+    def before(self, added: nn.Module, host: nn.Module, args: tuple, kwargs: dict) -> tuple | None:
+        "The inputs of a module with what it adds, (args, kwargs), or None to leave them unchanged."
 
-    def listens(self, model) -> list:
+    def after(self, added: nn.Module, host: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
+        "The output of a module with what it adds, or None to leave it unchanged."
+
+    def hosts(self, model: nn.Module) -> list:
+        "The modules it is registered on; for one that a tuner has wrapped, the module inside."
+        return [unwrapped(model.get_submodule(path)) for path in self.targets]
+
+    def listens(self, model: nn.Module) -> list:
         return []  # modules whose input it needs, one per target; most inserts need none
 
-    def add(self, model, name: str, steps: int | None = None):
+    def add(self, model: nn.Module, name: str, steps: int | None = None) -> "HookHandle":
         "Register it on its targets, in place. Raises `FtError` if one already has it."
         hosts = self.hosts(model)
         for path, host in zip(self.targets, hosts):
@@ -102,9 +109,9 @@ class HookInjection:
         if f"ft_{self.kind}" not in host._modules:
             host.add_module(f"ft_{self.kind}", InjectedModules())
         injected_modules(host, self.kind)[name] = added
-        if hasattr(self, "before"):
+        if type(self).before is not HookInjection.before:
             host.register_forward_pre_hook(PreHook(self, name), with_kwargs=True)
-        if hasattr(self, "after"):
+        if type(self).after is not HookInjection.after:
             host.register_forward_hook(PostHook(self, name), with_kwargs=True)
 
 
@@ -121,13 +128,13 @@ class InjectedModules(nn.ModuleDict):
     def __init__(self):
         super().__init__()
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return x
 
 
-def injected_modules(host: nn.Module, kind: str) -> nn.ModuleDict:
+def injected_modules(host: nn.Module, kind: str) -> MutableMapping[str, Any]:
     "The inserts of one kind that are registered on a module, by name; empty if there are none."
-    return host._modules.get(f"ft_{kind}", {})
+    return cast(MutableMapping[str, Any], host._modules.get(f"ft_{kind}", {}))
 
 
 # %% ../../nbs/methods/32_hooks.ipynb #6bc17c2b
@@ -138,7 +145,7 @@ class PreHook:
     insert: HookInjection
     name: str
 
-    def __call__(self, host, args, kwargs):
+    def __call__(self, host: nn.Module, args: tuple, kwargs: dict) -> tuple | None:
         added = injected_modules(host, self.insert.kind)[self.name]
         return None if is_disabled(added) else self.insert.before(added, host, args, kwargs)
 
@@ -150,7 +157,7 @@ class PostHook:
     insert: HookInjection
     name: str
 
-    def __call__(self, host, args, kwargs, output):
+    def __call__(self, host: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
         added = injected_modules(host, self.insert.kind)[self.name]
         if is_disabled(added):
             return None
@@ -170,12 +177,12 @@ class InputCapture:
     name: str
     added: nn.Module
 
-    def __call__(self, source, args, kwargs):
+    def __call__(self, source: nn.Module, args: tuple, kwargs: dict):
         if not is_disabled(self.added):
             self.added.__dict__["captured"] = args[0]
 
 
-def apply_to_rows(after, added: nn.Module, rows: torch.Tensor, args, kwargs, output):
+def apply_to_rows(after: Callable, added: nn.Module, rows: torch.Tensor, args: tuple, kwargs: dict, output: Any) -> Any:
     "Apply an insert after a module to some examples of the batch; the others keep the module's output."
     n = len(output[0] if isinstance(output, tuple) else output)
 
@@ -203,7 +210,9 @@ def is_disabled(added: nn.Module) -> bool:
 class HookHandle(Handle):
     "What an insert added to a model, and how to disable or remove it."
 
-    def __init__(self, injection, model, name, hosts, captured=()):
+    injection: HookInjection
+
+    def __init__(self, injection: HookInjection, model: nn.Module, name: str, hosts: list, captured: Sequence = ()):
         self.injection, self.model, self.name, self.hosts, self.captured = injection, model, name, hosts, captured
 
     def added(self) -> list:
@@ -216,7 +225,7 @@ class HookHandle(Handle):
         return {n: p for n, p in self.model.named_parameters() if id(p) in own}
 
     @contextmanager
-    def disabled(self):
+    def disabled(self) -> Iterator[None]:
         "Disable what was added."
         for m in self.added():
             m.__dict__["silent"] = True
@@ -226,7 +235,7 @@ class HookHandle(Handle):
             for m in self.added():
                 del m.__dict__["silent"]
 
-    def bases(self):
+    def bases(self) -> list:
         return self.hosts
 
     def check_merge(self):
@@ -268,7 +277,7 @@ def small_inputs(
     length: int = 5,  # length of a text, in tokens
 ) -> list:
     "Small inputs that a model may accept, each as keyword arguments: token ids, an image, audio."
-    config, first = getattr(model, "config", None), next(model.parameters(), None)
+    config, first = model_config(model), next(model.parameters(), None)
     if first is None or first.is_meta or getattr(config, "attention_type", "") == "block_sparse":
         return []  # BigBird changes its attention permanently after a short text
     if not hasattr(config, "get_text_config"):
@@ -301,7 +310,8 @@ def plain_images(model: nn.Module) -> list:
 
 def token_ids(model: nn.Module, length: int) -> dict:
     "Token ids without special tokens, except a final EOS; for the decoder as well if there is one."
-    own = model.config.get_text_config()
+    config = model_config(model)
+    own = config.get_text_config()
     special = [getattr(own, f"{n}_token_id", None) for n in ("pad", "bos", "eos", "unk", "decoder_start")]
     special = {i for s in special for i in (s if isinstance(s, (list, tuple)) else [s])}
     plain = [i for i in range(min(getattr(own, "vocab_size", None) or 50, 50)) if i not in special] or [0]
@@ -310,10 +320,10 @@ def token_ids(model: nn.Module, length: int) -> dict:
     if isinstance(end, int) and end < (getattr(own, "vocab_size", None) or 0):
         ids[0, -1] = end
     given = dict(input_ids=ids, attention_mask=torch.ones_like(ids))
-    return given | dict(decoder_input_ids=ids[:, :2]) if getattr(model.config, "is_encoder_decoder", False) else given
+    return given | dict(decoder_input_ids=ids[:, :2]) if getattr(config, "is_encoder_decoder", False) else given
 
 
-def image_of(config) -> torch.Tensor:
+def image_of(config: Any) -> torch.Tensor:
     "An image with a brightness ramp, (1, channels, height, width), of the size given in a configuration."
     own = getattr(config, "vision_config", config)
     side = getattr(own, "image_size", None) or 224
@@ -322,7 +332,7 @@ def image_of(config) -> torch.Tensor:
     return colours[None, :, None, None] + torch.linspace(-1, 1, height * width).view(1, 1, height, width)
 
 
-def spectrogram(config) -> torch.Tensor:
+def spectrogram(config: Any) -> torch.Tensor:
     "A spectrogram, (1, bands, frames), of the size given in a configuration."
     frames = 2 * (getattr(config, "max_source_positions", None) or 0) or getattr(config, "max_length", None)
     bands = getattr(config, "num_mel_bins", None) or 80
@@ -331,7 +341,7 @@ def spectrogram(config) -> torch.Tensor:
 
 # %% ../../nbs/methods/32_hooks.ipynb #5c1d20a3
 @contextmanager
-def eval_without_grad(model: nn.Module):
+def eval_without_grad(model: nn.Module) -> Iterator[None]:
     "Evaluation mode and no gradients inside a `with` block, which leaves the run's random state unchanged."
     modes, device = [(m, m.training) for m in model.modules()], next(model.parameters()).device
     model.eval()
@@ -363,7 +373,7 @@ def try_small_input(model: nn.Module, length: int = 5) -> tuple:
 
 
 # %% ../../nbs/methods/32_hooks.ipynb #5c1d20a7
-def verify_injection(handle, given: dict, before: torch.Tensor, used: bool = True):
+def verify_injection(handle: Handle, given: dict, before: torch.Tensor, used: bool = True) -> Handle:
     """Check what was added on an input; returns the handle. Raises `FtError`, and removes it, if the model fails, gives
     an output of another shape, ignores it (checked if `used`), or differs from the base while it is disabled."""
     if given is None:
@@ -422,7 +432,7 @@ def shorten_error(error: Exception, most: int = 160) -> str:
 
 
 # %% ../../nbs/methods/32_hooks.ipynb #5c1d20a5
-def block_width(block: nn.Module) -> int:
+def block_width(block: nn.Module) -> int | None:
     "The hidden width of a block: the size of the outermost norm in it; None if there is none."
     found = [(n.count("."), m) for n, m in block.named_modules() if "norm" in type(m).__name__.lower()]
     norms = [

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ..core import UnsupportedError
 from .base import Method, Plan, head_plan, scale_lr_to_width
 from .peft_bridge import PeftInjection
+from ..models.anatomy import Anatomy
 
 
 # %% ../../nbs/methods/42_ia3.ipynb #19f9c932
@@ -21,7 +22,7 @@ class IA3(Method):
     layers: tuple | None = None  # block indices, or None for all
     lr: float | None = None  # learning rate; None: 3e-3 at width 768, scaled to the model's width
 
-    def plan(self, anatomy):
+    def plan(self, anatomy: Anatomy) -> Plan:
         "Train the new head; add a vector at every key, value and feed-forward layer, or at every convolution."
         lr = self.lr or scale_lr_to_width(3e-3, anatomy)
         chosen = [i for i in range(len(anatomy.blocks)) if self.layers is None or i in self.layers]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..core import ConfigError, log_info
 from .base import Method, Plan, head_plan, scale_lr_to_width
-from ..models.anatomy import describe_blocks
+from ..models.anatomy import Anatomy, describe_blocks
 
 
 # %% ../../nbs/methods/21_layerwise_lr.ipynb #7ae0c011
@@ -32,7 +32,7 @@ class LayerwiseLR(Method):
                 f"The decay must lie in (0, 1], not {self.layer_decay}: lower blocks get smaller learning rates."
             )
 
-    def plan(self, anatomy):
+    def plan(self, anatomy: Anatomy) -> Plan:
         "All parameters, with the learning rate of their depth."
         lr, blocks = self.lr or scale_lr_to_width(5e-5, anatomy), len(anatomy.blocks)
         if anatomy.repeats:

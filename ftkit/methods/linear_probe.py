@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ..core import UnsupportedError
 from .base import Method, Plan, head_plan, scale_lr_to_width
+from ..models.anatomy import Anatomy
 
 
 # %% ../../nbs/methods/22_linear_probe.ipynb #96ed9f65
@@ -19,7 +20,7 @@ class LinearProbe(Method):
 
     lr: float | None = None  # None means 1e-3 at width 768, scaled to the model's width
 
-    def plan(self, anatomy):
+    def plan(self, anatomy: Anatomy) -> Plan:
         "The whole head, also where it was loaded pretrained. Raises `FtError` for a model without a head."
         lr = self.lr or scale_lr_to_width(1e-3, anatomy)
         train = head_plan(anatomy, lr, whole=True)

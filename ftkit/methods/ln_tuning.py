@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ..core import UnsupportedError
 from .base import Method, Plan, head_plan, scale_lr_to_width
+from ..models.anatomy import Anatomy
 
 
 # %% ../../nbs/methods/27_ln_tuning.ipynb #7f118566
@@ -23,7 +24,7 @@ class LNTuning(Method):
     lr: float | None = None  # None means 1e-3 at width 768, scaled to the model's width
     train_bn: bool = False  # update BatchNorm statistics
 
-    def plan(self, anatomy):
+    def plan(self, anatomy: Anatomy) -> Plan:
         "The parameters of all norms outside the head, and the new head. Raises `FtError` for a model without norms."
         lr = self.lr or scale_lr_to_width(1e-3, anatomy)
         norms = {

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from .base import Method, Plan, head_plan, scale_lr_to_width
 from .peft_bridge import PeftInjection, target_matrices
+from ..models.anatomy import Anatomy
 
 
 # %% ../../nbs/methods/40_lokr.ipynb #c19d49fb
@@ -26,7 +27,7 @@ class LoKr(Method):
     layers: tuple | None = None  # block indices, or None for all
     lr: float | None = None  # learning rate; None: 1e-3 at width 768, scaled to the model's width
 
-    def plan(self, anatomy):
+    def plan(self, anatomy: Anatomy) -> Plan:
         "Train the new head; add the factors to every selected module."
         lr = self.lr or scale_lr_to_width(1e-3, anatomy)
         targets, _ = target_matrices(anatomy, self.target_modules, self.layers, self.r)

@@ -7,12 +7,15 @@ __all__ = ["PissaInjection", "split_principal_components", "LoRA"]
 
 # %% ../../nbs/methods/30_lora.ipynb #91ac8023
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import nn
 
 from ..core import ConfigError, UnsupportedError
 from .base import Method, Plan, head_plan, scale_lr_to_width
-from .peft_bridge import PeftInjection, target_matrices
+from .peft_bridge import PeftHandle, PeftInjection, target_matrices
+from ..models.anatomy import Anatomy
 
 
 # %% ../../nbs/methods/30_lora.ipynb #ac773d76
@@ -20,7 +23,7 @@ from .peft_bridge import PeftInjection, target_matrices
 class PissaInjection(PeftInjection):
     "LoRA initialised with the largest singular directions. Source: Meng et al. 2024, PiSSA."
 
-    def add(self, model, name, steps=None):
+    def add(self, model: nn.Module, name: str, steps: int | None = None) -> PeftHandle:
         plain = PeftInjection(
             self.kind, tuple(o for o in self.options if o[0] != "init_lora_weights"), self.targets, self.lr, self.faster
         )
@@ -31,7 +34,7 @@ class PissaInjection(PeftInjection):
         return handle
 
 
-def split_principal_components(layer, name: str):
+def split_principal_components(layer: Any, name: str):
     "Move the first singular directions of a layer's weight matrix into its A and B."
     weight = layer.get_base_layer().weight.data
     matrix = weight.t() if layer.fan_in_fan_out else weight
@@ -71,7 +74,7 @@ class LoRA(Method):
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"LoRA's dropout must lie in [0, 1), not {self.dropout}.")
 
-    def plan(self, anatomy):
+    def plan(self, anatomy: Anatomy) -> Plan:
         "The new head trains; A and B are added to every selected module."
         lr = self.lr or scale_lr_to_width(4e-4, anatomy)
         targets, options = target_matrices(anatomy, self.target_modules, self.layers, self.r)

@@ -6,6 +6,8 @@
 __all__ = ["Linear", "PLAIN_LORA_TYPES", "LowRank", "LowRankLinear", "use_efficient_lora"]
 
 # %% ../../nbs/methods/29_lora_linear.ipynb #fd956c87
+from typing import Any
+
 import torch
 from transformers.pytorch_utils import Conv1D
 
@@ -18,7 +20,16 @@ class LowRank(torch.autograd.Function):
     "A linear layer with a low-rank update. Source: Hu et al. 2021, LoRA."
 
     @staticmethod
-    def forward(ctx, x, weight, bias, a, b, scale, p):
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        scale: float,
+        p: float,
+    ) -> torch.Tensor:
         device = x.device.type
         ctx.dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         ctx.scale, ctx.p, ctx.mask = (
@@ -38,7 +49,7 @@ class LowRank(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple:
         x, weight, a, b, low_rank, *mask = ctx.saved_tensors
         mask = mask[0] if mask else None
         with torch.autocast(x.device.type, enabled=False):
@@ -70,7 +81,7 @@ PLAIN_LORA_TYPES = (torch.nn.Linear, Conv1D)
 class LowRankLinear(Linear):
     "peft's LoRA layer, with a forward and backward pass that store less."
 
-    def forward(self, x, *args, **kwargs):
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         "Outputs for x, (…, width)."
         names = [n for n in self.active_adapters if n in self.lora_A]
         plain = len(names) == 1 and not (
@@ -90,7 +101,7 @@ class LowRankLinear(Linear):
 
 # %% ../../nbs/methods/29_lora_linear.ipynb #cd76b4f6
 def use_efficient_lora(
-    model,
+    model: torch.nn.Module,
 ) -> int:
     "Replace the class of peft's plain LoRA layers in a model, in place; returns their number."
     found = [m for m in model.modules() if type(m) is Linear and type(m.base_layer) in PLAIN_LORA_TYPES]

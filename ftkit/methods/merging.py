@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from ..core import UnsupportedError, log_info
-from .base import attached, canonical
+from .base import Method, attached, canonical
 from .hooks import first_output, try_small_input
 from .statistics import freeze_statistics
+from ..models.anatomy import model_config
 
 
 # %% ../../nbs/methods/33_merging.ipynb #b2f0c4a5
@@ -48,7 +49,7 @@ def untie(
     configs = {
         id(m.config): m.config
         for m in model.modules()
-        if getattr(getattr(m, "config", None), "tie_word_embeddings", False) is True
+        if getattr(model_config(m), "tie_word_embeddings", False) is True
     }
     # T5's configuration gives the flag another meaning when it is loaded; there the tables stay untied because the
     # file holds all of them and they differ.
@@ -74,7 +75,7 @@ def retie(model: nn.Module, tied: UntiedWeights):
 
 
 # %% ../../nbs/methods/33_merging.ipynb #b2f0c4a4
-def check_same_outputs(before: torch.Tensor, after: torch.Tensor, method, model):
+def check_same_outputs(before: torch.Tensor, after: torch.Tensor, method: Method, model: nn.Module):
     "Check that a merge did not change the model's outputs. Raises `FtError` if it did."
     half = any(p.dtype in (torch.float16, torch.bfloat16) for p in model.parameters())
     size, gap = before.abs().max().item(), (before - after).abs().max().item()

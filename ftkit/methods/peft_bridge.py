@@ -35,22 +35,25 @@ import re
 import sys
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from ..core import FtError, UnsupportedError, import_library, log_info, without_bitsandbytes
-from .base import Handle, canonical
-from ..models.anatomy import is_linear, select
+from .base import canonical
+from .handle import Handle, Injection
+from ..models.anatomy import Anatomy, is_linear, model_config, select
 
 # %% ../../nbs/methods/28_peft_bridge.ipynb #e1ce6fbd
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns about 4-bit kernels that a CPU does not need
 
 
 @dataclass(frozen=True)
-class PeftInjection:
+class PeftInjection(Injection):
     "An injection by one of peft's tuners: a configuration class, its options, and the modules it wraps."
 
     kind: str  # name of a peft configuration class, e.g. "LoraConfig"
@@ -64,7 +67,7 @@ class PeftInjection:
         "Its name in messages."
         return f"peft's {self.kind.removesuffix('Config')}"
 
-    def config(self, steps: int | None = None):
+    def config(self, steps: int | None = None) -> Any:
         "The peft configuration."
         kinds = import_library("peft.mapping").PEFT_TYPE_TO_CONFIG_MAPPING
         kind = next(k for k in kinds.values() if k.__name__ == self.kind)
@@ -75,17 +78,17 @@ class PeftInjection:
                 **{k: list(v) if isinstance(v, tuple) else v for k, v in self.options},
             )
 
-    def add(self, model, name: str, steps: int):
+    def add(self, model: nn.Module, name: str, steps: int | None = None) -> "PeftHandle":
         "Wrap the targets, in place. Raises `FtError`, and leaves the model unchanged, if peft cannot wrap them."
         return wrapped(self, model, name, steps)
 
-    def handle(self):
+    def handle(self) -> type["PeftHandle"]:
         "The class of the returned handle."
         return PeftHandle
 
 
 # %% ../../nbs/methods/28_peft_bridge.ipynb #e1ce6fbe
-def wrapped(injection: PeftInjection, model, name: str, steps: int) -> Handle:
+def wrapped(injection: PeftInjection, model: nn.Module, name: str, steps: int | None) -> "PeftHandle":
     "Wrap the targets, in place. Raises `FtError`, and leaves the model unchanged, if peft cannot wrap them."
     for path, layer in tuner_layers(model):
         if canonical(path) in injection.targets and name in adapter_names(layer):
@@ -154,7 +157,7 @@ class Snapshot:
                 p.data = data
 
 
-def rollback(injection: PeftInjection, model, was: Snapshot, error: Exception) -> FtError:
+def rollback(injection: PeftInjection, model: nn.Module, was: Snapshot, error: Exception) -> FtError:
     "Undo a tuner that failed part way; returns the error that states why."
     was.restore()
     if isinstance(error, FtError):
@@ -170,7 +173,7 @@ def rollback(injection: PeftInjection, model, was: Snapshot, error: Exception) -
 
 
 # %% ../../nbs/methods/28_peft_bridge.ipynb #cdc163cf
-def shape_of(module) -> tuple:
+def shape_of(module: nn.Module) -> tuple:
     """(rows, columns) of a module's weight matrix; for a convolution, of its flattened kernel; for a 4-bit weight, of
     the original matrix.
     """
@@ -182,7 +185,7 @@ def shape_of(module) -> tuple:
 
 # %% ../../nbs/methods/28_peft_bridge.ipynb #78810776
 def target_matrices(
-    anatomy,
+    anatomy: Anatomy,
     on: str
     | None = None,  # selector; None means every linear layer in the blocks that allows the rank, or every convolution
     blocks: tuple | None = None,  # block indices, or None for all
@@ -205,7 +208,7 @@ def target_matrices(
     return targets, (("fan_in_fan_out", True),) if turned else ()
 
 
-def default_targets(anatomy, blocks: tuple, r: int) -> tuple:
+def default_targets(anatomy: Anatomy, blocks: tuple | None, r: int) -> tuple:
     """Paths of the linear layers in the blocks, or of the convolutions if there are none; prints which ones are
     skipped. Raises `FtError` if none remain.
     """
@@ -245,9 +248,9 @@ def default_targets(anatomy, blocks: tuple, r: int) -> tuple:
     return tuple(p for p in found if p not in low_rank)
 
 
-def has_custom_mixing(model, path: str) -> bool:
+def has_custom_mixing(model: nn.Module, path: str) -> bool:
     "Whether a kernel of a Mamba model reads a module's weight and bypasses its forward; peft rejects these too."
-    return "mamba" in getattr(getattr(model, "config", None), "model_type", "") and path.rpartition(".")[2] in (
+    return "mamba" in getattr(model_config(model), "model_type", "") and path.rpartition(".")[2] in (
         "out_proj",
         "conv1d",
     )
@@ -263,9 +266,9 @@ def format_paths(paths: list) -> str:
 LINEAR_ONLY = ("LoHaConfig", "LoKrConfig")  # tuners that do not support `Conv1D`
 
 
-def conv1d_to_linear(model, targets) -> dict:
+def conv1d_to_linear(model: nn.Module, targets: tuple) -> dict:
     "Replace `Conv1D` modules by linear layers that share their weights; returns the replaced modules, by path."
-    there = {path: model.get_submodule(path) for path in targets}
+    there: dict[str, Any] = {path: model.get_submodule(path) for path in targets}
     bent = {path: m for path, m in there.items() if type(m).__name__ == "Conv1D"}
     for path, m in bent.items():
         linear = nn.Linear(*m.weight.shape, bias=False, device="meta")
@@ -274,15 +277,15 @@ def conv1d_to_linear(model, targets) -> dict:
     return bent
 
 
-def linear_to_conv1d(model, path: str, module):
+def linear_to_conv1d(model: nn.Module, path: str, module: nn.Module):
     "Put a `Conv1D` back, with the current weights of its replacement."
-    module.weight.data.copy_(model.get_submodule(path).weight.data.t())
+    module.get_parameter("weight").data.copy_(model.get_submodule(path).get_parameter("weight").data.t())
     model.set_submodule(path, module)
 
 
 # %% ../../nbs/methods/28_peft_bridge.ipynb #eb6a1912
 def tuner_layers(
-    model,
+    model: nn.Module,
 ) -> list:
     "Wrapped layers as (path, layer), in order."
     if "peft.tuners.tuners_utils" not in sys.modules:
@@ -293,7 +296,7 @@ def tuner_layers(
 
 
 def adapter_names(
-    layer,  # a wrapped layer
+    layer: Any,  # a wrapped layer
 ) -> set:
     "Names of the deltas that a wrapped layer holds."
     return {name for attribute in layer.adapter_layer_names for name in getattr(layer, attribute)}
@@ -303,7 +306,11 @@ def adapter_names(
 class MergeableHandle(Handle):
     "Merges what a tuner added into the base weights, and undoes the merge."
 
-    def bases(self):
+    def layers(self) -> list:
+        "The layers that hold it, as (path, layer)."
+        raise NotImplementedError
+
+    def bases(self) -> list:
         return [layer.get_base_layer() for _, layer in self.layers()]
 
     def check_merge(self):
@@ -336,7 +343,7 @@ class MergeableHandle(Handle):
 class PeftHandle(MergeableHandle):
     "What a tuner added to a model, and how to disable, merge or remove it."
 
-    def __init__(self, injection, tuner, model, name, bent=None):
+    def __init__(self, injection: PeftInjection, tuner: Any, model: nn.Module, name: str, bent: dict | None = None):
         self.injection, self.tuner, self.model, self.name, self.bent = injection, tuner, model, name, bent or {}
 
     def layers(self) -> list:
@@ -366,7 +373,7 @@ class PeftHandle(MergeableHandle):
         }
 
     @contextmanager
-    def disabled(self):
+    def disabled(self) -> Iterator[None]:
         "Disable what was added; other deltas stay active."
         was = [(layer, list(layer.active_adapters)) for _, layer in self.layers()]
         for layer, names in was:
@@ -395,7 +402,7 @@ class PeftHandle(MergeableHandle):
 
 # %% ../../nbs/methods/28_peft_bridge.ipynb #78fc1927
 def set_active_adapters(
-    layer,  # a wrapped layer
+    layer: Any,  # a wrapped layer
     names: list,  # deltas to activate
 ):
     "Set a layer's active deltas, without changing which parameters train."
@@ -405,7 +412,7 @@ def set_active_adapters(
         p.requires_grad_(flag)
 
 
-def remove_peft_config(model, name: str):
+def remove_peft_config(model: nn.Module, name: str):
     "Delete peft's configuration of a delta that no layer holds any more."
     noted = model.__dict__.get("peft_config", {})
     if any(name in adapter_names(layer) for _, layer in tuner_layers(model)):
@@ -426,7 +433,7 @@ def check_mergeable(path: str, base: nn.Module, injection: PeftInjection):
     )
 
 
-def try_merge(path: str, layer, name: str, injection: PeftInjection):
+def try_merge(path: str, layer: Any, name: str, injection: PeftInjection):
     """Merge a copy of one layer and compare its outputs.
 
     Raises `FtError` if they differ, or if peft cannot merge it.
@@ -474,7 +481,7 @@ def cannot_merge(path: str, injection: PeftInjection, error: Exception) -> FtErr
     )
 
 
-def small_input(base: nn.Module):
+def small_input(base: nn.Module) -> torch.Tensor | None:
     "An input for one layer, with distinct values and a nonzero mean; None for an unknown kind of layer."
     weight = next((p for p in base.parameters() if p.is_floating_point() and p.ndim > 1), None)
     if (
@@ -486,7 +493,11 @@ def small_input(base: nn.Module):
     if isinstance(base, nn.Embedding):
         return torch.arange(min(4, base.num_embeddings), device=weight.device)[None]
     if isinstance(base, nn.modules.conv._ConvNd):
-        shape = (1, base.in_channels, *(d * (k - 1) + 3 for k, d in zip(base.kernel_size, base.dilation)))
+        shape: tuple[int, ...] = (
+            1,
+            base.in_channels,
+            *(d * (k - 1) + 3 for k, d in zip(base.kernel_size, base.dilation)),
+        )
     else:
-        shape = (3, base.in_features if isinstance(base, nn.Linear) else base.weight.shape[0])
+        shape = (3, base.in_features if isinstance(base, nn.Linear) else weight.shape[0])
     return torch.arange(torch.Size(shape).numel(), device=weight.device).sin().add(0.5).view(shape).to(weight.dtype)

@@ -13,7 +13,8 @@ import torch
 from ..core import ConfigError, UnsupportedError, import_library, unknown_name_error
 from .base import Method, Plan, head_plan, scale_lr_to_width
 from .hooks import first_output, try_small_input
-from .peft_bridge import PeftInjection, Snapshot, rollback, target_matrices
+from .peft_bridge import PeftHandle, PeftInjection, Snapshot, rollback, target_matrices
+from ..models.anatomy import Anatomy
 
 
 # %% ../../nbs/methods/46_peft_methods.ipynb #a1ae0784
@@ -21,7 +22,7 @@ from .peft_bridge import PeftInjection, Snapshot, rollback, target_matrices
 class CheckedInjection(PeftInjection):
     "A tuner that is tested on a small input when it is added."
 
-    def add(self, model, name: str, steps: int):
+    def add(self, model: torch.nn.Module, name: str, steps: int | None = None) -> PeftHandle:
         """Wrap the targets, in place.
 
         Raises `FtError`, and restores the model, where the forward pass fails or the base outputs change.
@@ -72,7 +73,7 @@ class Peft(Method):
             if o[0] not in names:
                 raise unknown_name_error(f"option of peft's {self.tuner}", o[0], names)
 
-    def plan(self, anatomy):
+    def plan(self, anatomy: Anatomy) -> Plan:
         "Train the new head; add the tuner's parameters to every selected module."
         lr = self.lr or scale_lr_to_width(1e-3, anatomy)
         targets, _ = target_matrices(anatomy, self.target_modules, self.layers, 1)

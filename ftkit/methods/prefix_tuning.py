@@ -16,6 +16,8 @@ __all__ = [
     "register",
     "implementations",
     "prefix_implementation",
+    "original_attention",
+    "set_attention",
     "switch_implementation",
     "PrefixRows",
     "PrefixInsert",
@@ -30,16 +32,18 @@ __all__ = [
 
 # %% ../../nbs/methods/62_prefix_tuning.ipynb #0a04a2b5
 import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
 
 from ..core import ConfigError, UnsupportedError
 from .base import Method, Plan, head_plan, scale_lr_to_width
+from .handle import Handle
 from ftkit.methods.hooks import (
     HookHandle,
     HookInjection,
@@ -50,10 +54,20 @@ from ftkit.methods.hooks import (
     try_small_input,
     verify_injection,
 )
+from ..models.anatomy import Anatomy, model_config
+from ..models.record import record
 
 
 # %% ../../nbs/methods/62_prefix_tuning.ipynb #71ade5c7
-def prefix_attention(own: str, module, query, key, value, attention_mask, **options):
+def prefix_attention(
+    own: str,
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **options: Any,
+) -> tuple:
     """Attention, by the function that the model had (`own`), with the prefixes that are registered on its module.
 
     Keys are (batch, heads, length, size).
@@ -90,22 +104,22 @@ def prefix_attention(own: str, module, query, key, value, attention_mask, **opti
         return attend(module, query, keys, values, mask, **options)
     parts = contributions(values, [p.size for p in found])
     output, weights = attend(module, query, keys, torch.cat(parts, -1), mask, **options)
-    own, *rest = output.split(values.shape[-1], -1)
+    total, *rest = output.split(values.shape[-1], -1)
     for part, gate in zip(rest, gates):
-        own = own + (part if gate is None else part * gate[:, :, None].to(part.dtype))
-    return own, weights
+        total = total + (part if gate is None else part * gate[:, :, None].to(part.dtype))
+    return total, weights
 
 
 SELECTING_ATTENTION = ("indices", "block_indices")  # options that select keys: sparse attention
 
 
-def prepend_prefix(parts: list, like: torch.Tensor) -> torch.Tensor:
+def prepend_prefix(parts: Iterable[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
     "Trained keys or values, each (1, size, width), in the shape of attention, (batch, heads, sizes, head width)."
     joined = torch.cat(list(parts), 1).view(1, -1, like.shape[1], like.shape[3]).transpose(1, 2)
     return joined.expand(len(like), -1, -1, -1).to(like.dtype)
 
 
-def attention_function(module, own: str):
+def attention_function(module: nn.Module, own: str) -> Callable:
     "The attention function of a model: PyTorch's, or the eager one in the module's own file."
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -118,7 +132,7 @@ def attention_function(module, own: str):
     return found
 
 
-def gate_of(prefix):
+def gate_of(prefix: nn.Module) -> torch.Tensor | None:
     "The gate of every token, (batch, length, 1), that scales what a prefix adds; None where it has none."
     gate = prefix.__dict__.get("gate")
     return None if gate is None or is_disabled(gate) else gate.__dict__.pop("value")
@@ -134,14 +148,14 @@ def contributions(values: torch.Tensor, sizes: list) -> list:
 
 
 # %% ../../nbs/methods/62_prefix_tuning.ipynb #5c1d20c2
-def pad_mask(mask, size: int):
+def pad_mask(mask: torch.Tensor | None, size: int) -> torch.Tensor | None:
     "A mask or a bias, (…, length), extended at the front by `num_virtual_tokens` unmasked positions."
     if mask is None:
         return None
     return nn.functional.pad(mask, (size, 0), value=True if mask.dtype == torch.bool else 0.0)
 
 
-def batch_prefix(found: list, key: torch.Tensor):
+def batch_prefix(found: list, key: torch.Tensor) -> torch.Tensor | None:
     "Which examples attend to which positions of the prefixes, (batch, 1, 1, sizes); None where all attend to all."
     if all(p.__dict__.get("only_rows") is None for p in found):
         return None
@@ -154,7 +168,7 @@ def batch_prefix(found: list, key: torch.Tensor):
     return torch.cat(parts, -1)
 
 
-def unmask_prefix(mask, open_: torch.Tensor, keys: torch.Tensor, own: str) -> torch.Tensor:
+def unmask_prefix(mask: torch.Tensor | None, open_: torch.Tensor, keys: torch.Tensor, own: str) -> torch.Tensor:
     "A mask extended by prefixes for some examples; keys include the prefixes, (batch, heads, length, size)."
     if mask is None:
         mask = torch.ones(1, 1, 1, keys.shape[2] - open_.shape[-1], dtype=torch.bool, device=keys.device)
@@ -176,21 +190,33 @@ def register():
         AttentionMaskInterface.register(f"ft_prefix_{own}", mask)
 
 
-def implementations(config):
+def implementations(config: Any) -> str | dict:
     "The name of a model's attention function, or a dict with those of its parts."
     parts = {name: getattr(config, name, None) for name in getattr(config, "sub_configs", {})}
     inner = {name: implementations(part) for name, part in parts.items() if part is not None}
     return {"": config._attn_implementation, **inner} if inner else config._attn_implementation
 
 
-def prefix_implementation(own, model):
+def prefix_implementation(own: str | dict, model: nn.Module) -> str | dict:
     "The names of ftkit's functions for these; others are replaced by PyTorch's where the model supports it."
     if isinstance(own, dict):
         return {name: prefix_implementation(part, model) for name, part in own.items()}
-    return f"ft_prefix_{own if own in ('eager', 'sdpa') else 'sdpa' if model._supports_sdpa else 'eager'}"
+    return f"ft_prefix_{own if own in ('eager', 'sdpa') else 'sdpa' if cast(Any, model)._supports_sdpa else 'eager'}"
 
 
-def switch_implementation(own, config) -> bool:
+def original_attention(model: nn.Module) -> str | dict:
+    "The name of the attention function that a model with prefixes had before, or those of its parts."
+    own = record(model).attention
+    assert own is not None, "the model has no prefix"
+    return own
+
+
+def set_attention(model: nn.Module, implementation: str | dict):
+    "Set the attention function of a transformers model, or those of its parts."
+    cast(Any, model).set_attn_implementation(implementation)
+
+
+def switch_implementation(own: str | dict, config: Any) -> bool:
     "Whether a model uses an attention function that ftkit's cannot call."
     if isinstance(own, dict):
         return any(switch_implementation(part, config) for part in own.values())
@@ -204,11 +230,11 @@ class PrefixRows(nn.Module):
     def __init__(
         self,
         size: int,  # number of virtual tokens
-        width,  # of keys, over all heads; or of keys and of values, where they differ
+        width: int | Sequence[int],  # of keys, over all heads; or of keys and of values, where they differ
         hidden: int | None = None,  # width of the network that produces them; None for none
     ):
         super().__init__()
-        self.size, self.widths = size, list(width) if isinstance(width, (list, tuple)) else [width, width]
+        self.size, self.widths = size, [width, width] if isinstance(width, int) else list(width)
         self.rows = nn.Parameter(
             0.02 * torch.randn(size, hidden or sum(self.widths)) if not hidden else torch.randn(size, hidden)
         )
@@ -216,7 +242,7 @@ class PrefixRows(nn.Module):
             nn.Sequential(nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, sum(self.widths))) if hidden else None
         )
 
-    def forward(self):
+    def forward(self) -> tuple:
         "Keys and values, each (1, size, width)."
         return (self.net(self.rows) if self.net else self.rows)[None].split(self.widths, -1)
 
@@ -230,19 +256,20 @@ class PrefixInsert(HookInjection):
     hidden: int | None = None
     kind: ClassVar[str] = "prefix"
 
-    def make(self, host, path):
+    def make(self, host: nn.Module, path: str) -> PrefixRows:
         return PrefixRows(self.size, host.__dict__.pop("ft_widths", None) or key_width(host), self.hidden)
 
-    def add(self, model, name, steps=None):
+    def add(self, model: nn.Module, name: str, steps: int | None = None) -> Handle:
         """Register them, and test them on a small input.
 
         Raises `FtError` for models whose attention does not work with them.
         """
         register()
-        own = model.__dict__.setdefault("_ft_attention", implementations(model.config))
+        own = record(model).attention or implementations(model_config(model))
+        record(model).attention = own
         try:
             given, before = try_small_input(model)
-            model.set_attn_implementation(prefix_implementation(own, model))
+            set_attention(model, prefix_implementation(own, model))
             record_key_widths(self.hosts(model), model, given)
             handle = super().add(model, name, steps)
         except BaseException:
@@ -255,18 +282,18 @@ class PrefixAdded(HookHandle):
     "Prefixes attached to a model."
 
     @contextmanager
-    def disabled(self):
+    def disabled(self) -> Iterator[None]:
         "Disable them; where none is active and ftkit's function cannot call the original one, restore that."
         with super().disabled():
-            own = self.model.__dict__["_ft_attention"]
-            quiet = switch_implementation(own, self.model.config) and all(map(is_disabled, prefixes(self.model)))
+            own = original_attention(self.model)
+            quiet = switch_implementation(own, model_config(self.model)) and all(map(is_disabled, prefixes(self.model)))
             if quiet:
-                self.model.set_attn_implementation(own)
+                set_attention(self.model, own)
             try:
                 yield
             finally:
                 if quiet:
-                    self.model.set_attn_implementation(prefix_implementation(own, self.model))
+                    set_attention(self.model, prefix_implementation(own, self.model))
 
     def remove(self):
         "Remove them; with the last one, the model's original attention is restored."
@@ -275,20 +302,21 @@ class PrefixAdded(HookHandle):
 
 
 # %% ../../nbs/methods/62_prefix_tuning.ipynb #5c1d20c5
-def prefixes(model) -> list:
+def prefixes(model: nn.Module) -> list:
     "All prefixes that are registered on a model."
     return [p for m in model.modules() for p in injected_modules(m, "prefix").values()]
 
 
-def restore_implementation(model):
+def restore_implementation(model: nn.Module):
     "Restore the original attention of a model without prefixes."
     for m in model.modules():
         m.__dict__.pop("ft_widths", None)
     if not prefixes(model):
-        model.set_attn_implementation(model.__dict__.pop("_ft_attention"))
+        set_attention(model, original_attention(model))
+        record(model).attention = None
 
 
-def record_key_widths(hosts: list, model, given: dict):
+def record_key_widths(hosts: list, model: nn.Module, given: dict):
     """Record the widths of keys and values in every attention module, in one forward pass.
 
     Raises `FtError` where none is called by name.
@@ -317,8 +345,8 @@ def key_width(host: nn.Module) -> int:
     "The width of an attention module's keys over all heads, from its linear layers."
     for n, m in host.named_children():
         if n in ("key", "k", "k_proj", "k_lin", "key_proj", "wk"):
-            return m.out_features
-    fused = next((m for m in host.children() if hasattr(m, "weight") and m.weight.ndim == 2), None)
+            return cast(nn.Linear, m).out_features
+    fused: Any = next((m for m in host.children() if hasattr(m, "weight") and m.weight.ndim == 2), None)
     if fused is None:
         raise UnsupportedError(
             f"{type(host).__name__} has no key projection, so a prefix cannot be added; use Adapter() or LoRA()"
@@ -347,7 +375,7 @@ class PrefixTuning(Method):
                 f"A prefix needs at least one virtual token, not num_virtual_tokens={self.num_virtual_tokens}."
             )
 
-    def plan(self, anatomy):
+    def plan(self, anatomy: Anatomy) -> Plan:
         "Train the new head; add a prefix to every attention. Raises `FtError` where attention cannot be replaced."
         lr = self.lr or scale_lr_to_width(5e-4, anatomy)
         hosts = attention_modules(anatomy, self.layers)
@@ -365,7 +393,7 @@ class PrefixTuning(Method):
         )
 
 
-def attention_modules(anatomy, blocks: tuple | None = None) -> tuple:
+def attention_modules(anatomy: Anatomy, blocks: tuple | None = None) -> tuple:
     "Paths of the attention modules. Raises `FtError` where there are none whose function can be replaced."
     name = type(anatomy.model).__name__
     keys = [p for p in anatomy.roles.get("key", []) if blocks is None or anatomy.block_of(p) in blocks]

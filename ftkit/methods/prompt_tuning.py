@@ -33,7 +33,7 @@ __all__ = [
 # %% ../../nbs/methods/60_prompt_tuning.ipynb #c4d5ec19
 import inspect
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
@@ -41,6 +41,7 @@ from torch.utils._pytree import tree_map
 
 from ..core import ConfigError, UnsupportedError
 from .base import Method, Plan, head_plan, scale_lr_to_width
+from .handle import Handle
 from ftkit.methods.hooks import (
     HookInjection,
     block_width,
@@ -49,6 +50,7 @@ from ftkit.methods.hooks import (
     try_small_input,
     verify_injection,
 )
+from ..models.anatomy import Anatomy, model_config, token_embedding
 
 
 # %% ../../nbs/methods/60_prompt_tuning.ipynb #abf5bda9
@@ -70,7 +72,7 @@ class PromptRows(nn.Module):
         )
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width)) if encoder else None
 
-    def forward(self):
+    def forward(self) -> torch.Tensor:
         x = self.lstm(self.rows[None])[0][0] if self.lstm else self.rows
         return self.mlp(x) if self.mlp else x
 
@@ -90,15 +92,15 @@ class InputPrompt(HookInjection):
         "The number of the model's positions that it takes."
         return self.size
 
-    def make(self, host, path):
-        return PromptRows(self.size, host.get_input_embeddings().embedding_dim, self.encoder)
+    def make(self, host: nn.Module, path: str) -> nn.Module:
+        return PromptRows(self.size, token_embedding(host).embedding_dim, self.encoder)
 
-    def add(self, model, name, steps=None):
+    def add(self, model: nn.Module, name: str, steps: int | None = None) -> Handle:
         "Register it, and test it on a few tokens. Raises `FtError` for models that do not work with it."
         given, before = try_with_context(self, model)
         return verify_injection(super().add(model, name, steps), given, before)
 
-    def before(self, added, host, args, kwargs):
+    def before(self, added: nn.Module, host: nn.Module, args: tuple, kwargs: dict) -> tuple:
         given = bind_arguments(host, args, kwargs)
         past, mask = given.get("past_key_values"), given.get("attention_mask")
         first = past is None or not past.get_seq_length()
@@ -118,7 +120,7 @@ class InputPrompt(HookInjection):
             return (), given
         grown("token_type_ids", 0)
         check_context_length(host, some.shape[1] + self.size, self.size)
-        words = given["inputs_embeds"] if given.get("inputs_embeds") is not None else host.get_input_embeddings()(some)
+        words = given["inputs_embeds"] if given.get("inputs_embeds") is not None else token_embedding(host)(some)
         given["inputs_embeds"], given["input_ids"] = (
             insert_positions(words, added().to(words.dtype).expand(len(words), -1, -1), start),
             None,
@@ -126,7 +128,7 @@ class InputPrompt(HookInjection):
         added.__dict__["captured"] = start, some.shape[1] + self.size - other_prompts(host, added)
         return (), given
 
-    def after(self, added, host, args, kwargs, output):
+    def after(self, added: nn.Module, host: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
         start, length = added.__dict__.pop("captured", (None, 0))
         return None if start is None else strip_prompt_outputs(output, start, length, self.size)
 
@@ -155,7 +157,9 @@ def try_with_context(insert: InputPrompt, model: nn.Module) -> tuple:
     )
 
 
-def positions_with(size: int, start, host: nn.Module, given: dict, length: int, first: bool):
+def positions_with(
+    size: int, start: int | torch.Tensor, host: nn.Module, given: dict, length: int, first: bool
+) -> torch.Tensor | None:
     "Position ids of a call whose mask includes the prompt; None where the model computes them correctly."
     if (x := given.get("position_ids")) is not None:
         return shift_positions(x, start, size) if first else x + size
@@ -172,7 +176,7 @@ def other_prompts(host: nn.Module, added: nn.Module) -> int:
     )
 
 
-def strip_prompt_outputs(output, start, length: int, size: int):
+def strip_prompt_outputs(output: Any, start: int | torch.Tensor, length: int, size: int) -> Any:
     "The output of a module without the positions of a prompt; it must have at least `length` positions."
     first = output[0] if isinstance(output, tuple) else output["last_hidden_state"]
     if first.shape[1] < length:
@@ -199,7 +203,7 @@ def takes_embeddings(model: nn.Module, host: nn.Module, given: dict, before: tor
         found = bind_arguments(host, args, kwargs)
         if found.get("input_ids") is None:
             return (), found  # another prompt has replaced the ids already
-        return (), {**found, "input_ids": None, "inputs_embeds": host.get_input_embeddings()(found["input_ids"])}
+        return (), {**found, "input_ids": None, "inputs_embeds": token_embedding(host)(found["input_ids"])}
 
     hook = host.register_forward_pre_hook(exchange, with_kwargs=True)
     try:
@@ -230,7 +234,7 @@ def check_context_length(host: nn.Module, length: int, size: int):
 
 def context_length(host: nn.Module) -> int:
     "The maximum number of positions of a model, or 0 where it is unlimited."
-    config = getattr(host, "config", None)
+    config = model_config(host)
     limit = (
         0 if "t5" in getattr(config, "model_type", "") else max(0, getattr(config, "max_position_embeddings", 0) or 0)
     )  # XLNet has -1
@@ -246,7 +250,7 @@ def position_offset(host: nn.Module) -> int:
 
 
 # %% ../../nbs/methods/60_prompt_tuning.ipynb #5c1d20b2
-def first_token_positions(mask, at: int):
+def first_token_positions(mask: torch.Tensor | None, at: int) -> int | torch.Tensor:
     """Index at which a prompt is inserted: after the padding on the left and `at` tokens, (batch,); an integer where
     it is the same for all examples.
     """
@@ -260,7 +264,7 @@ def first_token_positions(mask, at: int):
 def insert_positions(
     x: torch.Tensor,  # (batch, length, …)
     new: torch.Tensor,  # (batch, size, …)
-    start,  # an integer, or one per example, (batch,)
+    start: int | torch.Tensor,  # an integer, or one per example, (batch,)
 ) -> torch.Tensor:  # (batch, length + size, …)
     "A sequence with new positions inserted."
     if not torch.is_tensor(start):
@@ -271,7 +275,7 @@ def insert_positions(
     return torch.cat([x, new], 1)[torch.arange(len(x), device=x.device)[:, None], source]
 
 
-def remove_positions(x: torch.Tensor, start, size: int) -> torch.Tensor:
+def remove_positions(x: torch.Tensor, start: int | torch.Tensor, size: int) -> torch.Tensor:
     "A sequence without the inserted positions."
     if not torch.is_tensor(start):
         return torch.cat([x[:, :start], x[:, start + size :]], 1)
@@ -279,7 +283,7 @@ def remove_positions(x: torch.Tensor, start, size: int) -> torch.Tensor:
     return x[torch.arange(len(x), device=x.device)[:, None], place + size * (place >= start[:, None])]
 
 
-def shift_positions(positions: torch.Tensor, start, size: int) -> torch.Tensor:
+def shift_positions(positions: torch.Tensor, start: int | torch.Tensor, size: int) -> torch.Tensor:
     "Position ids, (batch, length), with those of a prompt, which starts at the position of the token after it."
     if torch.is_tensor(start):
         positions = positions.expand(len(start), -1)
@@ -310,21 +314,21 @@ class BlockPrompt(HookInjection):
     deep: bool = False  # separate virtual tokens for every block
     kind: ClassVar[str] = "prompt"
 
-    def make(self, host, path):
-        added = (
-            PromptRows(self.size, block_width(host), self.encoder)
-            if self.deep or path == self.targets[0]
-            else nn.Module()
-        )
+    def make(self, host: nn.Module, path: str) -> nn.Module:
+        added: Any = nn.Module()
+        if self.deep or path == self.targets[0]:
+            if (width := block_width(host)) is None:
+                raise UnsupportedError(f"{type(host).__name__} has no norm, so the width of a prompt is unknown.")
+            added = PromptRows(self.size, width, self.encoder)
         added.first, added.last = path == self.targets[0], path == self.targets[-1]
         return added
 
-    def add(self, model, name, steps=None):
+    def add(self, model: nn.Module, name: str, steps: int | None = None) -> Handle:
         "Register it, and test it on a small input. Raises `FtError` for models that do not work with it."
         given, before = try_small_input(model)
         return verify_injection(super().add(model, name, steps), given, before)
 
-    def before(self, added, host, args, kwargs):
+    def before(self, added: nn.Module, host: nn.Module, args: tuple, kwargs: dict) -> tuple:
         kwargs = dict(kwargs)
         hidden = args[0] if args else kwargs.pop("hidden_states")
         if hidden.ndim != 3:
@@ -341,7 +345,7 @@ class BlockPrompt(HookInjection):
 
         return (hidden, *tree_map(grow, tuple(args[1:]))), tree_map(grow, kwargs)
 
-    def after(self, added, host, args, kwargs, output):
+    def after(self, added: nn.Module, host: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
         if not added.last:
             return None
         return (output[0][:, self.size :], *output[1:]) if isinstance(output, tuple) else output[:, self.size :]
@@ -349,10 +353,10 @@ class BlockPrompt(HookInjection):
 
 # %% ../../nbs/methods/60_prompt_tuning.ipynb #475f4e28
 def extend_attention_mask(
-    mask,  # (batch, heads, queries or 1, length), True or 0 where allowed; anything else is returned as it is
+    mask: Any,  # (batch, heads, queries or 1, length), True or 0 where allowed; anything else is returned as it is
     length: int,  # of the sequence without the prompt
     size: int,  # virtual tokens of the prompt, which comes before
-):
+) -> Any:
     "A mask extended for a prompt: all attend to it; it attends to everything, or to itself where the mask is causal."
     if not torch.is_tensor(mask) or mask.ndim != 4 or mask.shape[-1] != length:
         return mask
@@ -386,7 +390,7 @@ class PromptTuning(Method):
                 f"A prompt needs at least one virtual token, not num_virtual_tokens={self.num_virtual_tokens}."
             )
 
-    def plan(self, anatomy):
+    def plan(self, anatomy: Anatomy) -> Plan:
         """Train the new head, and virtual tokens before the tokens or inside every stack of blocks.
 
         Raises `FtError` for models without a sequence.
@@ -402,10 +406,10 @@ def caches_keys(model: nn.Module) -> bool:
     if (path := embedding_input_module(model)) is None:
         return False
     known = inspect.signature(type(model.get_submodule(path)).forward).parameters
-    return "past_key_values" in known and "cache_params" not in known or not model.can_generate()
+    return "past_key_values" in known and "cache_params" not in known or not cast(Any, model).can_generate()
 
 
-def prompts(anatomy, lr: float, size: int, encoder: str | None = None, deep: bool = False) -> list:
+def prompts(anatomy: Anatomy, lr: float, size: int, encoder: str | None = None, deep: bool = False) -> list:
     "The inserts for a model: before its tokens, or inside its stacks of blocks."
     model = anatomy.model
     if "query" not in anatomy.roles and not caches_keys(model):
@@ -416,22 +420,24 @@ def prompts(anatomy, lr: float, size: int, encoder: str | None = None, deep: boo
     if (path := embedding_input_module(model)) is not None and not deep:
         host = model.get_submodule(path)
         check_context_length(host, size + 1, size)
-        first = not model.config.is_encoder_decoder and not causal(host)
+        first = not model_config(model).is_encoder_decoder and not causal(host)
         return [InputPrompt((path,), lr, size, encoder, int(first))]
     return [BlockPrompt(tuple(stack), lr, size, encoder, deep) for stack in block_stacks(anatomy)]
 
 
 # %% ../../nbs/methods/60_prompt_tuning.ipynb #6e5f5f96
-def embedding_input_module(model: nn.Module) -> str:
+def embedding_input_module(model: nn.Module) -> str | None:
     "The path of the module that takes token ids or embeddings; None where there is none."
     if not hasattr(model, "base_model"):
         return None
-    base = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
+    whole: Any = model
+    base = whole.get_encoder() if whole.config.is_encoder_decoder else whole.base_model
     for host in (getattr(base, "decoder", None), base):  # OPT calls the decoder inside its base
         if isinstance(host, nn.Module) and {"input_ids", "inputs_embeds"} <= set(
             inspect.signature(type(host).forward).parameters
         ):
             return next(n for n, m in model.named_modules() if m is host)
+    return None
 
 
 def causal(host: nn.Module) -> bool:
@@ -441,16 +447,16 @@ def causal(host: nn.Module) -> bool:
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     )
 
-    kind = host.config.model_type
+    kind = model_config(host).model_type
     writes = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     return writes or any(getattr(m, "is_causal", False) for m in host.modules())
 
 
-def block_stacks(anatomy) -> list:
+def block_stacks(anatomy: Anatomy) -> list:
     "The blocks of a model, stack by stack; of an encoder-decoder, the encoder's."
     found = {}
     for b in anatomy.blocks:
         found.setdefault(b.rpartition(".")[0], []).append(b)
-    if getattr(getattr(anatomy.model, "config", None), "is_encoder_decoder", False):
+    if getattr(model_config(anatomy.model), "is_encoder_decoder", False):
         found = {k: v for k, v in found.items() if "decoder" not in k}
     return list(found.values())

@@ -12,6 +12,7 @@ from ..core import ConfigError
 from .base import Method, Plan, head_plan, scale_lr_to_width
 from .prefix_tuning import PrefixTuning
 from .prompt_tuning import prompts
+from ..models.anatomy import Anatomy
 
 
 # %% ../../nbs/methods/66_ptuning.ipynb #e9ee8711
@@ -33,7 +34,7 @@ class PTuning(Method):
                 f"A prompt needs at least one virtual token, not num_virtual_tokens={self.num_virtual_tokens}."
             )
 
-    def plan(self, anatomy):
+    def plan(self, anatomy: Anatomy) -> Plan:
         "Train the new head, the virtual tokens and the network."
         lr = self.lr or scale_lr_to_width(5e-4, anatomy)
         return Plan(lr, head_plan(anatomy, lr), prompts(anatomy, lr, self.num_virtual_tokens, self.encoder_type))

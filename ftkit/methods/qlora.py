@@ -7,11 +7,12 @@ __all__ = ["quantization_kwargs", "QuantizedLoraInjection", "QuantizedHandle", "
 
 # %% ../../nbs/methods/35_qlora.ipynb #a385eb36
 from dataclasses import dataclass
+from typing import Any
 
 from ..core import ConfigError, UnsupportedError, import_library
 from .base import Method, Plan, head_plan, scale_lr_to_width
 from .peft_bridge import PeftHandle, PeftInjection, target_matrices
-from ..models.anatomy import HEADS
+from ..models.anatomy import HEADS, Anatomy
 
 
 # %% ../../nbs/methods/35_qlora.ipynb #82af44fa
@@ -36,7 +37,9 @@ def quantization_kwargs(
     # Heads are not quantised, also where `from_pretrained` is called without `ft.load`, which lists everything
     # outside the blocks.
     heads = [rf"(?:\w+\.)?{HEADS.pattern.strip('^$')}"]
-    given = dict(bnb_4bit_quant_type=quant_type, bnb_4bit_use_double_quant=double_quant, bnb_4bit_compute_dtype=wide)
+    given: dict[str, Any] = dict(
+        bnb_4bit_quant_type=quant_type, bnb_4bit_use_double_quant=double_quant, bnb_4bit_compute_dtype=wide
+    )
     return {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=heads, **given)}
 
 
@@ -45,7 +48,7 @@ def quantization_kwargs(
 class QuantizedLoraInjection(PeftInjection):
     "LoRA on 4-bit linear layers."
 
-    def handle(self):
+    def handle(self) -> type[PeftHandle]:
         return QuantizedHandle
 
 
@@ -83,10 +86,10 @@ class QLoRA(Method):
         if self.quant_type not in ("nf4", "fp4"):
             raise ConfigError(f"Unknown 4-bit data type {self.quant_type!r}; choose one of: nf4, fp4.")
 
-    def load_kwargs(self):
+    def load_kwargs(self) -> dict:
         return quantization_kwargs(self.quant_type, self.double_quant)
 
-    def plan(self, anatomy):
+    def plan(self, anatomy: Anatomy) -> Plan:
         """Train the new head; add A and B to every selected linear layer.
 
         Raises `FtError` where the base is not in 4 bits.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..core import UnsupportedError
 from .base import Method, Plan, head_plan, scale_lr_to_width
-from ..models.anatomy import select
+from ..models.anatomy import Anatomy, select
 
 
 # %% ../../nbs/methods/23_select.ipynb #a13d3f05
@@ -25,7 +25,7 @@ class Select(Method):
     lr: float | None = None  # None means 1e-4 at width 768, scaled to the model's width
     head_lr: float | None = None  # learning rate of a new head; None means ten times `lr`
 
-    def plan(self, anatomy):
+    def plan(self, anatomy: Anatomy) -> Plan:
         """The parameters of the selected modules, and the new head.
 
         Raises `FtError` if a fused projection would be trained in part.

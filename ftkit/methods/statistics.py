@@ -10,6 +10,8 @@ import re
 
 from torch import nn
 
+from ..models.record import record
+
 # %% ../../nbs/methods/09_statistics.ipynb #b2f0c4a2
 STATISTICS = re.compile(
     r"running_|(weight)?_u$"
@@ -33,7 +35,7 @@ class KeepEvalMode:
 
 def freeze_statistics(model: nn.Module):
     "Keep statistics fixed, also under `model.train()`, while the method attached last does not update them."
-    on = [a for a in model.__dict__.get("_ft", {}).values() if not a.merged]
+    on = [a for a in record(model).attachments.values() if not a.merged]
     hold = bool(on) and not on[-1].plan.buffers
     for m in model.modules():
         valid_rows = isinstance(m.__dict__.get("train"), KeepEvalMode)

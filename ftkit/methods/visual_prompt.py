@@ -16,6 +16,7 @@ from ..core import ConfigError, UnsupportedError
 from .base import Method, Plan, head_plan, scale_lr_to_width
 from .hooks import HookInjection
 from .prompt_tuning import BlockPrompt, block_stacks
+from ..models.anatomy import Anatomy
 
 
 # %% ../../nbs/methods/64_visual_prompt.ipynb #fdea5c9d
@@ -26,10 +27,10 @@ class PadPromptInjection(HookInjection):
     size: int = 4  # width of the border, in pixels
     kind: ClassVar[str] = "frame"
 
-    def make(self, host, path):
+    def make(self, host: nn.Module, path: str) -> "PadPrompt":
         return PadPrompt(self.size)
 
-    def before(self, added, host, args, kwargs):
+    def before(self, added: nn.Module, host: nn.Module, args: tuple, kwargs: dict) -> tuple:
         return (added(args[0]), *args[1:]), kwargs
 
 
@@ -42,7 +43,7 @@ class PadPrompt(nn.Module):
         self.rows = nn.Parameter(torch.zeros(2, channels, size, side))  # top and bottom
         self.columns = nn.Parameter(torch.zeros(2, channels, side, size))  # left and right
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         s, (h, w) = self.size, x.shape[-2:]
 
         def stretch(t, shape):
@@ -79,7 +80,7 @@ class VisualPrompt(Method):
     def identity_at_init(self) -> bool:
         return self.kind == "pixels"
 
-    def plan(self, anatomy):
+    def plan(self, anatomy: Anatomy) -> Plan:
         """Train the new head, and prompt tokens in the vision tower or a border before its stem.
 
         Raises `FtError` for models without image inputs.
@@ -102,7 +103,7 @@ class VisualPrompt(Method):
         )
 
 
-def input_conv(anatomy) -> str:
+def input_conv(anatomy: Anatomy) -> str:
     "The path of the first convolution on images. Raises `FtError` where none has three input channels."
     for n, m in anatomy.model.named_modules():
         if isinstance(m, nn.Conv2d) and m.in_channels == 3:
@@ -113,7 +114,7 @@ def input_conv(anatomy) -> str:
     )
 
 
-def is_vision_stack(anatomy, stack: list, stem: str) -> bool:
+def is_vision_stack(anatomy: Anatomy, stack: list, stem: str) -> bool:
     "Whether a stack of blocks follows the stem: no other stack shares more of the stem's path."
 
     def shared(b):

@@ -17,6 +17,9 @@ __all__ = [
     "is_linear",
     "role_of",
     "find_head",
+    "model_config",
+    "token_embedding",
+    "unwrapped",
     "Anatomy",
     "describe_blocks",
     "anatomy",
@@ -36,11 +39,14 @@ __all__ = [
 import fnmatch
 import re
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
 from ..core import ConfigError
+from .record import record
 
 
 # %% ../../nbs/models/10_anatomy.ipynb #b1d1824e
@@ -179,6 +185,26 @@ def find_head(
     return last[-1:]
 
 
+# %% ../../nbs/models/10_anatomy.ipynb #5d1c20f1
+def model_config(model: nn.Module) -> Any:
+    "The configuration of a transformers model; None for other models."
+    return getattr(model, "config", None)
+
+
+def token_embedding(model: nn.Module) -> Any:
+    "The module that embeds the tokens of a transformers model; None where there is none."
+    try:
+        return getattr(model, "get_input_embeddings", lambda: None)()
+    except (AttributeError, NotImplementedError):
+        return None
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    "The layer inside a module that a tuner of peft wraps; any other module itself."
+    base_layer = getattr(module, "get_base_layer", None)
+    return module if base_layer is None else base_layer()
+
+
 # %% ../../nbs/models/10_anatomy.ipynb #21278b43
 @dataclass(repr=False)
 class Anatomy:
@@ -194,14 +220,12 @@ class Anatomy:
 
     def module(self, path: str) -> nn.Module:
         "The module at a path; for a module wrapped by a tuner, its base layer."
-        found = self.model.get_submodule(path)
-        return found.get_base_layer() if hasattr(found, "get_base_layer") else found
+        return unwrapped(self.model.get_submodule(path))
 
-    def block_of(self, path: str):
+    def block_of(self, path: str) -> int | None:
         "The index of the block that contains a module or parameter, or None."
-        for i, b in enumerate(self.blocks):
-            if path == b or path.startswith(b + "."):
-                return i
+        inside = (i for i, b in enumerate(self.blocks) if path == b or path.startswith(b + "."))
+        return next(inside, None)
 
     def in_head(self, path: str) -> bool:
         "Whether a module or parameter belongs to the head."
@@ -225,7 +249,10 @@ class Anatomy:
         )
         return sizes.most_common(1)[0][0] if sizes else 0
 
-    def __repr__(self):
+    def _repr_html_(self) -> str:
+        return plot_anatomy(self)._repr_html_()
+
+    def __repr__(self) -> str:
         def some(names):
             return ", ".join(names) if len(names) < 4 else f"{names[0]} … {names[-1]}"
 
@@ -255,7 +282,7 @@ def anatomy(
     "Divide a model into stem, blocks, head and roles. Raises `FtError` when nothing repeats."
     if not isinstance(model, nn.Module):
         raise ConfigError(f"anatomy() expects a torch.nn.Module, not {type(model).__name__}.")
-    for attached in model.__dict__.get("_ft", {}).values():
+    for attached in record(model).attachments.values():
         return attached.anatomy  # as determined before a method added modules
     blocks = (
         find_repeated_blocks(model)
@@ -263,7 +290,7 @@ def anatomy(
         or find_repeated_blocks(model, matrices=1)
     )
     blocks = add_singleton_blocks(model, blocks)
-    known = getattr(model, "_ft_new", None) if new is None else new
+    known = record(model).new_parameters if new is None else new
     blocks = [
         b
         for b in blocks
@@ -271,7 +298,8 @@ def anatomy(
     ]  # newly initialised modules belong to the head
     head = find_head(model, blocks, known or ())
     fresh = head if known else [h for h in head if not is_vocab_head(model, h)] if known is None else []
-    return Anatomy(model, blocks, head, *find_roles(model, blocks, head), fresh, block_repeats(model, blocks))
+    roles, fused = find_roles(model, blocks, head)
+    return Anatomy(model, blocks, head, roles, fused, fresh, block_repeats(model, blocks))
 
 
 # %% ../../nbs/models/10_anatomy.ipynb #62de6e65
@@ -282,7 +310,7 @@ def add_singleton_blocks(model: nn.Module, blocks: list) -> list:
     variants = [n for n, m in model.named_modules() if type(m) in kinds or shape(n) in rows and has_enough_weights(m)]
     alone = [n for n in variants if not any(n == b or n.startswith(b + ".") or b.startswith(n + ".") for b in blocks)]
     order = {n: i for i, (n, _) in enumerate(model.named_modules())}
-    return sorted([*blocks, *alone], key=order.get)
+    return sorted([*blocks, *alone], key=lambda n: order[n])
 
 
 # %% ../../nbs/models/10_anatomy.ipynb #84ea92c9
@@ -291,7 +319,7 @@ def block_repeats(
     blocks: list,  # paths of the blocks
 ) -> dict:
     "Block -> number of uses per forward pass, for blocks whose weights are shared by several layers."
-    config, found = getattr(model, "config", None), {}
+    config, found = model_config(model), {}
     for block in blocks:
         module, above = model.get_submodule(block), model.get_submodule(block.rpartition(".")[0])
         listed = sum(m is module for m in above._modules.values())
@@ -301,7 +329,7 @@ def block_repeats(
 
 
 def configured_repeats(
-    config,  # of a transformers model, or None
+    config: Any,  # of a transformers model, or None
     block: str,  # the path of the block
 ) -> int:
     "How often a block is used according to the configuration; 1 if unspecified."
@@ -319,11 +347,10 @@ def configured_repeats(
 # %% ../../nbs/models/10_anatomy.ipynb #fb7ca5f8
 def is_vocab_head(model: nn.Module, path: str) -> bool:
     "Whether a head has one output per vocabulary token (an LM head, which is usually pretrained)."
-    try:
-        vocabulary = model.get_input_embeddings().num_embeddings
-    except (AttributeError, NotImplementedError):
-        return False
-    return any(getattr(m, "out_features", None) == vocabulary for m in model.get_submodule(path).modules())
+    rows = getattr(token_embedding(model), "num_embeddings", None)
+    return rows is not None and any(
+        getattr(m, "out_features", None) == rows for m in model.get_submodule(path).modules()
+    )
 
 
 # %% ../../nbs/models/10_anatomy.ipynb #f2471626
@@ -359,7 +386,7 @@ INJECTED_MODULE = re.compile(
 def select(
     anatomy: Anatomy,
     target_modules: str,  # roles and path patterns, separated by commas; "linear" is every linear layer in the blocks
-    blocks=None,  # indices of the blocks to include; None includes all
+    blocks: Collection[int] | None = None,  # indices of the blocks to include; None includes all
 ) -> list:
     "Module paths that match a selector. Raises `FtError` when any part of it matches nothing."
     found, missed = [], []
@@ -385,7 +412,7 @@ def select(
 
 
 # %% ../../nbs/models/10_anatomy.ipynb #eb6c0194
-def no_match_message(anatomy: Anatomy, on: str, missed: list, blocks=None) -> str:
+def no_match_message(anatomy: Anatomy, on: str, missed: list, blocks: Collection[int] | None = None) -> str:
     "The message for a selector that matches nothing, with the roles that the model has."
     where = f" in blocks {sorted(blocks)}" if blocks is not None else ""
     has = ", ".join(f"{r} ({len(p)})" for r, p in anatomy.roles.items())
@@ -427,7 +454,7 @@ def summary_rows(
     }
     above = [n.replace(".base_layer", "") for n in own if anatomy.block_of(n) is None and not anatomy.in_head(n)]
     rest = [n for n in above if n in valid_rows]
-    known = {id(p) for on in anatomy.model.__dict__.get("_ft", {}).values() for p in on.added().values()}
+    known = {id(p) for on in record(anatomy.model).attachments.values() for p in on.added().values()}
     owners, roles = {}, {}
     for name, p in anatomy.model.named_parameters():
         owners.setdefault(part_of(anatomy, name, rest), []).append((name, p))
@@ -453,16 +480,8 @@ def summary_rows(
 
 
 # %% ../../nbs/models/10_anatomy.ipynb #6d7c80ac
-def plot_anatomy(anatomy: Anatomy):
+def plot_anatomy(anatomy: Anatomy) -> Any:
     "The figure of a model: its parts in order, with frozen, trainable and added parameters."
     from ftkit.plot.charts import plot_anatomy_rows
 
     return plot_anatomy_rows(summary_rows(anatomy))
-
-
-# %% ../../nbs/models/10_anatomy.ipynb #1c7728d8
-def _html(self):
-    return plot_anatomy(self)._repr_html_()
-
-
-Anatomy._repr_html_ = _html

@@ -16,6 +16,7 @@ __all__ = [
     "check_folder",
     "fingerprint",
     "read_config",
+    "TaskHead",
     "load",
     "keep_heads_float",
     "build_task_head",
@@ -41,8 +42,10 @@ __all__ = [
 # %% ../../nbs/models/30_checkpoints.ipynb #6f673b16
 import difflib
 import re
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol, cast
 
 import torch
 
@@ -56,7 +59,8 @@ from ftkit.core import (
     sha256,
     unknown_name_error,
 )
-from .anatomy import Anatomy, anatomy, is_vocab_head, size
+from .anatomy import Anatomy, anatomy, is_vocab_head, model_config, size, token_embedding
+from .record import record
 from ftkit.models.weights import (
     FILE,
     config_labels,
@@ -178,7 +182,7 @@ def check_folder(
 # %% ../../nbs/models/30_checkpoints.ipynb #a36d346e
 def fingerprint(
     model: torch.nn.Module,
-    skip=(),  # parameter names to omit, e.g. a new head
+    skip: Collection[str] = (),  # parameter names to omit, e.g. a new head
     sample: int = 4096,  # values per tensor
 ) -> str:
     "A hash of a model's weights, independent of the device and of any dtype that represents the values exactly."
@@ -193,7 +197,7 @@ def fingerprint(
 
 
 # %% ../../nbs/models/30_checkpoints.ipynb #fab1d50e
-def read_config(where: str, source: str, **changes):
+def read_config(where: str, source: str, **changes: Any) -> Any:
     "The checkpoint's configuration. Raises `FtError` when it cannot be read."
     from transformers import AutoConfig
 
@@ -226,16 +230,28 @@ def read_config(where: str, source: str, **changes):
 PROBLEM_TYPES = {"multi": "multi_label_classification", "regression": "regression"}  # as transformers names them
 
 
+class TaskHead(Protocol):
+    "What loading a checkpoint needs to know about a task."
+
+    name: str
+    head: str  # the transformers auto class
+    problem: str
+    classes: list
+    builds_head: bool  # whether `wrap` builds the head, instead of the auto class
+
+    def wrap(self, model: Any, classes: int) -> Any: ...
+
+
 @one_at_a_time
 def load(
     name: str,  # a bundled name, a folder in `save_pretrained` format, a timm name, or a Hub id
-    task=None,  # a task or its name; None loads the model without a head
+    task: TaskHead | str | None = None,  # a task or its name; None loads the model without a head
     num_labels: int | None = None,  # number of classes of the head
     classes: list | None = None,  # class names
     pretrained: bool = True,  # False: the same architecture with random weights
     processor: bool = True,  # whether to load the tokenizer or image processor too
     seed: int | None = None,  # seeds the random generators before the model is built
-    **kw,  # passed to `from_pretrained`, e.g. attn_implementation
+    **kw: Any,  # passed to `from_pretrained`, e.g. attn_implementation
 ) -> Checkpoint:
     """Load a checkpoint for a task.
 
@@ -246,7 +262,8 @@ def load(
     if seed is not None:
         seed_everything(seed)
     source, where = resolve_checkpoint(name)
-    task = resolve("task", task)() if isinstance(task, str) else task
+    if isinstance(task, str):
+        task = cast(TaskHead, resolve("task", task)())
     head = task.head if task is not None else "AutoModel"
     names = list(classes or [f"LABEL_{i}" for i in range(num_labels or 0)])
     cache = {} if head.endswith("LM") else {"use_cache": False}  # the KV cache is only needed for generation
@@ -275,11 +292,12 @@ def load(
         log_info(f"{name}: its own generation settings ({', '.join(f'{n}={v}' for n, v in gone.items())}) are ignored")
     kind = "" if pretrained else " (architecture only, random weights)"
     log_info(f"{name}: {source} checkpoint{kind}, {size(model) / 1e6:.1f}M parameters")
-    base = fingerprint(model, skip=model._ft_new)
-    return Checkpoint(model, tokenizer, str(name), source, list(model._ft_new), base, pretrained)
+    fresh = record(model).new_parameters or ()
+    base = fingerprint(model, skip=fresh)
+    return Checkpoint(model, tokenizer, str(name), source, list(fresh), base, pretrained)
 
 
-def keep_heads_float(quantization, auto, config, pretrained: bool):
+def keep_heads_float(quantization: Any, auto: Any, config: Any, pretrained: bool):
     "Exclude the layers outside the blocks from quantization. Raises `FtError` without pretrained weights."
     if not pretrained:
         raise CheckpointError(
@@ -289,16 +307,16 @@ def keep_heads_float(quantization, auto, config, pretrained: bool):
         quantization.llm_int8_skip_modules = modules_not_to_quantize(auto.from_config(config, trust_remote_code=False))
 
 
-def build_task_head(model, task, names: list, new: list):
+def build_task_head(model: torch.nn.Module, task: TaskHead | None, names: list, new: list) -> torch.nn.Module:
     "The model with the head built by the task, if it builds one, and the record of new parameters."
     if task is not None and task.builds_head:
         model = task.wrap(model, len(names or task.classes))
-        new = list(model._ft_new)
-    model._ft_new = tuple(new or new_head_parameters(model))
+        new = list(record(model).new_parameters or ())
+    record(model).new_parameters = tuple(new or new_head_parameters(model))
     return model
 
 
-def model_class(config, head: str, task: str, name: str):
+def model_class(config: Any, head: str, task: str, name: str) -> Any:
     "The transformers auto class of a head. Raises `FtError` when the checkpoint's architecture does not support it."
     with gc_paused():
         import transformers
@@ -313,7 +331,7 @@ def model_class(config, head: str, task: str, name: str):
 
 
 # %% ../../nbs/models/30_checkpoints.ipynb #b6d6c33a
-def new_head_parameters(model) -> list:
+def new_head_parameters(model: torch.nn.Module) -> list:
     """Parameters of the head of a model that was loaded pretrained or built from scratch; an LM head is not considered
     new.
     """
@@ -325,9 +343,9 @@ def new_head_parameters(model) -> list:
 def read_processor(
     where: str,
     source: str,
-    config,
+    config: Any,
     head: str | None = None,  # the transformers auto class; it decides for multimodal models
-):
+) -> Any:
     "The tokenizer or image processor of a checkpoint. Raises `FtError` if there is none."
     import transformers
 
@@ -355,7 +373,7 @@ def read_processor(
     return found
 
 
-def is_vision_model(config, head: str | None = None) -> bool:
+def is_vision_model(config: Any, head: str | None = None) -> bool:
     """Whether a checkpoint takes images: its configuration has channels, or that of its vision model has and no text
     head is requested.
     """
@@ -367,21 +385,16 @@ def is_vision_model(config, head: str | None = None) -> bool:
 
 
 # %% ../../nbs/models/30_checkpoints.ipynb #58a971c6
-def embedding_rows(model: torch.nn.Module) -> int:
+def embedding_rows(model: torch.nn.Module) -> int | None:
     "The number of rows of the embedding matrix, or None if it does not have one row per token."
-    try:
-        table = model.get_input_embeddings()
-    except (AttributeError, NotImplementedError):
+    table = token_embedding(model)
+    if not isinstance(table, torch.nn.Embedding):
         return None
-    config = model.config.get_text_config()
-    return (
-        table.num_embeddings
-        if isinstance(table, torch.nn.Embedding) and getattr(config, "vocab_size", None) == table.num_embeddings
-        else None
-    )
+    size = getattr(model_config(model).get_text_config(), "vocab_size", None)
+    return table.num_embeddings if size == table.num_embeddings else None
 
 
-def check_embedding_rows(model: torch.nn.Module, tokenizer, name: str):
+def check_embedding_rows(model: torch.nn.Module, tokenizer: Any, name: str):
     """Raises `FtError` for tokens that occur in texts but have no row in the embedding matrix; prints special tokens
     without one.
     """
@@ -417,10 +430,10 @@ def check_embedding_rows(model: torch.nn.Module, tokenizer, name: str):
 
 
 # %% ../../nbs/models/30_checkpoints.ipynb #45be0969
-def ensure_pad_token(model: torch.nn.Module, tokenizer, name: str = "this checkpoint"):
+def ensure_pad_token(model: torch.nn.Module, tokenizer: Any, name: str = "this checkpoint"):
     "Set the same padding token in tokenizer and model. Raises `FtError` if none is available."
     check_embedding_rows(model, tokenizer, name)
-    rows, config = embedding_rows(model), model.config
+    rows, config = embedding_rows(model), model_config(model)
 
     def fits(i):
         return isinstance(i, int) and 0 <= i and (rows is None or i < rows)
@@ -442,19 +455,19 @@ def ensure_pad_token(model: torch.nn.Module, tokenizer, name: str = "this checkp
         )
     for c in (config, config.get_text_config(), getattr(model, "generation_config", None)):
         if c is not None:
-            c.pad_token_id = tokenizer.pad_token_id
+            cast(Any, c).pad_token_id = tokenizer.pad_token_id
 
 
 def pick_pad_token(
-    tokenizer,
-    known: int,  # the configuration's padding token, or None
-    fits,  # function: whether the model has an embedding for a token id
-) -> str:
+    tokenizer: Any,
+    known: int | None,  # the configuration's padding token
+    fits: Callable[[Any], bool],  # whether the model has an embedding for a token id
+) -> str | None:
     """A special token for padding: the configuration's, EOS, another one, or a new one if the embedding matrix has an
     unused row; None if there is none.
     """
     if known is not None and known in tokenizer.all_special_ids:
-        return tokenizer.convert_ids_to_tokens(known)
+        return str(tokenizer.convert_ids_to_tokens(known))
     for kind in ("eos", "sep", "bos", "cls", "mask", "unk"):
         if fits(getattr(tokenizer, f"{kind}_token_id")):
             return getattr(tokenizer, f"{kind}_token")
@@ -464,7 +477,7 @@ def pick_pad_token(
 # %% ../../nbs/models/30_checkpoints.ipynb #853de6f6
 def align_special_tokens(
     model: torch.nn.Module,
-    processor,  # the tokenizer or image processor
+    processor: Any,  # the tokenizer or image processor
     head: str,  # the transformers auto class
     name: str,  # of the checkpoint, for messages
 ):
@@ -481,7 +494,7 @@ def align_special_tokens(
 # %% ../../nbs/models/30_checkpoints.ipynb #c0de1e02
 def max_positions(model: torch.nn.Module) -> int:
     "The number of positions of a model, or 0 if unlimited."
-    config = getattr(model, "config", None)
+    config = model_config(model)
     config = config.get_text_config() if hasattr(config, "get_text_config") else config
     names = ("max_position_embeddings", "max_encoder_position_embeddings", "n_positions")
     limit = max(0, next((v for n in names if isinstance(v := getattr(config, n, None), int)), 0))
@@ -494,7 +507,7 @@ def max_positions(model: torch.nn.Module) -> int:
     return max(0, limit - shift)  # RoBERTa and its variants count positions from after the padding index
 
 
-def limit_to_positions(tokenizer, model: torch.nn.Module):
+def limit_to_positions(tokenizer: Any, model: torch.nn.Module):
     "Limit the tokenizer's max length to the positions of the model."
     if limit := max_positions(model):
         tokenizer.model_max_length = min(tokenizer.model_max_length, limit)
@@ -520,7 +533,7 @@ def reset_generation_config(model: torch.nn.Module) -> dict:
     from transformers import GenerationConfig
 
     kept = {n: v for n in TOKEN_IDS if (v := getattr(before, n, None)) is not None}
-    model.generation_config = GenerationConfig(**kept)
+    cast(Any, model).generation_config = GenerationConfig(**kept)
     usual = GenerationConfig().to_dict()
     return {
         n: v
@@ -533,7 +546,7 @@ def reset_generation_config(model: torch.nn.Module) -> dict:
 
 
 # %% ../../nbs/models/30_checkpoints.ipynb #890db111
-def modules_not_to_quantize(model) -> list:
+def modules_not_to_quantize(model: torch.nn.Module) -> list:
     "Patterns for the linear layers outside the blocks."
     from transformers.pytorch_utils import Conv1D
 
@@ -553,13 +566,13 @@ def is_timm_model(name: str) -> bool:
     return timm.is_model(name.partition(".")[0])
 
 
-def timm_config(name: str):
+def timm_config(name: str) -> Any:
     "The configuration of a timm architecture, as on the Hub."
     import timm
     from transformers import TimmWrapperConfig
 
     kind = name.partition(".")[0]
-    given = timm.models.get_pretrained_cfg(name) or timm.models.get_pretrained_cfg(kind)
+    given: Any = timm.models.get_pretrained_cfg(name) or timm.models.get_pretrained_cfg(kind)
     return TimmWrapperConfig.from_dict(
         dict(architecture=kind, num_classes=given.num_classes, pretrained_cfg=given.to_dict())
     )
@@ -570,7 +583,7 @@ def hub_id(name: str) -> str:
     import timm
 
     kind = name.partition(".")[0]
-    given = timm.models.get_pretrained_cfg(name) or timm.models.get_pretrained_cfg(kind)
+    given: Any = timm.models.get_pretrained_cfg(name) or timm.models.get_pretrained_cfg(kind)
     if not given.hf_hub_id:
         raise CheckpointError(
             f"{name} has no pretrained weights; with pretrained=False its architecture is randomly initialised."
@@ -583,7 +596,7 @@ def hub_id(name: str) -> str:
 
 
 # %% ../../nbs/models/30_checkpoints.ipynb #a06fbefa
-def from_scratch(auto, config, **kw):
+def from_scratch(auto: Any, config: Any, **kw: Any) -> torch.nn.Module:
     "A model with random weights, with the initialisation of its library. Raises `FtError` if it cannot be built."
     try:
         model = auto.from_config(config, trust_remote_code=False, **kw).float()

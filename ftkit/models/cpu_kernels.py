@@ -52,6 +52,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from ..core import ProcessSetting
+from .forward import replaced_forward
 
 
 # %% ../../nbs/models/40_cpu_kernels.ipynb #e0d2260c
@@ -215,27 +216,19 @@ def cpu_kernels(
     device: torch.device | str = "cpu",  # nothing is changed for other devices, and on a compiled model
 ) -> Iterator[None]:
     "Context manager in which a model computes dropout and attention with the functions of this module."
-    changed = []
     if torch.device(device).type != "cpu" or model._compiled_call_impl is not None:
         return (yield)
-    try:
+    with contextlib.ExitStack() as stack:
         for module in model.modules():
             before = vars(module).get("forward")
             if isinstance(before, functools.partial) and before.func in (dropout_forward, kernel_forward):
                 continue  # within another such block
             if type(module) is nn.Dropout:
-                module.forward = functools.partial(dropout_forward, module)
+                stack.enter_context(replaced_forward(module, lambda _: functools.partial(dropout_forward, module)))
             elif calls_kernels(type(module)):
-                module.forward = functools.partial(kernel_forward, module.forward)
-            else:
-                continue
-            changed.append((module, before))
+                make = functools.partial(functools.partial, kernel_forward)
+                stack.enter_context(replaced_forward(module, make))
         yield
-    finally:
-        for module, before in changed:
-            del module.forward
-            if before is not None:
-                module.forward = before
 
 
 # %% ../../nbs/models/40_cpu_kernels.ipynb #c6f72283

@@ -30,8 +30,10 @@ __all__ = [
 import copy
 import re
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 
@@ -41,17 +43,17 @@ from .anatomy import INJECTED_MODULE, anatomy, is_vocab_head
 
 # %% ../../nbs/models/20_weights.ipynb #1ecf8ea8
 @contextmanager
-def silence_transformers():
+def silence_transformers() -> Iterator[None]:
     "Context manager that disables transformers' loading report and the progress bars of transformers and datasets."
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     datasets = sys.modules.get("datasets")  # not imported here
-    more = datasets and not datasets.are_progress_bars_disabled()
+    more = datasets if datasets and not datasets.are_progress_bars_disabled() else None
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     if more:
-        datasets.disable_progress_bars()
+        more.disable_progress_bars()
     try:
         yield
     finally:
@@ -59,7 +61,7 @@ def silence_transformers():
         if bars:
             logging.enable_progress_bar()
         if more:
-            datasets.enable_progress_bars()
+            more.enable_progress_bars()
 
 
 # %% ../../nbs/models/20_weights.ipynb #cbe80891
@@ -69,7 +71,7 @@ def first_line(e: Exception) -> str:
 
 
 # %% ../../nbs/models/20_weights.ipynb #aad6e7e1
-def read_once(auto, place: str, options: dict) -> tuple:
+def read_once(auto: Any, place: str, options: dict) -> tuple:
     """The model read by transformers, and its loading report.
 
     Raises `FtError` for damaged files and for invalid configurations.
@@ -150,7 +152,7 @@ def missing(info: dict) -> list:
     return [n for n in info["missing_keys"] if not n.endswith("num_batches_tracked")]
 
 
-def can_be_new(model: torch.nn.Module):
+def can_be_new(model: torch.nn.Module) -> Callable[[str], bool]:
     """A function that returns, for a tensor's name, whether it may be randomly initialised: in a head or in the pooler
     before it.
     """
@@ -222,7 +224,7 @@ def check_whole(model: torch.nn.Module, info: dict, where: str):
 
 
 # %% ../../nbs/models/20_weights.ipynb #184b4b4f
-def read_weights(auto, where: str, config, source: str, **kw) -> tuple:
+def read_weights(auto: Any, where: str, config: Any, source: str, **kw: Any) -> tuple:
     """The model and the names of its newly initialised parameters.
 
     Raises `FtError` for files that do not contain the complete model.
@@ -271,7 +273,7 @@ def label_config(names: list) -> dict:
     }
 
 
-def name_classes(config, names: list):
+def name_classes(config: Any, names: list):
     "Set the class names in a configuration."
     for k, v in label_config(names).items():
         setattr(config, k, v)
@@ -279,7 +281,7 @@ def name_classes(config, names: list):
         config.label_names = [str(n) for n in names]  # where timm stores them
 
 
-def config_labels(config) -> list:
+def config_labels(config: Any) -> list:
     "The class names of a checkpoint's own head; empty if it has none."
     names = getattr(config, "id2label", None) or {}
     return [str(names[k]) for k in sorted(names)]
@@ -289,7 +291,7 @@ def config_labels(config) -> list:
 def head_order(
     requested: list,  # requested class names
     given: list,  # the class names of the checkpoint's head, of the same number
-) -> list:
+) -> list | None:
     """The row of the head for each requested class, or None if the head has other classes.
 
     Generic names (LABEL_0, LABEL_1 or 0, 1) match any names.
@@ -311,7 +313,7 @@ def head_order(
 
 
 # %% ../../nbs/models/20_weights.ipynb #84dd5798
-def is_class_head(auto, config) -> dict:
+def is_class_head(auto: Any, config: Any) -> dict:
     "Parameters with one entry per class: name -> class dimension."
     wider = copy.deepcopy(config)
     wider.num_labels = config.num_labels + 1
@@ -324,7 +326,7 @@ def is_class_head(auto, config) -> dict:
     return {n: next(d for d, (i, j) in enumerate(zip(a, b)) if i != j) for n, (a, b) in pairs.items() if a != b}
 
 
-def fit_head(model: torch.nn.Module, new: list, auto, given: list, name: str) -> list:
+def fit_head(model: torch.nn.Module, new: list, auto: Any, given: list, name: str) -> list:
     """Reorder the rows of a fine-tuned head to the requested classes, or initialise a new head; returns the names of
     new parameters.
     """
@@ -360,5 +362,5 @@ def reinitialize(model: torch.nn.Module, names: list) -> list:
         setattr(model.get_submodule(module), leaf, torch.nn.Parameter(torch.empty_like(old)))
     with torch.no_grad():
         for m in modules:
-            model._init_weights(model.get_submodule(m))
+            cast(Any, model)._init_weights(model.get_submodule(m))
     return sorted(names)

@@ -39,6 +39,7 @@ from ..data.encoded import EncodedDataset
 from ..data.fields import IMAGE, LABEL, Field
 from ..models.anatomy import anatomy
 from ..models.checkpoints import Checkpoint
+from ..models.forward import capture
 from .base import Recipe
 from ..tasks.base import Task, to_device
 from ..training.callbacks import Callback
@@ -139,13 +140,9 @@ def pooled_features(
     head: str,  # the head's first module
 ) -> torch.Tensor:  # (batch, width)
     "The input of a model's head."
-    kept = {}
-    hook = model.get_submodule(head).register_forward_pre_hook(lambda m, a: kept.update(h=a[0]))
-    try:
+    with capture(model.get_submodule(head), "input") as features:
         model(x)
-    finally:
-        hook.remove()
-    return kept["h"].flatten(1)
+    return features.value.flatten(1)
 
 
 class ProjectionHead(nn.Sequential):

@@ -54,6 +54,7 @@ from ..data.encoded import EncodedDataset
 from ..methods.base import attached
 from ..models.anatomy import anatomy
 from ..models.cpu_kernels import attention, cpu_kernels, keep_heap
+from ..models.forward import replaced_forward
 from .array_store import RaggedArray, build, lookup, unpad
 from ..tasks.base import Task, to_device
 
@@ -130,17 +131,10 @@ def replaced(
     make,  # (name, forward) -> function
 ):
     "Context manager that replaces the forward functions of some modules."
-    own = [(n, model.get_submodule(n)) for n in names]
-    before = [m.__dict__.get("forward") for _, m in own]
-    for n, m in own:
-        m.forward = make(n, m.forward)
-    try:
+    with contextlib.ExitStack() as stack:
+        for n in names:
+            stack.enter_context(replaced_forward(model.get_submodule(n), functools.partial(make, n)))
         yield
-    finally:
-        for (_, m), f in zip(own, before):
-            del m.forward
-            if f is not None:
-                m.forward = f
 
 
 # %% ../../nbs/speed/40_feature_cache.ipynb #f95f6227

@@ -37,6 +37,7 @@ from ..data.fields import IMAGE, LABELS, Field
 from ..data.image_preprocessing import ImagePreprocessing, preprocessing_from_processor
 from ..data.images import ImageColumn, map_images, open_image
 from ..data.labels import label_lists
+from ..models.record import record
 from .base import Task
 
 
@@ -171,10 +172,9 @@ def build_fcos(
         score_thresh=0.05,
         detections_per_img=50,
     )
-    out.config, out._ft_new = (
-        getattr(model, "config", None),
-        tuple(n for n, _ in out.named_parameters() if not n.startswith("backbone.trunk.")),
-    )
+    out.config = getattr(model, "config", None)
+    fresh = (n for n, _ in out.named_parameters() if not n.startswith("backbone.trunk."))
+    record(out).new_parameters = tuple(fresh)
     return out
 
 

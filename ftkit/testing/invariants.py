@@ -41,15 +41,17 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 
 from ..core import FtError, seed_everything, unknown_name_error
 from ..data.fields import targets_of
 from ..deltas.io import load_delta, read_manifest, read_tensors, save_delta
-from ..methods.base import attached, canonical, components, head_plan, set_modes
+from ..methods.base import Method, attached, canonical, components, head_plan, set_modes
 from ..methods.base import method as make_method
 from ..models.anatomy import anatomy
+from ..models.record import record
 from ..training.learner import activation_checkpointing
 
 # %% ../../nbs/testing/10_invariants.ipynb #07fe70c3
@@ -150,8 +152,8 @@ def tiny_model(
     family: str = "bert",  # "bert", "gpt", "t5", "resnet", "vit", "whisper" or "clip"
     num_labels: int = 3,
     seed: int = 0,
-    method=None,  # a method with options for loading the base weights, e.g. QLoRA
-):
+    method: Method | None = None,  # a method with options for loading the base weights, e.g. QLoRA
+) -> tuple:
     "A tiny model of a family with random weights, and a batch. Raises `FtError` for an unknown family."
     import transformers
 
@@ -164,7 +166,7 @@ def tiny_model(
         kind.config_class(**options, **({"num_labels": num_labels} if name.endswith("Classification") else {}))
     )
     if family == "clip":
-        model._ft_new = ()  # its projections are pretrained
+        record(model).new_parameters = ()  # its projections are pretrained
     for p in model.parameters():
         p.data += 0.02 * torch.randn_like(p)  # no parameter at exactly zero or one
     if method is not None and (options := method.load_kwargs()):
@@ -172,7 +174,7 @@ def tiny_model(
     return model.eval(), tiny_batch(family, num_labels)
 
 
-def reload_quantized(model, options: dict):
+def reload_quantized(model: torch.nn.Module, options: dict) -> torch.nn.Module:
     "The same model, saved and loaded again with these options, like a checkpoint."
     from ftkit.models.checkpoints import modules_not_to_quantize, read_weights
     from ftkit.models.weights import silence_transformers
@@ -180,16 +182,15 @@ def reload_quantized(model, options: dict):
     options["quantization_config"].llm_int8_skip_modules = modules_not_to_quantize(model)
     with tempfile.TemporaryDirectory() as folder:
         with silence_transformers():
-            model.save_pretrained(folder)
+            cast(Any, model).save_pretrained(folder)
         again, _ = read_weights(type(model), folder, model.config, "folder", dtype=torch.float32, **options)
-    if "_ft_new" in model.__dict__:
-        again._ft_new = model._ft_new
+    record(again).new_parameters = record(model).new_parameters
     return again
 
 
 # %% ../../nbs/testing/10_invariants.ipynb #8ad536d4
 @torch.no_grad()
-def model_outputs(model, batch: dict) -> torch.Tensor:
+def model_outputs(model: torch.nn.Module, batch: dict) -> torch.Tensor:
     "Logits, or concatenated image and text embeddings, (rows, …)."
     out = model(**batch)
     return out.logits if "logits" in out else torch.cat([out.image_embeds, out.text_embeds], -1)
@@ -213,13 +214,13 @@ def single_example(batch: dict, row: int) -> dict:
 STEPS = 100  # total steps passed to methods with a schedule
 
 
-def snapshot(model) -> dict:
+def snapshot(model: torch.nn.Module) -> dict:
     "Copies of all parameters and buffers, by canonical name."
     return {canonical(n): t.detach().clone() for n, t in [*model.named_parameters(), *model.named_buffers()]}
 
 
 # %% ../../nbs/testing/10_invariants.ipynb #ab29c653
-def train_steps(method, model, batch, steps: int = 2, seed: int = 0):
+def train_steps(method: Method, model: torch.nn.Module, batch: dict, steps: int = 2, seed: int = 0) -> torch.nn.Module:
     "Train an attached method for a few steps."
     seed_everything(seed)
     optimizer = torch.optim.AdamW(method.param_groups(model, lr=1e-2))
@@ -233,7 +234,7 @@ def train_steps(method, model, batch, steps: int = 2, seed: int = 0):
 
 
 # %% ../../nbs/testing/10_invariants.ipynb #082342c6
-def check_only_planned_parameters_change(method, model, batch):
+def check_only_planned_parameters_change(method: Method, model: torch.nn.Module, batch: dict) -> str:
     "Only the intended parameters and buffers change in two steps; all others stay bitwise equal."
     on = method.attach(model, steps=STEPS)
     before = snapshot(model)
@@ -249,7 +250,7 @@ def check_only_planned_parameters_change(method, model, batch):
 
 
 # %% ../../nbs/testing/10_invariants.ipynb #d2634c99
-def check_gradients_flow(method, model, batch):
+def check_gradients_flow(method: Method, model: torch.nn.Module, batch: dict) -> str:
     """All intended parameters get a gradient above rounding within two steps of being trainable; key biases are
     excepted and counted.
     """
@@ -283,7 +284,7 @@ def check_gradients_flow(method, model, batch):
 
 
 # %% ../../nbs/testing/10_invariants.ipynb #1d61b730
-def check_identity_at_init(method, model, batch):
+def check_identity_at_init(method: Method, model: torch.nn.Module, batch: dict) -> str:
     "At initialisation the output equals that of the base model, for methods with `starts_at_base`."
     if not method.identity_at_init:
         return "not promised: the added parameters change the output from the first step on"
@@ -295,7 +296,7 @@ def check_identity_at_init(method, model, batch):
 
 
 # %% ../../nbs/testing/10_invariants.ipynb #89c1fbfc
-def check_save_load(method, model, batch):
+def check_save_load(method: Method, model: torch.nn.Module, batch: dict) -> str:
     "A saved delta on a fresh base gives equal logits; the file contains only the delta and the head."
     fresh = copy.deepcopy(model)
     on = method.attach(model, steps=STEPS)
@@ -323,7 +324,7 @@ def check_save_load(method, model, batch):
 
 
 # %% ../../nbs/testing/10_invariants.ipynb #2e9b47f6
-def check_merge(method, model, batch):
+def check_merge(method: Method, model: torch.nn.Module, batch: dict) -> str:
     "Merging preserves the outputs within 1e-4 and leaves no added module; other methods raise `FtError`."
     names = [n for n, _ in model.named_modules()]
     method.attach(model, steps=STEPS)
@@ -342,7 +343,7 @@ def check_merge(method, model, batch):
 
 
 # %% ../../nbs/testing/10_invariants.ipynb #10ac1f3a
-def check_detach(method, model, batch):
+def check_detach(method: Method, model: torch.nn.Module, batch: dict) -> str:
     """Detaching restores structure, flags, modes and values bit for bit; without a copy of the base weights, methods
     that change them raise `FtError`.
     """
@@ -377,10 +378,10 @@ def check_detach(method, model, batch):
 
 # %% ../../nbs/testing/10_invariants.ipynb #362e7eab
 def check_learns(
-    run,  # the result of `finetune`
-    data,  # its validation data
+    run: Any,  # the result of `finetune`
+    data: Any,  # its validation data
     margin: float = 0.05,  # in the task's metric
-):
+) -> str:
     "The metric exceeds the majority-class baseline and the same model before training by a margin."
     from ftkit.models.checkpoints import load
     from ftkit.tasks.base import evaluate
@@ -403,7 +404,7 @@ def check_learns(
 
 
 # %% ../../nbs/testing/10_invariants.ipynb #6e428732
-def check_deterministic(method, model, batch):
+def check_deterministic(method: Method, model: torch.nn.Module, batch: dict) -> str:
     "The same seed gives the same weights, bit for bit on a CPU."
     ends = []
     for twin in (copy.deepcopy(model), model):
@@ -415,9 +416,11 @@ def check_deterministic(method, model, batch):
 
 
 # %% ../../nbs/testing/10_invariants.ipynb #77be674d
-def check_composition(method, model, batch):
+def check_composition(method: Method, model: torch.nn.Module, batch: dict) -> str:
     "In a composition each method trains at least the parameters that it trains alone."
-    both = method + partner(method, model)
+    other = partner(method, model)
+    assert other is not None, f"no method can be composed with {method!r}"
+    both = method + other
     on = both.attach(model, steps=STEPS)
     for h in on.handles:
         h.at(STEPS)
@@ -435,7 +438,7 @@ def check_composition(method, model, batch):
 
 
 # %% ../../nbs/testing/10_invariants.ipynb #399daf37
-def partner(method, model):
+def partner(method: Method, model: torch.nn.Module) -> Method | None:
     "A method to compose with: the first that is not yet included and fits the model."
     for name in ("bitfit", "ln_tuning", "lora", "adapter"):
         other = make_method(name)
@@ -449,18 +452,19 @@ def partner(method, model):
 
 
 # %% ../../nbs/testing/10_invariants.ipynb #f1907cd2
-def tiny_like(model):
+def tiny_like(model: torch.nn.Module) -> torch.nn.Module:
     "A copy of a model without its deltas."
     twin = copy.deepcopy(model)
-    for name in list(twin.__dict__.get("_ft", {})):
-        for h in reversed(twin._ft[name].handles):
+    attachments = record(twin).attachments
+    for on in attachments.values():
+        for h in reversed(on.handles):
             h.remove()
-        del twin._ft[name]
+    attachments.clear()
     return twin
 
 
 # %% ../../nbs/testing/10_invariants.ipynb #f34f1546
-def check_activation_checkpointing(method, model, batch):
+def check_activation_checkpointing(method: Method, model: torch.nn.Module, batch: dict) -> str:
     "With and without activation checkpointing, gradients agree within 1e-6 and buffers are equal."
     method.attach(model, steps=STEPS)
 
@@ -484,7 +488,7 @@ def check_activation_checkpointing(method, model, batch):
 
 
 # %% ../../nbs/testing/10_invariants.ipynb #e4f7c765
-def check_batch_invariance(method, model, batch):
+def check_batch_invariance(method: Method, model: torch.nn.Module, batch: dict) -> str:
     "In evaluation mode a batch of one gives the same output as the row in a larger batch, within 1e-5."
     method.attach(model, steps=STEPS)
     train_steps(method, model, batch)
@@ -525,12 +529,12 @@ class Report:
     def ok(self) -> bool:
         return all(r["holds"] for r in self.rows)
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         from ftkit.plot.tables import table
 
         return table(self.rows)._repr_html_()
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         broken = [f"invariant {r['check']}: {r['note']}" for r in self.rows if not r["holds"]]
         return "; ".join(
             [f"{self.method!r}: {len(self.rows) - len(broken)} of {len(self.rows)} invariants hold", *broken]
@@ -539,10 +543,10 @@ class Report:
 
 # %% ../../nbs/testing/10_invariants.ipynb #bf19984c
 def check_method(
-    method,  # a method or its name
-    model,  # a model; it is copied for every invariant
+    method: Method | str,  # a method or its name
+    model: torch.nn.Module,  # a model; it is copied for every invariant
     batch: dict,  # keyword arguments of the model, with labels and attention_mask
-    invariants=INVARIANTS,  # name -> invariant
+    invariants: dict = INVARIANTS,  # name -> invariant
 ) -> Report:
     "Run the invariants on a method; a failure is a row with holds=False and the reason as its note."
     method, rows = make_method(method), []
@@ -558,9 +562,9 @@ def check_method(
 
 # %% ../../nbs/testing/10_invariants.ipynb #8d357427
 def matrix_cell(
-    method,  # a method or its name
+    method: Method | str,  # a method or its name
     family: str,
-    invariants=INVARIANTS,
+    invariants: dict = INVARIANTS,
 ) -> dict:
     """The result of a method on a family: `cell` is "works", "cannot" with the reason as its `note`, or "broken" with
     the failed invariants.

@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from ..core import LOGGER, ConfigError, log_info, main_process
 from ..models.anatomy import anatomy
+from ..models.forward import replaced_forward
 
 
 # %% ../../nbs/training/09_callbacks.ipynb #3087e66d
@@ -159,7 +160,6 @@ def activation_checkpointing(
     from torch.utils.checkpoint import checkpoint
 
     blocks = [model.get_submodule(b) for b in anatomy(model).blocks] if model is not None else []
-    before = [b.__dict__.get("forward") for b in blocks]
 
     def bare(x):
         return None if type(x).__name__.endswith("Cache") else x  # the recomputation would fill a cache twice
@@ -170,15 +170,10 @@ def activation_checkpointing(
 
         return lambda *a, **k: again(a, k) if torch.is_grad_enabled() else forward(*a, **k)
 
-    for b in blocks:
-        b.forward = saving(b.forward)
-    try:
+    with contextlib.ExitStack() as stack:
+        for b in blocks:
+            stack.enter_context(replaced_forward(b, saving))
         yield
-    finally:
-        for b, f in zip(blocks, before):
-            del b.forward
-            if f is not None:
-                b.forward = f
 
 
 class CompileCallback(Callback):
