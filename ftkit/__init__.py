@@ -6,6 +6,7 @@ Importing this package is light: a name is looked up where it lives when it is f
 import sys
 from importlib import import_module
 from os import environ
+from typing import Any
 
 # Threads of OpenMP that wait for each other spin only briefly and then sleep: spinning for longer, as libgomp does by
 # itself, a fit beside other programs takes many times as long. libgomp reads this once, when torch loads it, so it is
@@ -79,7 +80,7 @@ def _imported(module):
         return import_module(f".{module}", __name__)
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name in _NAMES:
         value = getattr(_imported(_NAMES[name]), name)
     elif name in _PACKAGES:

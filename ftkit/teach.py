@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
 
 # %% ../nbs/84_teach.ipynb #fb2352b8
@@ -186,7 +187,7 @@ def _explain(error: Exception, answer) -> str:
         for f in traceback.extract_tb(error.__traceback__)
         if code and (f.filename, f.name) == (code.co_filename, code.co_name)
     ]
-    if not frames:
+    if not code or not frames:
         return f"Checking {_short(answer)} stopped with {what}. Does it have the requested type?"
     where = f"line {frames[-1].lineno - code.co_firstlineno + 1} of it" + (
         f", `{frames[-1].line}`" if frames[-1].line else ""
@@ -322,7 +323,7 @@ class Exercise:
         # Running the cell of an exercise twice must not add it twice.
         self._row = _session.setdefault(name, dict(name=name, attempts=0, hints=0, solved=False))
 
-    def check(self, answer) -> Feedback:
+    def check(self, answer: Any) -> Feedback:
         "Check `answer`; `None`, `...` and stubs do not count as an attempt."
         verdict = _judge(self.judge, answer)
         self._row["attempts"] += verdict.attempted
@@ -341,7 +342,7 @@ class Exercise:
         "The solution, folded in a notebook and plain in a terminal."
         return Note(f"{self.name}: solution", self.answer or "This exercise has no solution.", fold=True)
 
-    def test(self, right, wrong: Sequence | Mapping = (), also: Sequence = ()) -> Feedback:
+    def test(self, right: Any, wrong: Sequence | Mapping = (), also: Sequence = ()) -> Feedback:
         """Assert that `right` and `also` pass and all of `wrong` fail with a reason; a dict maps wrong answers to a
         part of the reason.
         """
@@ -410,7 +411,7 @@ def progress() -> Progress:
 def variant(
     seed_text: str,  # identifies the learner, e.g. a student number
     options: Sequence | Mapping[str, Sequence],  # the options, in a fixed order
-):  # one of the options; for a dict, a dict with one pick per key
+) -> Any:  # one of the options; for a dict, a dict with one pick per key
     "Pick a personal variant by a stable hash. Raises `TypeError` for unordered options, `ValueError` for no options."
     text = unicodedata.normalize("NFKC", str(seed_text)).strip().casefold()
     if isinstance(options, Mapping):

@@ -19,6 +19,8 @@ __all__ = [
 # %% ../../nbs/core/10_errors.ipynb #463d849a
 import difflib
 import re
+from collections.abc import Iterable
+from typing import Any
 
 
 # %% ../../nbs/core/10_errors.ipynb #04dabecc
@@ -57,7 +59,7 @@ def closest(name: str, options: list[str], most: int = 3) -> list[str]:
 def unknown_name_error(
     kind: str,  # the kind of name, e.g. "method"
     name: str,  # the name that was given
-    options,  # the valid names
+    options: Iterable[object],  # the valid names
 ) -> FtError:
     "The error for an unknown name, with the closest valid names."
     options = sorted(map(str, options))
@@ -70,7 +72,7 @@ def unknown_name_error(
 
 
 # %% ../../nbs/core/10_errors.ipynb #248cad12
-def as_python_number(value) -> float:
+def as_python_number(value: Any) -> float:
     "A value as a float; NaN for anything that is not a number, including strings and booleans."
     if isinstance(value, (bool, str)):
         return float("nan")
@@ -82,7 +84,7 @@ def as_python_number(value) -> float:
 
 def check_integer(
     name: str,  # of the option, for messages
-    value,  # a number of any type, or None
+    value: Any,  # a number of any type, or None
     least: int = 1,
 ) -> int | None:
     """An option as a Python int; None stays None.
@@ -99,7 +101,7 @@ def check_integer(
 
 def check_number(
     name: str,  # of the option, for messages
-    value,  # a number of any type, or None
+    value: Any,  # a number of any type, or None
     zero: bool = False,  # whether 0 is allowed
 ) -> float | int | None:
     """An option as a Python int or float; None stays None.

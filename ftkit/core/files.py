@@ -10,8 +10,10 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 from .errors import FtError
 
@@ -19,9 +21,9 @@ from .errors import FtError
 # %% ../../nbs/core/20_files.ipynb #200c9e34
 @contextmanager
 def atomic_write(
-    path,  # the file to replace
+    path: str | os.PathLike,  # the file to replace
     mode: str = "w",  # "w" for text (UTF-8), "wb" for bytes
-):
+) -> Iterator[IO]:
     "Yield a file that replaces `path` atomically. Raises `FtError` when writing fails."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +43,7 @@ def atomic_write(
 
 
 # %% ../../nbs/core/20_files.ipynb #579f35a4
-def fsync_dir(folder):
+def fsync_dir(folder: str | os.PathLike):
     "Flush a folder's entries to disk, where the operating system supports it."
     if os.name == "nt":
         return
@@ -54,8 +56,8 @@ def fsync_dir(folder):
 
 # %% ../../nbs/core/20_files.ipynb #3d2dad66
 def write_json(
-    path,  # the file to replace
-    value,  # any JSON-serialisable value
+    path: str | os.PathLike,  # the file to replace
+    value: Any,  # any JSON-serialisable value
 ):
     "Write a value as JSON, atomically."
     text = json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n"
@@ -65,8 +67,8 @@ def write_json(
 
 # %% ../../nbs/core/20_files.ipynb #58cc982c
 def read_json(
-    path,  # the file to read
-):
+    path: str | os.PathLike,  # the file to read
+) -> Any:
     "The value in a JSON file. Raises `FtError` with the path when the file is missing or invalid."
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -78,7 +80,7 @@ def read_json(
 
 # %% ../../nbs/core/20_files.ipynb #8fec6fdb
 def sha256(
-    what,  # bytes, a string, or a `Path` whose file is read
+    what: bytes | str | Path,  # bytes, a string, or a `Path` whose file is read
 ) -> str:
     "The SHA-256 of bytes, a string or a file, in hexadecimal."
     if isinstance(what, Path):

@@ -43,7 +43,7 @@ def _is_text(node) -> bool:
 
 # %% ../../nbs/core/50_measurements.ipynb #a489af6a
 def _package() -> Path:
-    return Path(importlib.import_module("ftkit").__file__).parent
+    return Path(importlib.import_module("ftkit").__path__[0])
 
 
 @dataclass(frozen=True)

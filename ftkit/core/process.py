@@ -37,11 +37,12 @@ import os
 import random
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from importlib import metadata
-from typing import Any, ParamSpec, TypeVar
+from types import ModuleType
+from typing import Any, ParamSpec, TypeVar, cast
 
 
 # %% ../../nbs/core/30_process.ipynb #b6ff17c5
@@ -65,7 +66,7 @@ def rng_state() -> tuple:
     import torch
 
     version, words, gauss = random.getstate()
-    kind, keys, *rest = np.random.get_state()
+    kind, keys, *rest = cast(tuple, np.random.get_state())
     tensors = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(keys.astype(np.int64))}
     tensors |= {
         f"cuda{i}": s for i, s in enumerate(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])
@@ -167,7 +168,7 @@ def log_info(
 @contextmanager
 def quiet(
     on: bool = True,  # False changes nothing
-):
+) -> Iterator[None]:
     "Context manager in which no information is logged."
     with LOG_LEVEL.set_to(logging.WARNING) if on else nullcontext():
         yield
@@ -181,12 +182,19 @@ def main_process() -> bool:
 
 # %% ../../nbs/core/30_process.ipynb #5ac3f755
 def versions(
-    packages=("torch", "transformers", "peft", "datasets", "timm", "numpy"),  # distributions to look up
-) -> dict:
+    packages: Sequence[str] = (
+        "torch",
+        "transformers",
+        "peft",
+        "datasets",
+        "timm",
+        "numpy",
+    ),  # distributions to look up
+) -> dict[str, str | None]:
     "Versions of Python and of the libraries that affect results."
     import platform
 
-    found = {"python": platform.python_version()}
+    found: dict[str, str | None] = {"python": platform.python_version()}
     for p in packages:
         try:
             found[p] = metadata.version(p)
@@ -229,7 +237,7 @@ def gc_paused() -> AbstractContextManager:
 # %% ../../nbs/core/30_process.ipynb #34f7e4df
 def import_library(
     name: str,  # "peft" or "bitsandbytes", or one of their modules
-):
+) -> ModuleType:
     """Import a library without its side effects on the process: peft is imported without bitsandbytes, unless
     bitsandbytes is already loaded.
     """
@@ -241,19 +249,19 @@ def import_library(
     with argument_checks(), gc_paused():
         found = importlib.import_module(name)
     if name == "bitsandbytes" and "peft.helpers" in sys.modules:
-        sys.modules["peft.helpers"].bnb = found
+        vars(sys.modules["peft.helpers"])["bnb"] = found
     return found
 
 
 @contextmanager
-def without_bitsandbytes():
+def without_bitsandbytes() -> Iterator[None]:
     """Context manager in which peft treats bitsandbytes as not installed and does not import it. Does nothing if
     bitsandbytes is already loaded.
     """
     if "bitsandbytes" in sys.modules:
         yield
         return
-    sys.modules["bitsandbytes"] = None
+    sys.modules["bitsandbytes"] = cast(ModuleType, None)  # an import of it raises ImportError
     forget_bitsandbytes()
     try:
         yield
@@ -266,5 +274,5 @@ def forget_bitsandbytes():
     "Clear peft's cached checks of whether bitsandbytes is available."
     for name in ("is_bnb_available", "is_bnb_4bit_available"):
         requested = getattr(sys.modules.get("peft.import_utils"), name, None)
-        if hasattr(requested, "cache_clear"):
+        if requested is not None and hasattr(requested, "cache_clear"):
             requested.cache_clear()

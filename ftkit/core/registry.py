@@ -28,8 +28,13 @@ import importlib
 import warnings
 from dataclasses import dataclass
 from importlib import metadata
+from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError, unknown_name_error
+
+# %% ../../nbs/core/40_registry.ipynb #ceb7fd97
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 # %% ../../nbs/core/40_registry.ipynb #bd1b2830
@@ -42,7 +47,7 @@ class Entry:
     family: str = ""  # model family or modality, where there is one
 
 
-def compact_repr(value) -> str:
+def compact_repr(value: "DataclassInstance") -> str:
     "A dataclass as an expression, with the fields that differ from their defaults."
     changed = []
     for f in dataclasses.fields(value):
@@ -265,7 +270,7 @@ def lookup(
 def resolve(
     kind: str,  # "method", "task", "recipe" or "dataset"
     name: str,  # a registered name
-):
+) -> Any:
     "Import the object that a name is registered for."
     module, attribute = lookup(kind, name).target.split(":")
     return getattr(importlib.import_module(module), attribute)

@@ -28,7 +28,9 @@ PRESETS = {  # name -> (pixels per side) -> transforms
     ],
     "medical": lambda side: [
         v2.Pad(max(1, side // 6), padding_mode="reflect"),
-        v2.RandomAffine(7, translate=(0.04, 0.04), scale=(0.95, 1.08), interpolation=v2.InterpolationMode.BILINEAR),
+        v2.RandomAffine(
+            (-7, 7), translate=(0.04, 0.04), scale=(0.95, 1.08), interpolation=v2.InterpolationMode.BILINEAR
+        ),
         v2.CenterCrop(side),
         v2.ColorJitter(0.2, 0.25),
     ],
@@ -38,7 +40,7 @@ BATCH_AUGMENTATIONS = {"mixup": (v2.MixUp, 0.2), "cutmix": (v2.CutMix, 1.0)}
 
 # %% ../../nbs/data/70_augmentation.ipynb #4afaf1d3
 def transforms(
-    name: str,  # presets and mixtures joined with "+", or a torchvision transform
+    name: str | Callable,  # presets and mixtures joined with "+", or a torchvision transform
     side: int,  # pixels per side of the output
     classes: int = 0,  # number of classes, for mixtures
 ) -> tuple:  # (image -> image, or None), (images, labels) -> the same mixed, or None
@@ -98,7 +100,7 @@ class AugmentedImages(ImageColumn):
 
     def changed(self, image: torch.Tensor) -> torch.Tensor:
         "One image after augmentation, in bytes."
-        x, side = self.change(image), self.geometry.side
+        x, side = self.change(image) if self.change else image, self.geometry.side
         if x.ndim != 3 or min(x.shape[1:]) < side or x.shape[1] != x.shape[2]:
             raise ConfigError(
                 f"The augmentation returned {tuple(x.shape)} for an image of {tuple(image.shape)}; this checkpoint"
@@ -116,7 +118,7 @@ class AugmentedImages(ImageColumn):
 
 def augmented(
     rows: EncodedDataset,
-    name,  # as in `transforms`
+    name: str | Callable,  # as in `transforms`
     classes: int = 0,  # number of classes
 ) -> EncodedDataset:
     "The examples with augmented images, and with mixed images and labels where a mixture is named."
@@ -125,7 +127,7 @@ def augmented(
     columns = {n: AugmentedImages(c, change) if isinstance(c, ImageColumn) else c for n, c in rows.columns.items()}
 
     def mixed(batch: dict) -> dict:
-        if "labels" not in batch:
+        if mix is None or "labels" not in batch:
             return batch
         x, y = mix(batch["pixel_values"], batch["labels"])
         return batch | {"pixel_values": x, "labels": y}  # labels are (batch, classes)

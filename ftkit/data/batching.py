@@ -7,22 +7,23 @@ __all__ = ["epoch_order", "make_batches", "num_batches", "steps_in", "DataLoader
 
 # %% ../../nbs/data/50_batching.ipynb #f71d57de
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from ..core import DataError
-from .encoded import EncodedDataset, RaggedColumn
+from .encoded import EncodedDataset, Indices, RaggedColumn
 
 
 # %% ../../nbs/data/50_batching.ipynb #537cf768
 def epoch_order(
-    lengths,  # tokens per example, (examples,)
+    lengths: np.ndarray,  # tokens per example, (examples,)
     batch_size: int,  # examples per batch
     seed: int,
     epoch: int,
     bucket: bool = True,  # group similar lengths
     tokens: int | None = None,  # maximum tokens per batch, including padding, instead of batch_size
-) -> list:
+) -> list[np.ndarray]:
     "Example indices of each batch of one epoch."
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(lengths))
@@ -37,11 +38,11 @@ def epoch_order(
 
 # %% ../../nbs/data/50_batching.ipynb #85211cef
 def make_batches(
-    order,  # example indices
-    lengths,  # tokens per example, (examples,)
+    order: Indices,  # example indices
+    lengths: np.ndarray,  # tokens per example, (examples,)
     batch_size: int,
     tokens: int | None = None,  # maximum tokens per batch, including padding, instead of batch_size
-) -> list:
+) -> list[np.ndarray]:
     """Cut an order into batches of `batch_size` examples, or of at most `tokens` tokens.
 
     A single remaining example joins the previous batch.
@@ -67,7 +68,7 @@ def num_batches(rows: int, batch_size: int) -> int:
 
 
 # %% ../../nbs/data/50_batching.ipynb #50ba7c01
-def steps_in(batches, epochs: float) -> int:
+def steps_in(batches: "DataLoader", epochs: float) -> int:
     "Optimiser steps of so many epochs, at least one; for a partial epoch the rounded fraction."
     counts = [len(batches.plan(e)) if batches.max_tokens else len(batches) for e in range(math.ceil(epochs))]
     return max(1, sum(counts[: int(epochs)]) + round(epochs % 1 * counts[-1]))
@@ -80,7 +81,7 @@ class DataLoader:
     def __init__(
         self,
         rows: EncodedDataset,
-        collate,  # (rows, example indices) -> batch
+        collate: Callable[[EncodedDataset, np.ndarray], dict],  # (rows, example indices) -> batch
         batch_size: int = 32,  # examples per optimiser step, over all processes
         gradient_accumulation_steps: int = 1,  # micro-batches per step
         shuffle: bool = True,
@@ -101,7 +102,7 @@ class DataLoader:
             return len(self.rows) // self.batch_size
         return len(self.plan()) if self.max_tokens else num_batches(len(self.rows), self.batch_size)
 
-    def plan(self, epoch: int | None = None) -> list:
+    def plan(self, epoch: int | None = None) -> list[np.ndarray]:
         "Example indices of every step of an epoch, by default the current one."
         lengths, epoch = self.rows.lengths, self.epoch if epoch is None else epoch
         if self.shuffle:
@@ -114,12 +115,12 @@ class DataLoader:
     def steps(self, epochs: float) -> int:
         return steps_in(self, epochs)
 
-    def micro(self, rows) -> list:
+    def micro(self, rows: np.ndarray) -> list[dict]:
         "The micro-batches of a step."
         parts = np.array_split(rows[self.rank :: self.world], self.gradient_accumulation_steps)
         return [self.collate(self.rows, part) for part in parts if len(part)]
 
-    def halve(self) -> list:
+    def halve(self) -> list[dict]:
         """Split this step and all later ones into twice as many micro-batches; returns those of this step.
 
         Raises `FtError` if they contain one example, and for steps that cannot be split.
@@ -155,9 +156,9 @@ class DataLoader:
 
 # %% ../../nbs/data/50_batching.ipynb #95a17055
 def best_fit_bins(
-    lengths,  # tokens per example, (examples,)
+    lengths: Indices,  # tokens per example, (examples,)
     capacity: int,  # tokens per bin
-) -> list:
+) -> list[list[int]]:
     """Example indices packed together, each list within the capacity: longest first, into the fullest bin that fits.
 
     Source: Johnson 1973, best fit decreasing.

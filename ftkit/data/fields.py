@@ -43,11 +43,12 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from datasets import ClassLabel, Dataset
 
 from ..core import ConfigError, DataError, log_info, sha256
@@ -69,7 +70,7 @@ from .tables import COLUMN_NAMES
 def _head(dataset: Dataset, column: str) -> list:
     "The first thousand values of a column; images and audio are not decoded."
     part = dataset.select(range(min(len(dataset), 1000))).select_columns([column]).with_format("arrow")
-    return part[:].column(0).to_pylist()
+    return cast(pa.Table, part[:]).column(0).to_pylist()
 
 
 def _whole(value) -> bool:
@@ -80,7 +81,7 @@ def _whole(value) -> bool:
         return False
 
 
-def as_number(value) -> float | None:
+def as_number(value: Any) -> float | None:
     "A number, also one written as text; None for anything else."
     if isinstance(value, bool) or value is None:
         return None
@@ -168,11 +169,11 @@ class FieldKind:
         "The rows with normalised values, and how many were changed."
         return ds, 0
 
-    def keys(self, ds: Dataset, column: str) -> list[Hashable]:
+    def keys(self, ds: Dataset, column: str) -> Sequence[Hashable]:
         "The values by which rows are compared, for duplicates and leaks."
         return [json.dumps(v, sort_keys=True, default=str) for v in ds[column][:]]
 
-    def contents(self, ds: Dataset, column: str) -> list:
+    def contents(self, ds: Dataset, column: str) -> Sequence:
         "The values that enter the fingerprint of the data."
         return ds[column][:]
 
@@ -246,7 +247,7 @@ class Text(FieldKind):
         columns = {c: after if c == column else ds[c] for c in ds.column_names}
         return Dataset.from_dict(columns, features=ds.features), changed
 
-    def keys(self, ds: Dataset, column: str) -> list[Hashable]:
+    def keys(self, ds: Dataset, column: str) -> Sequence[Hashable]:
         return [comparison_key(t) if isinstance(t, str) else "" for t in ds[column][:]]
 
     def inputs(self, values: Any) -> list | None:
@@ -272,7 +273,7 @@ class Image(FieldKind):
         ds, unread = images.validate_images(ds, column, drop_invalid, name)
         return ds, {"unread": unread}
 
-    def keys(self, ds: Dataset, column: str) -> list[Hashable]:
+    def keys(self, ds: Dataset, column: str) -> Sequence[Hashable]:
         return ds[images.hash_column(column)][:]
 
     contents = keys
@@ -300,7 +301,7 @@ class Audio(FieldKind):
             return ds.cast_column(column, datasets.Audio(decode=False)), {}
         return ds, {}
 
-    def keys(self, ds: Dataset, column: str) -> list[Hashable]:
+    def keys(self, ds: Dataset, column: str) -> Sequence[Hashable]:
         return [self.digest(v) for v in ds[column][:]]
 
     contents = keys
@@ -330,7 +331,7 @@ class Category(FieldKind):
     def is_empty(self, value: Any) -> bool:
         return value == ""
 
-    def keys(self, ds: Dataset, column: str) -> list[Hashable]:
+    def keys(self, ds: Dataset, column: str) -> Sequence[Hashable]:
         return labels_of(ds, column)
 
     def classes(self, train: Dataset, field: "Field", valid: Dataset | None, given: bool) -> list[str]:
@@ -367,7 +368,7 @@ class Categories(FieldKind):
     def is_empty(self, value: Any) -> bool:
         return False  # a row without labels has no positive class
 
-    def keys(self, ds: Dataset, column: str) -> list[Hashable]:
+    def keys(self, ds: Dataset, column: str) -> Sequence[Hashable]:
         return [tuple(sorted(names)) for names in label_lists(ds, column)]
 
     def classes(self, train: Dataset, field: "Field", valid: Dataset | None, given: bool) -> list[str]:
@@ -395,7 +396,7 @@ class Number(FieldKind):
             )
         return ds.remove_columns(column).add_column(column, found, feature=datasets.Value("float64")), {}
 
-    def keys(self, ds: Dataset, column: str) -> list[Hashable]:
+    def keys(self, ds: Dataset, column: str) -> Sequence[Hashable]:
         return ds[column][:]
 
 
@@ -408,7 +409,7 @@ class Tags(FieldKind):
     def matches(self, hints: ColumnHints, column: str) -> bool:
         return hints.is_list(column)
 
-    def keys(self, ds: Dataset, column: str) -> list[Hashable]:
+    def keys(self, ds: Dataset, column: str) -> Sequence[Hashable]:
         return [tuple(names) for names in label_lists(ds, column)]
 
     def classes(self, train: Dataset, field: "Field", valid: Dataset | None, given: bool) -> list[str]:
@@ -427,7 +428,7 @@ class Words(FieldKind):
     def is_empty(self, value: Any) -> bool:
         return not value
 
-    def keys(self, ds: Dataset, column: str) -> list[Hashable]:
+    def keys(self, ds: Dataset, column: str) -> Sequence[Hashable]:
         return [comparison_key(" ".join(map(str, words or ()))) for words in ds[column][:]]
 
 
@@ -536,7 +537,7 @@ def field_values(
     return [row[name] if isinstance(row, dict) else row[place] for row in data]
 
 
-def row_keys(ds: Dataset, fields: Sequence[Field]) -> list[Hashable]:
+def row_keys(ds: Dataset, fields: Sequence[Field]) -> Sequence[Hashable]:
     "The values by which rows are compared: all the given fields together."
     columns = [f.type.keys(ds, f.source) for f in fields]
     if len(columns) == 1:

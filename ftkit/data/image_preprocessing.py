@@ -15,11 +15,13 @@ __all__ = [
 ]
 
 # %% ../../nbs/data/55_image_preprocessing.ipynb #df571c8b
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from torch import nn
 
 from ..core import DataError, log_info
 
@@ -67,9 +69,9 @@ class ImagePreprocessing:
         self,
         side: int,  # height in pixels, and width unless given
         stored: int | None = None,  # pixels per side that are stored for random crops, with a centred margin
-        mean=(0.5,) * 3,  # per channel, for values from 0 to 1
-        std=(0.5,) * 3,
-        filter=Image.Resampling.BILINEAR,
+        mean: Sequence[float] = (0.5,) * 3,  # per channel, for values from 0 to 1
+        std: Sequence[float] = (0.5,) * 3,
+        filter: Image.Resampling = Image.Resampling.BILINEAR,
         flip: bool = False,  # the model expects the channel order blue, green, red
         wide: int | None = None,  # width in pixels
         shape: Callable
@@ -121,7 +123,7 @@ _STEPS = (
 )  # steps after resize and crop
 
 
-def processed(processor, images: list, **options) -> torch.Tensor:  # (images, channels, height, width)
+def processed(processor: Callable, images: list, **options: Any) -> torch.Tensor:  # (images, channels, height, width)
     "The output of a transformers or timm processor. Raises `FtError` if it is not one tensor of images."
     try:
         found = processor(images, return_tensors="pt", **options)["pixel_values"]
@@ -139,7 +141,7 @@ def processed(processor, images: list, **options) -> torch.Tensor:  # (images, c
     return found
 
 
-def constant_images(whole: Callable, mode: str):
+def constant_images(whole: Callable, mode: str) -> tuple | None:
     """Mean and standard deviation of each channel, and whether the channel order is reversed, from the output for
     black, white and blue; None if the conversion is not linear.
     """
@@ -182,8 +184,7 @@ def matching_preprocessing(
         )
     ((side, wide),) = made
     line = constant_images(whole, mode)
-    for shape in candidates if line else ():
-        mean, std, flip = line
+    for shape, (mean, std, flip) in [(shape, line) for shape in candidates if line]:
         if all(len(a) == len(b) and np.allclose(a, b, atol=1e-6) for a, b in zip(given, (mean, std))):
             mean, std = given
         found = ImagePreprocessing(side, None, mean, std, flip=flip, wide=wide, shape=shape)
@@ -205,14 +206,14 @@ def _agree(found, whole, images) -> bool:
     return True
 
 
-def bytes_of(image: Image.Image) -> torch.Tensor:  # (1 or 3, height, width)
+def bytes_of(image: Image.Image | np.ndarray) -> torch.Tensor:  # (1 or 3, height, width)
     "The bytes of an image as a tensor."
     x = torch.from_numpy(np.array(image))
     return x[None] if x.ndim == 2 else x.permute(2, 0, 1).contiguous()
 
 
 # %% ../../nbs/data/55_image_preprocessing.ipynb #44b9b4a2
-def preprocessing_from_processor(processor) -> ImagePreprocessing:
+def preprocessing_from_processor(processor: Any) -> ImagePreprocessing:
     "The geometry of a transformers or timm processor. Raises `FtError` if its images are not of one size."
     if hasattr(processor, "data_config"):
         return _of_timm(processor)
@@ -302,8 +303,8 @@ def _of_timm(processor) -> ImagePreprocessing:
 
 # %% ../../nbs/data/55_image_preprocessing.ipynb #2cdeb0fe
 def check_size(
-    model,  # transformers model
-    processor,  # its processor
+    model: nn.Module,  # transformers model
+    processor: Any,  # its processor
     name: str = "The checkpoint",  # for messages
 ):
     """Raise `FtError` if a processor returns images of another size than the model was built for, and the model

@@ -4,6 +4,7 @@
 
 # %% auto #0
 __all__ = [
+    "ImageLike",
     "HEIC",
     "SUFFIXES",
     "SPLIT_ALIASES",
@@ -55,28 +56,33 @@ import shutil
 import zipfile
 import zlib
 from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any, cast
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import torch
 from datasets import ClassLabel, Dataset, Features
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..core import DataError, FtError, cache_dir, log_info, sha256
-from .encoded import EncodedColumn
+from .encoded import EncodedColumn, Indices
 from .image_preprocessing import ImagePreprocessing, bytes_of, normalize_mode
 from .tables import COLUMN_NAMES
 
 # %% ../../nbs/data/60_images.ipynb #19c9eb89
 Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
+# A path, bytes, {"path", "bytes"}, an array (height, width) or (height, width, 1, 3 or 4), or a PIL image
+ImageLike = str | os.PathLike | bytes | dict | np.ndarray | torch.Tensor | Image.Image
 HEIC = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
 
 
 def open_image(
-    value,  # a path, bytes, {"path", "bytes"}, an array (height, width) or (height, width, 1, 3 or 4), or a PIL image
+    value: ImageLike,
     quick: int | None = None,  # sufficient pixels per side
 ) -> tuple:  # as returned by `plain`
     "Open an image. Raises `FtError` with the reason if that fails."
@@ -261,7 +267,7 @@ def paths_to_images(ds: Dataset, column: str, folder: Path = Path()) -> Dataset:
     return ds.remove_columns(column).add_column(column, values, feature=IMAGE)
 
 
-def load_image_folder(path: Path, read_file) -> dict | Dataset:
+def load_image_folder(path: Path, read_file: Callable[[Path], Dataset]) -> dict | Dataset:
     "Read a folder of images: splits, a table with image files, or class folders."
     named = [d for d in list_dir(path, True) if d.name.lower() in SPLIT_ALIASES]
     parts = {SPLIT_ALIASES[d.name.lower()]: d for d in named}
@@ -307,7 +313,7 @@ def extract_zip(path: Path) -> Path:
 
 # %% ../../nbs/data/60_images.ipynb #f2846ae3
 def to_image_record(
-    value,  # an image in any form
+    value: ImageLike | None,  # an image in any form
 ) -> dict:  # {"path", "bytes"}
     "The stored form of an image."
     if isinstance(value, (str, os.PathLike)):
@@ -330,9 +336,9 @@ def to_image_record(
     return {"path": path and str(path), "bytes": into.getvalue()}
 
 
-def is_image(value) -> bool:
+def is_image(value: bytes | dict) -> bool:
     "Whether bytes, or an image in stored form, start as an image file does."
-    data = value.get("bytes") if isinstance(value, dict) else value
+    data = (value.get("bytes") or b"") if isinstance(value, dict) else value
     if isinstance(value, dict) and not data:
         return bool(value.get("path")) and is_path(str(value["path"]))
     try:
@@ -343,12 +349,13 @@ def is_image(value) -> bool:
 
 
 def image_dataset(
-    values,  # images in any form
-    labels=None,
+    values: Iterable[ImageLike | None],  # images in any form
+    labels: Iterable | None = None,
     classes: list | None = None,  # class names of the labels
 ) -> Dataset:
     "Images and labels as rows."
-    columns, features = {"image": [to_image_record(v) for v in values]}, {"image": IMAGE}
+    columns: dict[str, list] = {"image": [to_image_record(v) for v in values]}
+    features: dict[str, Any] = {"image": IMAGE}
     if labels is not None:
         columns["label"] = labels = list(labels)
     if classes:
@@ -358,7 +365,7 @@ def image_dataset(
     return Dataset.from_dict(columns, features=Features(features))
 
 
-def is_image_column(values) -> bool:
+def is_image_column(values: Iterable) -> bool:
     "Whether the values of a column are images in memory."
     first = next((v for v in values if v is not None), None)
     return (
@@ -377,7 +384,7 @@ def cast_image_columns(ds: Dataset, columns: list) -> Dataset:
 
 
 # %% ../../nbs/data/60_images.ipynb #7de34ad8
-def from_torch_dataset(data) -> Dataset:
+def from_torch_dataset(data: Sequence) -> Dataset:
     "Convert a data set of (image, label) pairs, as in torchvision, to rows."
     pairs = [data[i] for i in range(len(data))]
     return image_dataset([p[0] for p in pairs], [int(p[1]) for p in pairs], getattr(data, "classes", None))
@@ -392,7 +399,7 @@ def hash_column(column: str) -> str:
     return HASH_PREFIX + column
 
 
-def inspect_image(value) -> tuple:
+def inspect_image(value: dict | None) -> tuple:
     "(hash, error or '', conversions) of one image."
     if not value or not value.get("path") and value.get("bytes") is None:
         return "", "is missing", []
@@ -407,7 +414,7 @@ def inspect_image(value) -> tuple:
         return "", str(e), []
 
 
-def thread_map(function, values) -> list:
+def thread_map(function: Callable, values: Iterable) -> list:
     "Apply a function to every value in parallel threads; the results keep the order."
     with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
         return list(pool.map(function, values))
@@ -445,7 +452,7 @@ def validate_images(
     if done:
         log_info(f"{name}: " + ", ".join(f"{n} {d}" for d, n in done.most_common()))
     keep = [i for i, (key, _, _) in enumerate(found) if key]
-    kept = Dataset(ds.select(keep).with_format("arrow")[:]) if bad else ds
+    kept = Dataset(cast(pa.Table, ds.select(keep).with_format("arrow")[:])) if bad else ds
     own = hash_column(column)
     kept = kept.remove_columns([c for c in (own,) if c in kept.column_names])
     return kept.add_column(own, [found[i][0] for i in keep]), [rows[i] for i in bad]
@@ -453,9 +460,9 @@ def validate_images(
 
 # %% ../../nbs/data/60_images.ipynb #64ba04c1
 def decode_image(
-    value,  # an image in any form
+    value: ImageLike,  # an image in any form
     stored: int,  # pixels per side
-    filter=Image.Resampling.BILINEAR,
+    filter: Image.Resampling = Image.Resampling.BILINEAR,
 ) -> np.ndarray:  # (stored, stored) or (stored, stored, 3), uint8
     "The centre square of an image, resized to one size."
     image = open_image(value, quick=stored)[0]
@@ -476,7 +483,7 @@ class ImageColumn(EncodedColumn):
     def __len__(self) -> int:
         return len(self.images)
 
-    def batch(self, name: str, index: np.ndarray) -> dict:
+    def batch(self, name: str, index: Indices) -> dict:
         return {name: self.pixels(self.images[torch.as_tensor(index)])}
 
     def pixels(self, images: torch.Tensor) -> torch.Tensor:
@@ -502,11 +509,11 @@ class ImageColumn(EncodedColumn):
 class PlaceholderImages(ImageColumn):
     "Rows whose images are not used; their floats take no time and no memory."
 
-    def pixels(self, images):
+    def pixels(self, images: torch.Tensor) -> torch.Tensor:
         return torch.zeros(()).expand(len(images), len(self.geometry.mean), self.geometry.side, self.geometry.wide)
 
 
-def map_images(function, values) -> list:
+def map_images(function: Callable[[ImageLike], Any], values: Iterable[ImageLike]) -> list:
     "Apply a function to every image in parallel. Raises `FtError` naming an unreadable image."
 
     def one(pair):
@@ -518,7 +525,7 @@ def map_images(function, values) -> list:
     return thread_map(one, enumerate(values))
 
 
-def preprocess_images(values, geometry: ImagePreprocessing) -> list:
+def preprocess_images(values: Iterable[ImageLike], geometry: ImagePreprocessing) -> list[torch.Tensor]:
     """Convert images as the geometry requires, each (1 or 3, height, width).
 
     Raises `FtError` naming an unreadable image.
@@ -545,8 +552,8 @@ def preprocess_images(values, geometry: ImagePreprocessing) -> list:
                 waiting = []
         return found | resize_images(waiting, geometry)
 
-    values = list(enumerate(values))
-    parts = thread_map(several, [values[i : i + 16] for i in range(0, len(values), 16)])
+    numbered = list(enumerate(values))
+    parts = thread_map(several, [numbered[i : i + 16] for i in range(0, len(numbered), 16)])
     return [x for part in parts for _, x in sorted(part.items())]
 
 
@@ -554,13 +561,14 @@ def resize_images(images: list, geometry: ImagePreprocessing) -> dict:
     "Convert images, each (index, image, whether one channel suffices), to a dict by index."
     if not images:
         return {}
+    assert geometry.shape is not None, "only for a geometry with a function of its own"
     done = geometry.shape([p for _, p, _ in images])
     return {i: x[:1] if one else x for (i, _, one), x in zip(images, done)}
 
 
 # %% ../../nbs/data/60_images.ipynb #307227d9
 def encode_images(
-    values,  # images in any form
+    values: Iterable[ImageLike],  # images in any form
     geometry: ImagePreprocessing,
 ) -> ImageColumn:
     "Decode images in parallel."
@@ -571,8 +579,8 @@ def encode_images(
 
 # %% ../../nbs/data/60_images.ipynb #d1261772
 def as_image_list(
-    values,
-) -> list:
+    values: Any,
+) -> list | None:
     "Images without a table, as a list: one image, an array of several, a file or a folder; None for anything else."
     if isinstance(values, (Image.Image, bytes)):
         return [values]
@@ -592,7 +600,7 @@ def as_image_list(
     return [str(path)] if path.suffix.lower() in SUFFIXES else None
 
 
-def image_name(value, i: int) -> str:
+def image_name(value: ImageLike | None, i: int) -> str:
     "The name of an image: its path, or its index."
     path = (
         value.get("path")
@@ -608,7 +616,7 @@ def image_name(value, i: int) -> str:
 def embed_files(
     ds: Dataset,
     most: int = 256_000_000,  # maximum bytes of stored files
-    columns=None,  # columns to keep; None keeps all
+    columns: Iterable[str] | None = None,  # columns to keep; None keeps all
 ) -> Dataset:
     "The rows with the contents of their image files, or with absolute paths if these are too large."
     from ftkit.data.loading import ROW_NUMBER_COLUMN
@@ -630,7 +638,7 @@ def embed_files(
     return ds
 
 
-def file_of(value) -> Path | None:
+def file_of(value: dict | None) -> Path | None:
     "The file of an image; None if it is stored in the row, or missing."
     if not value or value["bytes"] is not None or not value["path"]:
         return None

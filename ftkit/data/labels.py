@@ -29,8 +29,10 @@ import re
 import unicodedata
 import warnings
 from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
-from datasets import ClassLabel, Dataset, Sequence
+from datasets import ClassLabel, Dataset, List
 
 from ..core import DataError, log_info
 from .loading import ROW_NUMBER_COLUMN
@@ -53,8 +55,8 @@ def comparison_key(
 
 # %% ../../nbs/data/17_labels.ipynb #f1f27861
 def label_name(
-    value,  # a label as stored in the data
-    feature=None,  # feature of the column, for indices into class names
+    value: Any,  # a label as stored in the data
+    feature: Any = None,  # feature of the column, for indices into class names
 ) -> str:  # "" if there is no label
     "The class name of a label. Raises `FtError` for a list, because that is more than one label."
     if value is None or value != value:
@@ -62,7 +64,7 @@ def label_name(
     if isinstance(value, (list, dict)):
         raise DataError(f"The label {str(value)[:40]} contains several values; this task takes one label per text.")
     if isinstance(feature, ClassLabel) and not isinstance(value, str):
-        return feature.names[value] if 0 <= value < feature.num_classes else ""
+        return feature.names[value] if 0 <= value < len(feature.names) else ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return normalize_text(str(value))
@@ -99,7 +101,7 @@ def label_names(
 
 # %% ../../nbs/data/17_labels.ipynb #aa134afc
 def format_rows(
-    rows,  # row numbers
+    rows: Iterable[int],  # row numbers
     most: int = 5,  # how many to list
 ) -> str:
     "Format row numbers for a message: the first few, and how many more."
@@ -110,7 +112,7 @@ def format_rows(
 
 
 def format_pairs(
-    rows,  # pairs of row numbers
+    rows: Sequence[tuple[int, int]],  # pairs of row numbers
     most: int = 5,  # how many to list
 ) -> str:
     "Format pairs of row numbers for a message."
@@ -203,7 +205,7 @@ def _listed(text: str):
     return [a or b for a, b in quoted] or [p for p in re.split(r"[,;\s]+", text.strip(" []({})")) if p]
 
 
-def find_divider(values) -> str:
+def find_divider(values: Iterable) -> str:
     "The separator of the labels in a column of texts: the first of | ; , that occurs."
     texts = [v for v in values if isinstance(v, str) and _listed(v) is None]
     return next((d for d in "|;," if any(d in t for t in texts)), "|")
@@ -274,7 +276,7 @@ def check_multilabel(
 _FLAGS = {"0": 0, "0.0": 0, "False": 0, "None": 0, "nan": 0, "": 0, "1": 1, "1.0": 1, "True": 1}
 
 
-def flag_columns(ds: Dataset, taken=()) -> list[str]:
+def flag_columns(ds: Dataset, taken: Collection[str] = ()) -> list[str]:
     "Columns that contain only ones and zeros."
     kinds = ("bool", "int", "uint", "float")
     some = [
@@ -313,7 +315,7 @@ def from_flags(
     while name in ds.column_names:
         name += "_"
     if several:
-        return ds.add_column(name, rows, feature=Sequence(feature)), name
+        return ds.add_column(name, rows, feature=List(feature)), name
     for row, number in zip(rows, ds[ROW_NUMBER_COLUMN]):
         if len(row) != 1:
             raise DataError(

@@ -6,6 +6,7 @@
 __all__ = [
     "ROW_NUMBER_COLUMN",
     "MAX_FIELD_CHARS",
+    "DataSource",
     "as_whole_text",
     "as_text",
     "check_lengths",
@@ -21,9 +22,10 @@ import os
 import re
 import socket
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import datasets
@@ -32,7 +34,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, config
 
 from ..core import DATASETS, DataError, FtError, log_info, resolve
 from . import images, tables
@@ -48,7 +50,7 @@ def as_whole_text(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def as_text(value) -> str | None:
+def as_text(value: Any) -> str | None:
     "Convert a value to text: integers without a decimal point, nested values as JSON, missing values as None."
     if value is None or value is pd.NA or value is pd.NaT:
         return None
@@ -130,7 +132,7 @@ def _table(columns, name, rows=None) -> Dataset:
     return images.cast_image_columns(Dataset(supported(pa.table(arrays))), shown)
 
 
-def check_lengths(values, rows, column: str, name: str):
+def check_lengths(values: Iterable, rows: Iterable[int], column: str, name: str):
     "Raise `FtError` for a text longer than the maximum."
     if max((len(v) for v in values if isinstance(v, str)), default=0) <= MAX_FIELD_CHARS:
         return
@@ -256,11 +258,11 @@ def _columns(path, kind, data, encoding, delimiter) -> tuple:
 # %% ../../nbs/data/10_loading.ipynb #e1a57af3
 def _hub_answers() -> bool:
     "Whether the hub can be reached. A short check, because a download retries for half a minute."
-    if datasets.config.HF_HUB_OFFLINE:
+    if config.HF_HUB_OFFLINE:
         return False
     if any(os.environ.get(k) for k in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
         return True
-    host = urlsplit(datasets.config.HF_ENDPOINT)
+    host = urlsplit(config.HF_ENDPOINT)
     try:
         socket.create_connection((host.hostname, host.port or 443), timeout=5).close()
     except OSError:
@@ -273,7 +275,7 @@ def _from_hub(name, bundled):
     if near := get_close_matches(name, bundled, n=1, cutoff=0.6):
         raise DataError(f"There is no dataset {name!r}. Did you mean {near[0]!r}?")
     hint = f"give a file ({', '.join(_EXTENSIONS)}), a bundled name ({', '.join(bundled)}), or a hub id while online"
-    if not (Path(datasets.config.HF_DATASETS_CACHE) / name.replace("/", "___")).exists() and not _hub_answers():
+    if not (Path(config.HF_DATASETS_CACHE) / name.replace("/", "___")).exists() and not _hub_answers():
         raise DataError(
             f"{name!r} is neither a file nor a bundled dataset, and the hub cannot be reached (offline): {hint}."
         )
@@ -319,7 +321,7 @@ def _are_columns(table: Mapping) -> bool:
     return any(not isinstance(first, Mapping) or {"bytes", "path"} >= set(first) for first in firsts)
 
 
-def _open(source, **options):
+def _open(source: Any, **options: Any) -> tuple[Dataset | Mapping[Any, Dataset], str]:
     "Open a source as a dataset or a dict of datasets, without row numbers, and its name."
     if isinstance(source, (Dataset, datasets.DatasetDict)):
         return source, "the dataset"
@@ -342,10 +344,10 @@ def _open(source, **options):
     if isinstance(source, Mapping) and source:
         if _are_columns(source):
             return _table(tables.check_equal_lengths(source, "the dict"), "the dict"), "the dict"
-        return {part: _open(v, **options)[0] for part, v in source.items()}, "the dict of splits"
+        return {part: cast(Dataset, _open(v, **options)[0]) for part, v in source.items()}, "the dict of splits"
     sized = hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, (str, Mapping))
     if sized and len(source) and isinstance(source[0], tuple):
-        return images.from_torch_dataset(source), type(source).__name__
+        return images.from_torch_dataset(cast(Sequence, source)), type(source).__name__
     return _open_name(source, **options)
 
 
@@ -377,9 +379,12 @@ def _open_name(source, **options):
 
 
 # %% ../../nbs/data/10_loading.ipynb #5868adc1
+# A bundled name, file, folder, hub id, DataFrame, Dataset(Dict), list of dicts, dict of lists, or these by split
+DataSource = str | os.PathLike | pd.DataFrame | Dataset | DatasetDict | Sequence | Mapping
+
+
 def read(
-    # bundled name, file, folder, hub id, DataFrame, Dataset(Dict), list of dicts, dict of lists, or these by split
-    source,
+    source: DataSource,
     split: str | None = None,  # one split of a source that has several; None returns all
     encoding: str | None = None,  # of text files; None detects UTF-8 and GB18030
     delimiter: str | None = None,  # of text files; None uses the extension
@@ -394,5 +399,5 @@ def read(
     if split is None:
         return parts
     if split not in parts:
-        raise DataError(f"{name} has no split {split!r}; choose one of: {', '.join(parts)}.")
+        raise DataError(f"{name} has no split {split!r}; choose one of: {', '.join(map(str, parts))}.")
     return parts[split]

@@ -261,8 +261,8 @@ def read_splits(source: Any, valid: Any, labelled: bool = True, **options: Any) 
         own = next((p for p in _VALID if p in train), None)
         if "train" not in train:
             raise DataError(
-                f"The source has the splits {', '.join(train)} and none named 'train'; select the training split"
-                " with read(…, split=…)."
+                f"The source has the splits {', '.join(map(str, train))} and none named 'train'; select the training"
+                " split with read(…, split=…)."
             )
         if own and isinstance(valid, float):
             log_info(f"validation: the source's own split {own!r} ({len(train[own])} rows)")
@@ -276,7 +276,7 @@ def read_splits(source: Any, valid: Any, labelled: bool = True, **options: Any) 
     return train, valid
 
 
-def source_title(source, otherwise: str) -> str:
+def source_title(source: Any, otherwise: str) -> str:
     "What messages call a source: its name or path, or the words given for objects."
     return str(source) if isinstance(source, (str, os.PathLike)) else otherwise
 

@@ -29,7 +29,7 @@ import io
 import json
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..core import ConfigError, DataError, FtError, log_info
@@ -109,11 +109,11 @@ def records(
     text: str,
     name: str,  # file name, for messages
     delimiter: str,
-):
+) -> Iterator[tuple[int, list[str]]]:
     "Yield (line, fields) of delimited text. Raises `FtError` with the line of an unclosed quote."
     lines = unix_newlines(text).split("\n") if delimiter == "\t" else []
-    if lines and all(l.count("\t") == lines[0].count("\t") for l in lines if l.strip()):
-        yield from ((i, [_bare(f) for f in l.split("\t")]) for i, l in enumerate(lines, 1) if l.strip())
+    if lines and all(line.count("\t") == lines[0].count("\t") for line in lines if line.strip()):
+        yield from ((i, [_bare(f) for f in line.split("\t")]) for i, line in enumerate(lines, 1) if line.strip())
         return
     with _csv_lock:
         before, line = csv.field_size_limit(MAX_FIELD_CHARS), 1
@@ -152,13 +152,13 @@ def check_delimiter(delimiter: str | None) -> str | None:
     return found
 
 
-def divided(text: str, name: str, usual: str) -> tuple:  # (delimiter, [(line, fields)])
+def divided(text: str, name: str, usual: str) -> tuple[str, list]:  # (delimiter, [(line, fields)])
     "Split text by the delimiter that its first line declares or uses, if that is not the usual one."
     named = _SEP.match(text)
     if named:
         log_info(f"{name}: the first line declares the delimiter {named[1]!r}")
         return named[1], [(line + 1, fields) for line, fields in records(text[named.end() :], name, named[1])]
-    first = next((l for l in unix_newlines(text[:MAX_FIELD_CHARS]).split("\n") if l.strip()), "")
+    first = next((line for line in unix_newlines(text[:MAX_FIELD_CHARS]).split("\n") if line.strip()), "")
     for other in _DIVIDERS if usual not in first else ():
         if other not in first:
             continue
@@ -278,7 +278,7 @@ def read_delimited(text: str, name: str, usual: str, delimiter: str | None = Non
 
 
 # %% ../../nbs/data/05_tables.ipynb #4bcce782
-def objects(rows: list, name: str, at: list) -> dict:
+def objects(rows: Sequence, name: str, at: list) -> dict:
     "Convert objects to columns; `at` gives the location of each row. Raises `FtError` for a row that is no object."
     for row, where in zip(rows, at):
         if not isinstance(row, Mapping):
@@ -305,7 +305,7 @@ def read_jsonl(text: str, name: str) -> tuple:
     return objects(rows, name, [f"line {i}" for i in at]), at
 
 
-def check_equal_lengths(columns: dict, name: str) -> dict:
+def check_equal_lengths(columns: Mapping, name: str) -> dict:
     "Check that all columns have the same length. Raises `FtError` if they differ."
     sizes = {k: len(v) for k, v in columns.items()}
     if len(set(sizes.values())) > 1:

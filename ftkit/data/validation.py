@@ -7,7 +7,8 @@ __all__ = ["empty_rows", "validate", "clean", "deduplicate", "unknown_rate", "ch
 
 # %% ../../nbs/data/20_validation.ipynb #e20bb09f
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from datasets import Dataset
 
@@ -15,6 +16,10 @@ from ..core import DataError, log_info
 from .fields import Field, inputs_of, row_keys, targets_of
 from .labels import format_pairs, format_rows, labels_of
 from .loading import ROW_NUMBER_COLUMN
+
+# %% ../../nbs/data/20_validation.ipynb #32cf508f
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 # %% ../../nbs/data/20_validation.ipynb #76596799
@@ -109,8 +114,8 @@ def deduplicate(
 
 # %% ../../nbs/data/20_validation.ipynb #70258988
 def unknown_rate(
-    tokenizer,  # a transformers tokenizer
-    texts,  # list of texts
+    tokenizer: "PreTrainedTokenizerBase",  # a transformers tokenizer
+    texts: Iterable[str],  # list of texts
     rows: int = 2000,  # how many to check, evenly spread
 ) -> float:  # fraction of tokens, 0 to 1
     "The fraction of tokens that are unknown to the tokenizer."

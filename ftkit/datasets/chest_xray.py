@@ -6,6 +6,8 @@
 __all__ = ["DEVICES", "soft_ellipse", "render_chest", "render_lesion", "apply_scanner", "chest_xray"]
 
 # %% ../../nbs/datasets/40_chest_xray.ipynb #024d9f1b
+from collections.abc import Sequence
+
 import numpy as np
 from datasets import Dataset
 from PIL import Image
@@ -15,7 +17,13 @@ from ..data.images import image_dataset
 
 
 # %% ../../nbs/datasets/40_chest_xray.ipynb #14f0fd4c
-def soft_ellipse(y, x, at: tuple, wide: tuple, edge: float = 6.0) -> np.ndarray:
+def soft_ellipse(
+    y: np.ndarray,
+    x: np.ndarray,
+    at: Sequence[float] | np.ndarray,
+    wide: Sequence[float] | np.ndarray,
+    edge: float = 6.0,
+) -> np.ndarray:
     "An ellipse with a soft edge, from 0 to 1."
     d = np.sqrt(((y - at[0]) / wide[0]) ** 2 + ((x - at[1]) / wide[1]) ** 2)
     return 1 / (1 + np.exp(edge * (d - 1) * 2))
@@ -31,7 +39,8 @@ def render_chest(size: int, r: np.random.Generator) -> tuple:  # the image (size
             y, x, (r.normal(0, 0.015), side * r.uniform(0.19, 0.23)), (r.uniform(0.30, 0.38), r.uniform(0.13, 0.17))
         )
         for side in (-1, 1)
-    ).clip(0, 1)
+    )
+    lungs = np.clip(lungs, 0, 1)
     out = r.uniform(0.55, 0.66) + 0.12 * soft_ellipse(y, x, (0, 0), (0.7, 0.45)) - r.uniform(0.32, 0.4) * lungs
     spine, bright = soft_ellipse(y, x, (0, 0), (0.8, 0.045)), r.uniform(0.22, 0.3)
     heart = soft_ellipse(y, x, (r.uniform(0.08, 0.14), 0.07), (r.uniform(0.16, 0.21), r.uniform(0.11, 0.16)))

@@ -6,6 +6,8 @@
 __all__ = ["digits"]
 
 # %% ../../nbs/datasets/30_digits.ipynb #eb6af45d
+from typing import cast
+
 import numpy as np
 from datasets import Dataset
 
@@ -21,8 +23,9 @@ def digits(
 ) -> Dataset:  # image, label
     "Handwritten digits of scikit-learn. Raises `FtError` for more rows than a split has."
     from sklearn.datasets import load_digits
+    from sklearn.utils import Bunch
 
-    found = load_digits()
+    found = cast(Bunch, load_digits())
     order = np.random.default_rng(17).permutation(len(found.target))
     own = order[:600] if part == "test" else order[600:]
     if part not in ("train", "test") or rows > len(own):

@@ -318,7 +318,7 @@ def _review(rng, level, want):
 def _rows(rows, levels, seed, noise, seen):
     "Balanced rows in seeded order; `seen` contains the texts that must not be repeated."
     rng, out, signs = random.Random(seed), [], ("negative", "positive")
-    cycle = [l for l in levels for _ in range(_PARTS[l])]
+    cycle = [level for level in levels for _ in range(_PARTS[level])]
     for i in range(rows):
         level, want = cycle[(i // 2) % len(cycle)], signs[i % 2]
         text = next(
@@ -336,7 +336,7 @@ def _rows(rows, levels, seed, noise, seen):
 
 def _check(rows, noise, difficulty):
     levels = list(_LEVELS) if difficulty is None else [difficulty] if isinstance(difficulty, int) else list(difficulty)
-    if bad := [l for l in levels if l not in _LEVELS] or (not levels and ["nothing"]):
+    if bad := [level for level in levels if level not in _LEVELS] or (not levels and ["nothing"]):
         raise DataError(
             f"reviews() has no difficulty {bad[0]!r}; the levels are 1 (plain words), 2 (negation), 3 (contrast) and 4"
             " (mixed): give one, several, or None for all of them."
@@ -379,6 +379,8 @@ def splits(
     levels, seen = _check(train, noise, difficulty), set()
     _check(valid, noise, difficulty)
     return DatasetDict(
-        train=Dataset.from_list(_rows(train, levels, seed, noise, seen)),
-        valid=Dataset.from_list(_rows(valid, levels, f"{seed} valid", 0.0, seen)),
+        {
+            "train": Dataset.from_list(_rows(train, levels, seed, noise, seen)),
+            "valid": Dataset.from_list(_rows(valid, levels, f"{seed} valid", 0.0, seen)),
+        }
     )

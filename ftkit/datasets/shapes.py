@@ -65,7 +65,7 @@ SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 def outline(kind: str) -> np.ndarray:  # (points, 2), within the unit circle
     "The corners of a shape."
 
-    def turn(n, k=0):
+    def turn(n: int, k: float = 0):
         return np.array([[np.cos(a), np.sin(a)] for a in 2 * np.pi * (np.arange(n) + k) / n])
 
     if kind == "square":
@@ -110,9 +110,9 @@ def render_scene(
 ) -> tuple:  # the image (size, size, 3) in uint8, and boxes (x0, y0, x1, y1) in pixels
     "An image of shapes on a texture."
     colours = r.uniform(0.15, 0.85, (2, 3))
-    ground = texture(ground or str(r.choice(TEXTURES)), size, r)[..., None]
+    behind = texture(ground or str(r.choice(TEXTURES)), size, r)[..., None]
     image, taken, boxes = (
-        colours[0] * (1 - 0.5 * ground) + colours[1] * 0.5 * ground,
+        colours[0] * (1 - 0.5 * behind) + colours[1] * 0.5 * behind,
         np.zeros((size, size), bool),
         [],
     )
@@ -127,7 +127,7 @@ def render_scene(
             image[here > 0.5].mean(0) + contrast * np.where(r.random(3) < 0.5, -1, 1) * r.uniform(0.6, 1, 3)
         ).clip(0, 1)
         image = image * (1 - here[..., None]) + colour * here[..., None]
-        ys, xs = np.nonzero(here > 0.5)
+        ys, xs = np.nonzero(np.greater(here, 0.5))
         boxes.append([float(xs.min()), float(ys.min()), float(xs.max() + 1), float(ys.max() + 1)])
     image = image + noise * r.standard_normal(image.shape)
     return (255 * image.clip(0, 1)).round().astype(np.uint8), boxes

@@ -21,20 +21,28 @@ __all__ = [
 
 # %% ../../nbs/evaluation/10_classification.ipynb #260f3f18
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pandas as pd
 import torch
+from datasets import Dataset, DatasetDict
+from torch import nn
 
 from ..core import ConfigError
 from ..data.encoded import DenseColumn
-from ..data.loading import read
+from ..data.loading import DataSource, read
 from ..models.anatomy import anatomy
+from ..models.checkpoints import Checkpoint
 from ..models.forward import capture
 from ..recipes.base import options_of
 from ..runs import Run
-from ..tasks.base import iter_predictions
-from ..tasks.classification import positive_index
+from ..tasks.base import Task, iter_predictions
+from ..tasks.classification import ClassificationTask, positive_index
+
+# %% ../../nbs/evaluation/10_classification.ipynb #90dac989
+if TYPE_CHECKING:
+    from ftkit.plot.charts import Figure
 
 
 # %% ../../nbs/evaluation/10_classification.ipynb #9483e521
@@ -82,39 +90,39 @@ class Predictions:
 # %% ../../nbs/evaluation/10_classification.ipynb #6ab88948
 def predictions(
     run: Run,
-    data,  # any input of `read`, with labels; images may be undecoded
+    data: DataSource,  # any input of `read`, with labels; images may be undecoded
 ) -> Predictions:
     "Predictions of a run for labelled data. Raises `FtError` for tasks without exactly one label per example."
-    data, options = single_split(data), options_of(run.task)
-    two = len(run.task.classes) == 2 and {"threshold", "positive"} <= options.keys()
-    rows = run.task.encode(data, run.processor)
+    data, task, threshold, positive = single_split(data), run.task, None, 1
+    rows = task.encode(data, run.processor)
     labels = rows.columns.get("labels")
-    if not isinstance(labels, DenseColumn) or labels.values.ndim != 1 or not run.task.classes:
+    if not isinstance(labels, DenseColumn) or labels.values.ndim != 1 or not task.classes:
         raise ConfigError(
-            f"predictions() needs exactly one label per example; {run.task.name} has no such label in these data."
+            f"predictions() needs exactly one label per example; {task.name} has no such label in these data."
         )
-    p = np.empty((len(rows), len(run.task.classes)), np.float32)
-    for _, out, index in iter_predictions(run.model, run.task, rows, 64, run.device):
+    p = np.empty((len(rows), len(task.classes)), np.float32)
+    for _, out, index in iter_predictions(run.model, task, rows, 64, run.device):
         p[index] = out.float().softmax(-1).cpu().numpy()
-    values, chosen = (
-        data[next(iter(run.task.columns.values()))][:],
-        (run.task.threshold, positive_index(run.task)) if two else (),
-    )
-    return Predictions(run.task.classes, p, labels.values, values, *chosen)
+    values = data[next(iter(task.columns.values()))][:]
+    thresholded = {"threshold", "positive"} <= options_of(task).keys()
+    if isinstance(task, ClassificationTask) and len(task.classes) == 2 and thresholded:
+        threshold, positive = task.threshold, positive_index(task)
+    return Predictions(task.classes, p, labels.values, values, threshold, positive)
 
 
-def single_split(data):
+def single_split(data: DataSource) -> Dataset:
     "A data source as one table. Raises `FtError` where it has several splits."
-    data = data if hasattr(data, "column_names") else read(data)
-    if isinstance(data, dict):
+    found = data if isinstance(data, (Dataset, DatasetDict)) else read(data)
+    if isinstance(found, DatasetDict):
         raise ConfigError(
-            f"The data have the splits {', '.join(data)}; use one of them, e.g. read(data, split={next(iter(data))!r})."
+            f"The data have the splits {', '.join(map(str, found))}; use one of them, e.g. read(data,"
+            f" split={next(iter(found))!r})."
         )
-    return data
+    return found
 
 
 # %% ../../nbs/evaluation/10_classification.ipynb #70fdcb21
-def confusion(found: Predictions):
+def confusion(found: Predictions) -> tuple[np.ndarray, "Figure"]:
     "The confusion matrix, and its plot."
     from ftkit.plot.images import plot_confusion
 
@@ -127,7 +135,7 @@ def confusion(found: Predictions):
 def top_losses(
     found: Predictions,
     n: int = 12,
-):
+) -> "Figure | pd.DataFrame":
     "The most confident errors: a gallery of images, or a table of texts. Raises `FtError` without errors."
     worst = found.table[~found.table.right].head(n)
     if isinstance(found.values[0], str):
@@ -186,18 +194,19 @@ def apply_temperature(found: Predictions, by: float) -> Predictions:
 
 # %% ../../nbs/evaluation/10_classification.ipynb #102c2dcd
 def features(
-    ck,  # a checkpoint, or a run
-    data,  # any input of `read`
-    task=None,  # the task that encodes the data; None uses that of the run, or image classification
+    ck: Checkpoint | Run,  # a checkpoint, or a run
+    data: DataSource,  # any input of `read`
+    task: Task | None = None,  # the task that encodes the data; None uses that of the run, or image classification
 ) -> tuple:  # (rows, width) array; (rows,) class names, or None
     """The inputs of the head, in evaluation mode.
 
     Raises `FtError` on a model without a head, or with a head per token.
     """
-    from ftkit.core import resolve
+    from ftkit.tasks.image_classification import ImageClassification
 
     data = single_split(data)
-    task = task or getattr(ck, "task", None) or resolve("task", "image-classification")(classes=label_classes(data))
+    if task is None:
+        task = ck.task if isinstance(ck, Run) else ImageClassification(classes=label_classes(data))
     head, parts, order = anatomy(ck.model).head, [], []
     if not head:
         raise ConfigError(f"{type(ck.model).__name__} has no head; load it with a task, num_labels=2 for example.")
@@ -214,7 +223,7 @@ def features(
     return np.concatenate(parts)[back], labels
 
 
-def pooled(x, model):
+def pooled(x: torch.Tensor, model: nn.Module) -> torch.Tensor:
     "The input of the head, one vector per example. Raises `FtError` where it is a sequence."
     if x.ndim == 3:
         raise ConfigError(
@@ -223,7 +232,7 @@ def pooled(x, model):
     return x.flatten(1)
 
 
-def label_classes(data, column: str = "label") -> list:
+def label_classes(data: Dataset, column: str = "label") -> list[str]:
     "The class names of a label column, in a stable order."
     from ftkit.data.labels import label_names
 
@@ -246,7 +255,7 @@ def linear_probe(
         {"logisticregression__C": np.logspace(-4, 1, 6)},
         cv=3,
     )
-    return float(probe.fit(*train).score(*test))
+    return float(cast(float, probe.fit(*train).score(*test)))
 
 
 def knn_probe(
@@ -257,4 +266,4 @@ def knn_probe(
     "Accuracy of a k-NN classifier with cosine distance. Source: Wu et al. 2018, instance discrimination."
     from sklearn.neighbors import KNeighborsClassifier
 
-    return float(KNeighborsClassifier(k, metric="cosine").fit(*train).score(*test))
+    return float(cast(float, KNeighborsClassifier(k, metric="cosine").fit(*train).score(*test)))

@@ -21,9 +21,11 @@ from contextlib import ExitStack
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from ..core import UnsupportedError
+from ..data.images import ImageLike
 from ..models.anatomy import anatomy
 from ..models.forward import capture
 from ..runs import Run
@@ -32,7 +34,7 @@ from ..runs import Run
 # %% ../../nbs/evaluation/20_saliency.ipynb #6a9b353c
 def prepare_image(
     run: Run,
-    image,  # an image in any form
+    image: ImageLike,  # an image in any form
     label: str | None = None,  # the target class; None uses the predicted class
 ) -> tuple:  # pixels (1, channels, side, side), the class index, the encoded rows
     "Preprocess an image. Raises `FtError` for a class that the model does not have."
@@ -67,7 +69,7 @@ def occluder(
 @torch.inference_mode()
 def occlusion(
     run: Run,
-    image,
+    image: ImageLike,
     label: str | None = None,  # the target class; None uses the predicted class
     share: float = 0.25,  # side of the square, as a fraction of the image side
     steps: int = 12,  # positions along each side
@@ -99,7 +101,7 @@ def occlusion(
 
 
 # %% ../../nbs/evaluation/20_saliency.ipynb #7cb456af
-def patch_grid(model) -> tuple:
+def patch_grid(model: nn.Module) -> tuple[int, int]:
     "The patch grid of a model (rows, columns). Raises `FtError` where the model does not define it."
     for m in model.modules():
         grid, whole, part = (getattr(m, k, None) for k in ("grid_size", "image_size", "patch_size"))
@@ -114,7 +116,7 @@ def to_feature_maps(
     # (1, channels, height, width) or (1, height, width, channels), depending on the model; or (1, tokens, width) with
     # the patch tokens last
     h: torch.Tensor,
-    model,  # the model that computed h
+    model: nn.Module,  # the model that computed h
 ) -> torch.Tensor:  # (1, channels, height, width)
     "The output of a block as feature maps of the image."
     if h.ndim == 4:
@@ -128,7 +130,7 @@ def to_feature_maps(
 # %% ../../nbs/evaluation/20_saliency.ipynb #20c99790
 def grad_cam(
     run: Run,
-    image,
+    image: ImageLike,
     label: str | None = None,  # the target class; None uses the predicted class
     block: int | None = None,  # index of the block; None uses the last one whose output is used beyond the first token
 ) -> np.ndarray:  # (side, side), from 0 to 1
@@ -148,7 +150,7 @@ def grad_cam(
     return (cam / cam.max().clamp(min=1e-12)).cpu().numpy()
 
 
-def activations_and_grads(run: Run, x, k: int, block: int) -> tuple:
+def activations_and_grads(run: Run, x: torch.Tensor, k: int, block: int) -> tuple[torch.Tensor, torch.Tensor]:
     "The feature maps of a block, and the gradients of the class logit with respect to them."
     kept = {}
 
@@ -179,7 +181,7 @@ def attention_weights(layer, x) -> torch.Tensor:  # (queries, keys)
 @torch.inference_mode()
 def rollout(
     run: Run,
-    image,
+    image: ImageLike,
 ) -> np.ndarray:  # (side, side), from 0 to 1
     """Attention rollout: the contribution of each patch to the first token.
 
@@ -213,7 +215,7 @@ def rollout(
 
 # %% ../../nbs/evaluation/20_saliency.ipynb #921f24f7
 def overlay(
-    image,  # an image in any form; resized to the map's size
+    image: ImageLike,  # an image in any form; resized to the map's size
     heat: np.ndarray,  # (height, width); negative values are clipped to 0
 ) -> np.ndarray:  # (height, width, 3), uint8
     "The image in grey, with high values of the map in red."

@@ -68,6 +68,7 @@ from ftkit.models.weights import (
     fit_head,
     name_classes,
     read_weights,
+    set_default_loss,
     silence_transformers,
 )
 
@@ -313,6 +314,7 @@ def build_task_head(model: torch.nn.Module, task: TaskHead | None, names: list, 
         model = task.wrap(model, len(names or task.classes))
         new = list(record(model).new_parameters or ())
     record(model).new_parameters = tuple(new or new_head_parameters(model))
+    set_default_loss(model)
     return model
 
 

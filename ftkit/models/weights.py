@@ -8,6 +8,7 @@ __all__ = [
     "WRAPPERS",
     "SAVED_ON",
     "silence_transformers",
+    "set_default_loss",
     "first_line",
     "read_once",
     "check_files",
@@ -62,6 +63,15 @@ def silence_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
         if more:
             more.enable_progress_bars()
+
+
+def set_default_loss(model: torch.nn.Module):
+    """Set the loss that transformers falls back on for labels: next tokens.
+
+    It knows none by the class name of GPT-2, and warns at the first batch with labels.
+    """
+    if getattr(model, "loss_type", "") is None:
+        vars(model)["loss_type"] = "ForCausalLM"
 
 
 # %% ../../nbs/models/20_weights.ipynb #cbe80891

@@ -23,13 +23,16 @@ __all__ = [
 import base64
 import html
 import math
+import os
 import re
 import sys
 import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..core import ConfigError, atomic_write
 from ftkit.plot.tables import (
@@ -47,6 +50,11 @@ from ftkit.plot.tables import (
     strip_markup,
     value_axis,
 )
+
+# %% ../../nbs/plot/20_charts.ipynb #3dbe79c6
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure as Canvas
 
 # %% ../../nbs/plot/20_charts.ipynb #61fb4048
 # Tried first, in this order; then all other installed fonts.
@@ -100,7 +108,7 @@ def _codes(texts) -> frozenset:
 
 
 def pick_font(
-    texts,  # the labels of the figure
+    texts: Iterable[str],  # the labels of the figure
 ) -> list[str]:  # font families, for Matplotlib's `font.family`
     "Installed fonts that together cover the characters of the labels, as far as possible."
     return list(_fonts(_codes(texts))[0])
@@ -115,7 +123,7 @@ def replace_missing_glyphs(
 
 
 # %% ../../nbs/plot/20_charts.ipynb #a1c70b21
-def wrap(text, width: int = 30, most: int = 4) -> str:
+def wrap(text: object, width: int = 30, most: int = 4) -> str:
     "A label on lines of at most `width` columns, broken at spaces, then at punctuation, and truncated to `most` lines."
     done, words = [""], replace_missing_glyphs(strip_markup(text)[: 4 * width * most]).split()
     while words:
@@ -140,7 +148,7 @@ def wrap(text, width: int = 30, most: int = 4) -> str:
 
 
 # %% ../../nbs/plot/20_charts.ipynb #5febe75c
-_RC_PARAMS = {
+_RC_PARAMS: dict[Any, Any] = {
     "font.size": 10,
     "text.color": TEXT_COLOR,
     "axes.labelcolor": TEXT_COLOR,
@@ -165,17 +173,18 @@ _RC_PARAMS = {
 
 
 @contextmanager
-def drawing_style(texts):
+def drawing_style(texts: Iterable[str]) -> Iterator[None]:
     "Context manager that sets Matplotlib's defaults, the style of ftkit, and fonts for these labels."
     import matplotlib
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_RC_PARAMS | {"font.family": pick_font(texts)})
+        matplotlib.rcParams.update(_RC_PARAMS)
+        matplotlib.rcParams["font.family"] = pick_font(texts)
         yield
 
 
-def empty_figure(height: float, title: str = "", layout: str = "constrained"):
+def empty_figure(height: float, title: str = "", layout: Literal["constrained"] | None = "constrained") -> "Canvas":
     "An empty figure as wide as a page's column, with its title wrapped."
     from matplotlib.figure import Figure as Canvas
 
@@ -186,7 +195,7 @@ def empty_figure(height: float, title: str = "", layout: str = "constrained"):
     return fig
 
 
-def heading(write, text: str, **look):
+def heading(write: Callable, text: str, **look: Any):
     "Write a heading, bold only if the default font has all characters: the bold face of a fallback font may lack some."
     write(text, fontweight="bold" if len(pick_font([text])) == 1 else "normal", **look)
 
@@ -217,7 +226,7 @@ class Figure:
 
     def __init__(
         self,
-        fig,  # a Matplotlib figure; closed in pyplot
+        fig: "Canvas",  # a Matplotlib figure; closed in pyplot
         alt: str,  # the description, computed from the data
         texts: tuple | None = None,
     ):  # labels, for ftkit's style and fonts; None keeps the figure's own style
@@ -232,7 +241,7 @@ class Figure:
             self.fig.savefig(out, format=kind, dpi=dpi, metadata=_REPRODUCIBLE_METADATA[kind])
         return out.getvalue()
 
-    def save(self, path, dpi: int = 160) -> Path:
+    def save(self, path: str | os.PathLike, dpi: int = 160) -> Path:
         "Write a .png, .svg or .pdf file atomically. Raises `FtError` for other extensions."
         path = Path(path)
         if path.suffix.lower()[1:] not in _REPRODUCIBLE_METADATA:
@@ -318,7 +327,7 @@ def _named(baseline) -> tuple[str, float] | None:
 
 
 def curves(
-    history,  # a data frame or a list of dicts, one row per measurement
+    history: "pd.DataFrame | Iterable[Mapping]",  # a data frame or a list of dicts, one row per measurement
     x: str = "step",  # the column of the x-axis
     y: list[str] | None = None,  # the columns to draw; None means losses and metrics
     title: str = "",  # above the figure
@@ -362,7 +371,8 @@ def _panel(ax, kind: str, names: list, series: dict, line: tuple | None, x: str,
     first = 0 if 0 < min(ends) < 0.25 * max(ends) else min(ends)
     space = 0.03 * (max(ends) - first) or max(0.5, 0.1 * abs(first))
     ax.set_xlim(first - space, max(ends) + space)
-    set_ticks(ax.xaxis, *ax.get_xlim(), 5, all(map(float.is_integer, ends)))
+    left, right = ax.get_xlim()
+    set_ticks(ax.xaxis, left, right, 5, all(map(float.is_integer, ends)))
     start = value_axis(ax, values, share=kind == "score" and max(values) >= 0.05)
     if len(ax.get_legend_handles_labels()[1]) > 1:
         _legend_below(ax)
@@ -430,7 +440,7 @@ def _bar_ticks(ax, low: float, high: float, form):
 
 # %% ../../nbs/plot/20_charts.ipynb #203ee4d4
 def bars(
-    table,  # a data frame or a list of dicts, one row per bar
+    table: "pd.DataFrame | Iterable[Mapping]",  # a data frame or a list of dicts, one row per bar
     value: str,  # the column of bar lengths, e.g. "accuracy"
     label: str = "method",  # the column of labels
     error: str | None = None,  # a column of error bar half-widths, e.g. the standard deviation over seeds
@@ -445,7 +455,7 @@ def bars(
     """
     check_columns(rows := records(table), value, label, error, beside)
     if sort:
-        rows = sorted(rows, key=lambda r: -math.inf if finite(r.get(value)) is None else finite(r[value]), reverse=True)
+        rows = sorted(rows, key=lambda r: -math.inf if (x := finite(r.get(value))) is None else x, reverse=True)
     columns = [value] if beside is None else [value, beside]
     values = {c: [finite(r.get(c)) for r in rows] for c in columns}
     for c in columns:
@@ -519,7 +529,8 @@ def _describe_part(row: dict) -> str:
 
 # %% ../../nbs/plot/20_charts.ipynb #61e4a004
 def plot_anatomy_rows(
-    rows,  # dicts with name, kind (stem, block, rest, head), total, trains, added (parameters) and roles (names)
+    # dicts with name, kind (stem, block, rest, head), total, trains, added (parameters) and roles (names)
+    rows: "pd.DataFrame | Iterable[Mapping]",
     title: str = "",  # above the figure
     most: int = 16,  # number of rows above which runs of identical blocks are merged
 ) -> Figure:
@@ -537,9 +548,9 @@ def plot_anatomy_rows(
     with drawing_style(texts):
         shown = wrap(headline, 66)
         above = 0.82 + 0.19 * shown.count("\n")
-        fig = empty_figure(0.46 * len(rows) + 0.03 + above, layout="none")
+        fig = empty_figure(0.46 * len(rows) + 0.03 + above, layout=None)
         ax = fig.add_axes(
-            [0, 0, 1, 1],
+            (0, 0, 1, 1),
             xlim=(0, 6.8),
             ylim=(len(rows) + 0.95, -above / 0.46 + 0.96),
             frame_on=False,
@@ -580,8 +591,7 @@ def _patch(corner: tuple, width: float, height: float, state: tuple):
 # %% ../../nbs/plot/20_charts.ipynb #61e4a005
 def _path_label(name: str, times: int) -> tuple[str, float]:
     "A part's name on one line, or on two in a smaller font, and the font size; of a longer path the end is shown."
-    times = f" (×{times})" if times > 1 else ""
-    name = replace_missing_glyphs(strip_markup(name)) + times
+    name = replace_missing_glyphs(strip_markup(name)) + (f" (×{times})" if times > 1 else "")
     if len(name) <= 26:
         return name, 9.5
     lines = wrap(name, 34, 2)

@@ -6,6 +6,9 @@
 __all__ = ["to_uint8_image", "image_grid", "draw_box", "alt_text", "plot_confusion", "plot_unfreezing"]
 
 # %% ../../nbs/plot/30_images.ipynb #cf679320
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 
@@ -13,12 +16,18 @@ from ..core import ConfigError
 from .charts import LINES, Figure, drawing_style, empty_figure, wrap
 from .tables import MUTED_COLOR, TEXT_COLOR, format_number, strip_markup
 
+# %% ../../nbs/plot/30_images.ipynb #86892b3c
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from ftkit.data.images import ImageLike
+
 
 # %% ../../nbs/plot/30_images.ipynb #2238a800
 def to_uint8_image(
     # a PIL image, an undecoded row, bytes, a path, or an array: (height, width[, 3]) or (1 or 3, height, width),
     # as uint8 or as floats from 0 to 1
-    value,
+    value: "ImageLike",
 ) -> np.ndarray:  # (height, width, 3), uint8
     "An image as a uint8 RGB array for drawing."
     from ftkit.data.images import open_image
@@ -38,7 +47,7 @@ def to_uint8_image(
 
 # %% ../../nbs/plot/30_images.ipynb #38ee59ef
 def image_grid(
-    images,  # images in any form that `to_uint8_image` accepts
+    images: Iterable["ImageLike"],  # images in any form that `to_uint8_image` accepts
     captions: list | None = None,  # a caption for each image
     boxes: list | None = None,  # for each image a list of (x0, y0, x1, y1) in pixels
     names: list | None = None,  # for each image a list of the labels of its boxes
@@ -50,11 +59,8 @@ def image_grid(
     sampled = [to_uint8_image(p) for p in images]
     if not sampled:
         raise ConfigError("There are no images to draw.")
-    captions, across, marked = (
-        [str(c) for c in captions or [""] * len(sampled)],
-        min(across, len(sampled)),
-        set(marked or ()),
-    )
+    captions, framed = [str(c) for c in captions or [""] * len(sampled)], set(marked or ())
+    across = min(across, len(sampled))
     down = -(-len(sampled) // across)
     with drawing_style(texts := (*captions, title, *(n for ns in names or () for n in ns))):
         shown = [wrap(c, 90 // across, 6) for c in captions]
@@ -68,16 +74,16 @@ def image_grid(
             ax.set(xticks=[], yticks=[])
             ax.set_title(shown[i], fontsize=8, loc="center", fontweight="normal")
             for s in ax.spines.values():
-                s.set(visible=i in marked, color="#d1495b", linewidth=2.5)
+                s.set(visible=i in framed, color="#d1495b", linewidth=2.5)
             for j, box in enumerate(boxes[i] if boxes else ()):
                 draw_box(ax, box, names[i][j] if names else "", j)
-    return Figure(fig, alt_text(captions, boxes, names, marked, title), texts)
+    return Figure(fig, alt_text(captions, boxes, names, framed, title), texts)
 
 
 # %% ../../nbs/plot/30_images.ipynb #e977a67d
 def draw_box(
-    ax,  # Matplotlib axes with an image
-    box,  # (x0, y0, x1, y1) in pixels
+    ax: "Axes",  # Matplotlib axes with an image
+    box: Sequence[float],  # (x0, y0, x1, y1) in pixels
     name: str,  # the label, or ""
     i: int,  # index of the line style
 ):
@@ -92,7 +98,9 @@ def draw_box(
         ax.text(x0, y0, wrap(name, 24, 1), fontsize=6.5, color="white", va="bottom" if y0 > 9 else "top", bbox=plate)
 
 
-def alt_text(captions: list, boxes, names, marked, title: str) -> str:
+def alt_text(
+    captions: list, boxes: Sequence | None, names: Sequence[Sequence[str]] | None, marked: Collection[int], title: str
+) -> str:
     "The description of a gallery, as alt text."
     given = [c or f"image {i}" for i, c in enumerate(captions)]
     if names:
@@ -106,7 +114,7 @@ def alt_text(captions: list, boxes, names, marked, title: str) -> str:
 
 # %% ../../nbs/plot/30_images.ipynb #8f302338
 def plot_confusion(
-    counts,  # (classes, classes): rows are true classes, columns are predicted classes
+    counts: np.ndarray,  # (classes, classes): rows are true classes, columns are predicted classes
     classes: list,  # class names
     title: str = "",
 ) -> Figure:

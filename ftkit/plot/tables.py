@@ -31,12 +31,20 @@ import html
 import math
 import re
 import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from ..core import ConfigError
 
+# %% ../../nbs/plot/10_tables.ipynb #0fe0d440
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+
 
 # %% ../../nbs/plot/10_tables.ipynb #4491f143
-def finite(value) -> float | None:
+def finite(value: Any) -> float | None:
     "The value as a finite float, or None for everything else (strings, None, nan, infinities)."
     try:
         value = math.nan if isinstance(value, (str, bytes)) else float(value)
@@ -88,18 +96,19 @@ def format_bytes(
 
 # %% ../../nbs/plot/10_tables.ipynb #c99ff30f
 def records(
-    table,  # a data frame, or a list of dicts
+    table: "pd.DataFrame | Iterable[Mapping]",  # a data frame, or a list of dicts
 ) -> list[dict]:
     "The rows as dicts. Raises `FtError` for anything else."
-    if hasattr(table, "to_dict") and hasattr(table, "columns"):
-        return table.to_dict("records")
+    to_dict = getattr(table, "to_dict", None)
+    if to_dict and hasattr(table, "columns"):
+        return to_dict("records")
     try:
         return [dict(row) for row in table]
     except (TypeError, ValueError):
         raise ConfigError(f"Expected rows as a data frame or a list of dicts, not {type(table).__name__}.") from None
 
 
-def check_columns(rows: list[dict], *wanted: str) -> list[str]:
+def check_columns(rows: list[dict], *wanted: str | None) -> list[str]:
     "The columns, in order of appearance. Raises `FtError` when a requested column is missing."
     there = list(dict.fromkeys(key for row in rows for key in row))
     for name in wanted:
@@ -111,7 +120,7 @@ def check_columns(rows: list[dict], *wanted: str) -> list[str]:
 
 
 # %% ../../nbs/plot/10_tables.ipynb #669262be
-def strip_markup(text) -> str:
+def strip_markup(text: object) -> str:
     "Text on one line, without control characters, which could control a terminal or reverse the text direction."
     return "".join(
         c
@@ -131,7 +140,7 @@ def display_width(text: str) -> int:
     return sum(0 if unicodedata.combining(c) else wide.get(unicodedata.east_asian_width(c), 1) for c in text)
 
 
-def formatter(name: str, values: list):
+def formatter(name: str, values: list) -> Callable[[Any], str]:
     "The function that formats a column: chosen by the unit in its name, else by its values."
     numbers = [x for x in map(finite, values) if x is not None]
     if "%" in name:
@@ -159,7 +168,13 @@ def _cell(value, form) -> str:
 class Table:
     "Rows as text in a terminal and as HTML in a notebook; `.cells` contains the formatted cells of both."
 
-    def __init__(self, rows, columns: list[str] | None = None, caption: str = "", most: int = 60):
+    def __init__(
+        self,
+        rows: "pd.DataFrame | Iterable[Mapping]",
+        columns: list[str] | None = None,
+        caption: str = "",
+        most: int = 60,
+    ):
         there = check_columns(rows := records(rows), *(columns or ()))
         self.columns = there if columns is None else list(columns)
         form = {c: formatter(str(c), [row.get(c) for row in rows]) for c in self.columns}
@@ -206,7 +221,7 @@ class Table:
 
 
 def table(
-    rows,  # a data frame, or a list of dicts
+    rows: "pd.DataFrame | Iterable[Mapping]",  # a data frame, or a list of dicts
     columns: list[str] | None = None,  # the columns to show, in this order; None shows all
     caption: str = "",  # a line above the table
     most: int = 60,  # maximum number of rows shown
@@ -244,7 +259,7 @@ def tick_labels(ticks: list[float]) -> list[str]:
 
 # %% ../../nbs/plot/10_tables.ipynb #a1c70b24
 def set_ticks(
-    axis,  # a Matplotlib axis, e.g. ax.yaxis
+    axis: "Axis",  # a Matplotlib axis, e.g. ax.yaxis
     low: float,  # lower limit
     high: float,  # upper limit
     most: int = 5,  # maximum number of intervals between ticks
@@ -276,7 +291,7 @@ TEXT_COLOR, MUTED_COLOR = "#24292f", "#8a919a"
 
 
 def value_axis(
-    ax,  # Matplotlib axes
+    ax: "Axes",  # Matplotlib axes
     values: list[float],  # the plotted values, including a baseline
     share: bool = False,  # whether the values are fractions between 0 and 1
 ) -> float:
@@ -298,7 +313,7 @@ def value_axis(
     set_ticks(ax.yaxis, low, high)
     if low <= 0:
         return 0
-    stroke = dict(marker=[(-1, -0.6), (1, 0.6)], s=50, color=TEXT_COLOR, lw=1.2)
+    stroke: dict[str, Any] = dict(marker=[(-1, -0.6), (1, 0.6)], s=50, color=TEXT_COLOR, lw=1.2)
     ax.scatter([0, 0], [0.025, 0.055], transform=ax.transAxes, clip_on=False, zorder=5, **stroke)
     ax.set_ylabel(f"axis starts at {format_number(low)}", fontsize=8, color="#5d656e", loc="bottom")
     return low

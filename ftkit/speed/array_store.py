@@ -35,7 +35,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,6 +44,7 @@ import pandas as pd
 import torch
 
 from ..core import FtError, cache_dir, fsync_dir, read_json, write_json
+from ..data.encoded import Indices
 
 # %% ../../nbs/speed/30_array_store.ipynb #7df8e8fd
 Sizes = int | np.ndarray | Sequence  # one length, or one for each kind of length
@@ -66,6 +67,12 @@ class RaggedArray:
     @property
     def shared(self) -> bool:
         return self.shape[0] != -1
+
+    @property
+    def values(self) -> np.ndarray:
+        "The flat array of a column that has been filled."
+        assert self.flat is not None, "the column has no values yet"
+        return self.flat
 
     @property
     def ragged(self) -> list[int]:
@@ -101,39 +108,39 @@ def valid_slice(column: RaggedArray, n: Sizes) -> tuple:
 def unpad(
     column: RaggedArray,
     x: torch.Tensor,  # a padded batch
-    lengths,  # of the rows
+    lengths: Sizes,  # of the rows
 ) -> np.ndarray:
     "A batch as a flat array of its rows without padding. Raises `FtError` for another dtype."
     if x.dtype != column.dtype:
         raise FtError(f"A column of {column.dtype} cannot hold {x.dtype}.")
-    x = to_numpy(x)
+    values = to_numpy(x)
     if column.shared or not column.ragged:
-        return x.reshape(-1)
+        return values.reshape(-1)
     rows = zip(*as_sizes(lengths))
-    return np.concatenate([x[b][valid_slice(column, list(n))].reshape(-1) for b, n in enumerate(rows)])
+    return np.concatenate([values[b][valid_slice(column, list(n))].reshape(-1) for b, n in enumerate(rows)])
 
 
 # %% ../../nbs/speed/30_array_store.ipynb #5f6e8cd4
 def pad(
     column: RaggedArray,
-    starts,  # start index of each row in the flat array, (rows,)
-    lengths,  # (rows,)
+    starts: np.ndarray,  # start index of each row in the flat array, (rows,)
+    lengths: Sizes,  # (rows,)
 ) -> torch.Tensor:
     "Rows as a batch, padded with zeros to the max length among them."
     lengths = [np.asarray(n) for n in as_sizes(lengths)]
     longest = [int(n.max(initial=0)) for n in lengths]
     size = column.size(longest)
     if not column.ragged:
-        return to_tensor(column, column.flat.reshape(-1, *size)[starts // max(1, int(np.prod(size)))])
-    out = np.zeros((len(starts), *size), column.flat.dtype)
+        return to_tensor(column, column.values.reshape(-1, *size)[starts // max(1, int(np.prod(size)))])
+    out = np.zeros((len(starts), *size), column.values.dtype)
     if len(column.ragged) == 1 and column.shape[1] <= -2:
         n, width = lengths[-2 - column.shape[1]], int(np.prod(size[1:]))
         tokens = np.arange(n.sum()) + np.repeat(starts // width - (np.cumsum(n) - n), n)
-        out[np.arange(size[0]) < n[:, None]] = column.flat.reshape(-1, *size[1:])[tokens]
+        out[np.arange(size[0]) < n[:, None]] = column.values.reshape(-1, *size[1:])[tokens]
         return to_tensor(column, out)
     for row, at, n in zip(out, starts, zip(*lengths)):
         space = row[valid_slice(column, list(n))]
-        space[...] = column.flat[at : at + space.size].reshape(space.shape)
+        space[...] = column.values[at : at + space.size].reshape(space.shape)
     return to_tensor(column, out)
 
 
@@ -144,7 +151,7 @@ def to_tensor(column: RaggedArray, x: np.ndarray) -> torch.Tensor:
 
 def shared(column: RaggedArray, n: Sizes) -> torch.Tensor:
     "A tensor that all rows share, truncated to length `n`."
-    whole = column.flat.reshape(column.shape[0], *column.size(column.longest))
+    whole = column.values.reshape(column.shape[0], *column.size(column.longest))
     return to_tensor(column, whole[(slice(None), *valid_slice(column, n))])
 
 
@@ -154,9 +161,9 @@ class Store:
 
     def __init__(
         self,
-        columns: dict,  # name -> Column
+        columns: dict[str, RaggedArray],  # by name
         lengths: Sizes,  # of the rows, (rows,), for each kind of length
-        order,  # row indices in the order in which they are stored
+        order: Indices,  # row indices in the order in which they are stored
     ):
         self.columns, self.starts = columns, {}
         self.sizes = [np.asarray(n, np.int64) for n in as_sizes(lengths)]
@@ -168,7 +175,7 @@ class Store:
             self.starts[name] = np.full(rows, -1)
             self.starts[name][order] = np.cumsum(n) - n
 
-    def batch(self, index) -> dict:
+    def batch(self, index: Indices) -> dict[str, torch.Tensor]:
         "The selected rows by column, padded to the max length among them."
         index = np.asarray(index)
         n = [size[index] for size in self.sizes]
@@ -179,7 +186,7 @@ class Store:
 
     @property
     def bytes(self) -> int:
-        return sum(c.flat.nbytes for c in self.columns.values())
+        return sum(c.values.nbytes for c in self.columns.values())
 
 
 # %% ../../nbs/speed/30_array_store.ipynb #5e8748fc
@@ -275,7 +282,7 @@ class Writer:
 
     def __init__(
         self,
-        columns: dict,  # name -> Column
+        columns: dict,  # by name
         key: str,  # key of the entry
         note: str = "",  # description of the entry
     ):
@@ -353,9 +360,9 @@ def memory_budget() -> int:
 
 def lookup(
     key: str,
-    lengths,  # of the rows
-    order,  # row indices in the order in which they are stored
-):
+    lengths: Sizes,  # of the rows
+    order: Indices,  # row indices in the order in which they are stored
+) -> Store | None:
     "The store with this key, or None."
     folder = cache_root() / key
     if not folder.exists():
@@ -369,7 +376,7 @@ def lookup(
         def wanted(c):
             return np.prod((c.shape[0], *c.size(c.longest))) if c.shared else c.numbers(lengths).sum()
 
-        if any(c.flat.size != wanted(c) for c in columns.values()):
+        if any(c.values.size != wanted(c) for c in columns.values()):
             raise ValueError("an array is too short")
         os.utime(folder / "meta.json")
         return store
@@ -383,20 +390,20 @@ def open_column(file: Path, d: dict, small: bool) -> RaggedArray:
     kind = getattr(torch, d["dtype"].removeprefix("torch."))
     dtype = to_numpy(torch.empty(0, dtype=kind)).dtype
     flat = np.fromfile(file, dtype) if small else np.memmap(file, dtype, mode="r")
-    if small and hashlib.sha256(flat).hexdigest() != d["sha256"]:
+    if small and hashlib.sha256(flat.data).hexdigest() != d["sha256"]:
         raise ValueError(f"{file} was changed")
     return RaggedArray(tuple(d["shape"]), kind, flat, d["longest"])
 
 
 # %% ../../nbs/speed/30_array_store.ipynb #845126df
 def build(
-    columns: dict,  # name -> Column without data
-    lengths,  # of the rows, (rows,)
-    order,  # row indices in the order of the pieces
-    pieces,  # iterable of {name: flat array}, in this order
+    columns: dict[str, RaggedArray],  # by name, without data
+    lengths: Sizes,  # of the rows, (rows,)
+    order: Indices,  # row indices in the order of the pieces
+    pieces: Iterable[dict[str, np.ndarray]],  # iterable of {name: flat array}, in this order
     key: str | None = None,  # key of the entry; None stores it in memory only
     note: str = "",  # description of the entry
-):
+) -> Store | None:
     """A store of the pieces: in memory up to the budget, otherwise on disk; with a key also on disk for other runs.
     None if there is not enough space in either.
     """
@@ -423,7 +430,7 @@ def build(
     if writer:
         commit(writer, longest)
     if not small:
-        return lookup(key, lengths, order)  # written by this or by another process
+        return lookup(key, lengths, order) if key else None  # written by this or by another process
     for n, c in columns.items():
         c.flat, c.longest = np.concatenate(kept[n]), longest
     return Store(columns, lengths, order)

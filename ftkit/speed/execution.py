@@ -34,20 +34,27 @@ import math
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils._pytree import tree_flatten, tree_map
 
 from ..core import FtError, ProcessSetting, cache_dir, log_info, read_json, sha256, versions, write_json
+from ..data.encoded import EncodedDataset
 from ..models.anatomy import anatomy
 from ..models.cpu_kernels import cpu_kernels, onednn, onednn_error
-from ..tasks.base import to_device
+from ..tasks.base import Task, to_device
 from ..training.args import autocast, pick_precision
 from ..training.callbacks import Callback
+
+# %% ../../nbs/speed/20_execution.ipynb #d35457f7
+if TYPE_CHECKING:
+    from ftkit.training.learner import Learner
 
 
 # %% ../../nbs/speed/20_execution.ipynb #8aee27dc
@@ -146,7 +153,7 @@ class OversubscriptionMonitor(Callback):
         self.factor, self.first, self.patience = factor, first, patience
         self.usual, self.slow, self.last = [], 0, None
 
-    def after_step(self, learner):
+    def after_step(self, learner: "Learner"):
         now = (time.perf_counter(), learner.epoch)
         last, self.last = self.last, now
         if last is None or last[1] != now[1]:
@@ -160,7 +167,7 @@ class OversubscriptionMonitor(Callback):
             self.slow = 0
             self.look(learner)
 
-    def look(self, learner):
+    def look(self, learner: "Learner"):
         "Reduce the number of threads to the number of free cores."
         before, free = torch.get_num_threads(), usable_threads()
         if free < before:
@@ -232,9 +239,9 @@ class BlockInputs(Exception):
 
 
 def block_inputs(
-    model,
+    model: nn.Module,
     block: str,  # path of a module
-    run,  # () -> a forward pass of the model
+    run: Callable[[], object],  # () -> a forward pass of the model
 ) -> tuple:
     "The positional and keyword inputs of a block in a forward pass. Raises `FtError` where it is not called."
 
@@ -257,10 +264,10 @@ def block_inputs(
 
 # %% ../../nbs/speed/20_execution.ipynb #4d5fbf31
 def block_step(
-    model,  # in its training modes
-    task,
+    model: nn.Module,  # in its training modes
+    task: Task,
     batch: dict,
-):
+) -> Callable[[str], None]:
     "A function (precision) -> None that runs one block forward, and backward where it has trainable parameters."
     blocks = anatomy(model).blocks
     name = next((b for b in blocks if any(p.requires_grad for p in model.get_submodule(b).parameters())), blocks[0])
@@ -284,7 +291,7 @@ def block_step(
 
 
 # %% ../../nbs/speed/20_execution.ipynb #9d3ef7fb
-def time_step(step, way) -> float:
+def time_step(step: Callable[[str], None], way: ExecutionConfig) -> float:
     "Seconds of one run of a step in an execution config."
     with way.used():
         start = time.perf_counter()
@@ -293,11 +300,11 @@ def time_step(step, way) -> float:
 
 
 def fastest(
-    step,  # (precision) -> None
-    candidates: list,  # execution configs in order of preference
+    step: Callable[[str], None],  # (precision) -> None
+    candidates: list[ExecutionConfig],  # execution configs in order of preference
     seconds: float = 1.5,  # no further round starts after this time
     rounds: int = 25,
-) -> tuple:
+) -> tuple[ExecutionConfig, dict[ExecutionConfig, float]]:
     "The fastest config, and the best time in seconds of each config that was tried."
     began, times = time.perf_counter(), {}
     for i in range(rounds):
@@ -318,10 +325,10 @@ def fastest(
 
 # %% ../../nbs/speed/20_execution.ipynb #997ad4b9
 def median_length_batch(
-    rows,  # encoded
+    rows: EncodedDataset,  # encoded
     batch_size: int,
     tokens: int = 1024,  # enough to compare the configs
-) -> list:
+) -> np.ndarray:
     "Indices of rows of median length: one batch, or fewer rows where they are long."
     n = max(1, min(batch_size, tokens // max(1, int(np.median(rows.lengths)))))
     return np.argsort(rows.lengths, kind="stable")[max(0, (len(rows) - n) // 2) :][:n]
@@ -332,11 +339,11 @@ BUSY_CORES = 0.5  # cores kept busy by other programs; above this, measurements 
 
 
 def autotune(
-    model,  # with its method attached and its train/eval modes set
-    task,
+    model: nn.Module,  # with its method attached and its train/eval modes set
+    task: Task,
     batch: dict,
     precision: str = "auto",  # or the only one to consider
-    device="cpu",
+    device: torch.device | str = "cpu",
     steps: int | None = None,  # optimiser steps of the job; None for many
     seconds: float = 1.5,  # time budget of the measurement
 ) -> ExecutionConfig:
@@ -345,7 +352,8 @@ def autotune(
     disturb it.
     """
     device = torch.device(device)
-    plain = ExecutionConfig(pick_precision(device, model) if precision == "auto" else precision, usable_threads())
+    threads = usable_threads()
+    plain = ExecutionConfig(pick_precision(device, model) if precision == "auto" else precision, threads)
     blocks = anatomy(model).blocks
     if device.type != "cpu" or int(os.environ.get("WORLD_SIZE", 1)) > 1 or not blocks:
         return plain
@@ -353,7 +361,7 @@ def autotune(
     short, file = (cache_dir() / "probe" / f"{name}.json" for name in (f"{requested}-{steps}", requested))
     if known := next((f for f in (short, file) if f.exists()), None):
         execution = ExecutionConfig(**read_json(known)["way"])
-        return replace(execution, threads=min(execution.threads, plain.threads))
+        return replace(execution, threads=min(execution.threads or threads, threads))
     if cores_of_others() > BUSY_CORES:
         return plain
     candidates, before = candidate_configs(precision), cpu_seconds()
@@ -371,7 +379,7 @@ def autotune(
 
 
 # %% ../../nbs/speed/20_execution.ipynb #17c4b422
-def cache_key(model, blocks: list, batch: dict, precision: str) -> str:
+def cache_key(model: nn.Module, blocks: list, batch: dict, precision: str) -> str:
     "The cache key of a measurement."
     shapes = [(n, tuple(p.shape), p.requires_grad) for n, p in model.get_submodule(blocks[-1]).named_parameters()]
     sizes = [tuple(t.shape) for t in tree_flatten(batch)[0] if torch.is_tensor(t)]

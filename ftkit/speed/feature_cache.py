@@ -42,25 +42,29 @@ import functools
 import hashlib
 import inspect
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..core import FtError, log_info, sha256, versions
-from ..data.encoded import EncodedDataset
+from ..data.encoded import EncodedDataset, Indices
 from ..methods.base import attached
 from ..models.anatomy import anatomy
 from ..models.cpu_kernels import attention, cpu_kernels, keep_heap
 from ..models.forward import replaced_forward
-from .array_store import RaggedArray, build, lookup, unpad
+from .array_store import RaggedArray, Store, build, lookup, unpad
 from ..tasks.base import Task, to_device
 
 
 # %% ../../nbs/speed/40_feature_cache.ipynb #096abbd5
-def call_order(model, run) -> list:
+def call_order(model: nn.Module, run: Callable[[], object]) -> list[tuple[str, bool]]:
     "(name, is_start) for the start and the end of every module call, in order."
     log, hooks = [], []
     for n, m in model.named_modules():
@@ -77,14 +81,14 @@ def call_order(model, run) -> list:
     return log
 
 
-def trainable_parameters(model, name: str = "default") -> list:
+def trainable_parameters(model: nn.Module, name: str = "default") -> list[nn.Parameter]:
     "The parameters of a delta that are currently trainable."
     return [p for p in attached(model, name).parameters().values() if p.requires_grad]
 
 
 def first_trainable(
     log: list,
-    model,
+    model: nn.Module,
     ids: set,  # ids of the trainable parameters
 ) -> int:
     """The position in the log where the first module with a trainable parameter starts; for a module that is never
@@ -101,10 +105,10 @@ def first_trainable(
 
 
 def find_units(
-    model,
+    model: nn.Module,
     params: list,  # trainable parameters
-    run,  # () -> outputs
-) -> tuple:
+    run: Callable[[], object],  # () -> outputs
+) -> tuple[list[str], str]:
     "Names of the units, and of the first trainable module."
     log, ids = call_order(model, run), {id(p) for p in params}
     at = first_trainable(log, model, ids)
@@ -126,10 +130,10 @@ def find_units(
 # %% ../../nbs/speed/40_feature_cache.ipynb #084236e6
 @contextlib.contextmanager
 def replaced(
-    model,
+    model: nn.Module,
     names: list,  # of modules
-    make,  # (name, forward) -> function
-):
+    make: Callable[[str, Callable], Callable],  # (name, forward) -> function
+) -> Iterator[None]:
     "Context manager that replaces the forward functions of some modules."
     with contextlib.ExitStack() as stack:
         for n in names:
@@ -143,11 +147,11 @@ class StopForward(Exception):
 
 
 def compute(
-    model,
+    model: nn.Module,
     units: list,
     stop: str,  # the first trainable module
-    run,
-) -> tuple:
+    run: Callable[[], object],
+) -> tuple[dict, dict]:
     "The outputs of the units: (unit, call, index) -> value, and (unit, call) -> tree spec of the nested values."
     values, trees = {}, {}
 
@@ -176,7 +180,7 @@ def compute(
 
 
 # %% ../../nbs/speed/40_feature_cache.ipynb #318f6719
-def find_boundary_tensors(model, units: list, run) -> list:
+def find_boundary_tensors(model: nn.Module, units: list, run: Callable[[], object]) -> list[tuple]:
     "Addresses of the outputs that are used above the boundary."
     leaves, calls = {}, {}
 
@@ -196,7 +200,7 @@ def find_boundary_tensors(model, units: list, run) -> list:
     with replaced(model, units, make), torch.enable_grad():
         out = run()
     total = sum(t.float().sum() for t in tree_flatten(out)[0] if torch.is_tensor(t) and t.requires_grad)
-    grads = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+    grads = torch.autograd.grad(cast(torch.Tensor, total), list(leaves.values()), allow_unused=True)
     return [k for k, g in zip(leaves, grads) if g is not None]
 
 
@@ -242,7 +246,7 @@ def restore_memory_format(x: torch.Tensor, order: tuple) -> torch.Tensor:
 class FrozenPrefix:
     "The frozen prefix of a model: the units below the first trainable module, and the tensors that cross the boundary."
 
-    model: object = field(repr=False)
+    model: nn.Module = field(repr=False)
     units: list  # names of modules
     stop: str  # the first trainable module
     shapes: dict = field(
@@ -270,7 +274,7 @@ class FrozenPrefix:
         kept: dict,  # address -> cached tensor, of a batch
         rows: int,
         longest: list[int],  # for each column whose lengths vary
-    ):
+    ) -> AbstractContextManager:
         "Context manager in which the units return cached tensors, and zeros of the right shape for outputs not needed."
 
         def stand(k):
@@ -281,7 +285,7 @@ class FrozenPrefix:
                 return restore_memory_format(kept[name], order)
             device = next(iter(kept.values())).device
             return torch.zeros((), dtype=dtype, device=device).expand(
-                [{-1: rows, **{-2 - k: n for k, n in enumerate(longest)}}.get(s, s) for s in shape]
+                [size if size >= 0 else (rows, *longest)[-1 - size] for size in shape]
             )
 
         def whole(u, c):
@@ -297,7 +301,7 @@ class FrozenPrefix:
 
 
 # %% ../../nbs/speed/40_feature_cache.ipynb #d9c60495
-def trees_equal(a, b) -> bool:
+def trees_equal(a: Any, b: Any) -> bool:
     "Whether two batches are equal, bit for bit."
     return all(
         torch.equal(x, y) if torch.is_tensor(x) else x == y
@@ -315,7 +319,7 @@ def canonical_order(rows: EncodedDataset) -> np.ndarray:
     return np.argsort(rows.lengths, kind="stable")
 
 
-def sample_rows(rows):
+def sample_rows(rows: EncodedDataset) -> np.ndarray:
     "Indices of three rows, from the shortest to the median one, or to a longer one if these are of equal length."
     order = canonical_order(rows)
     last = max(
@@ -325,11 +329,11 @@ def sample_rows(rows):
 
 
 def find_frozen_prefix(
-    model,  # with a method attached and its modes set
-    task,
-    rows,  # encoded rows
+    model: nn.Module,  # with a method attached and its modes set
+    task: Task,
+    rows: EncodedDataset,  # encoded rows
     name: str = "default",  # name of the delta
-    device="cpu",
+    device: torch.device | str = "cpu",
 ) -> FrozenPrefix:
     "The frozen prefix of a model. Raises `NotCacheable` when there is none, or when its outputs are not deterministic."
     if all(any(p.requires_grad for p in model.get_submodule(b).parameters()) for b in anatomy(model).blocks):
@@ -380,7 +384,7 @@ class CachedTask(Task):
         self.metrics, self.predict, self.show = task.metrics, task.predict, task.show
         self.default_fields, self.generate = task.default_fields, task.generate
 
-    def collate(self, rows, index) -> dict:
+    def collate(self, rows: EncodedDataset, index: Indices) -> dict[str, Any]:
         "The task's batch, with the cached features."
         store = self.stores.get(id(rows))
         if store is None:
@@ -391,7 +395,7 @@ class CachedTask(Task):
             "prefix_size": (len(index), longest),
         }
 
-    def forward(self, model, batch):
+    def forward(self, model: nn.Module, batch: dict) -> Any:
         "The task's outputs; computed from the boundary on where the batch contains cached features."
         if "prefix" not in batch or model is not self.prefix.model:
             return self.task.forward(model, batch)
@@ -403,14 +407,28 @@ class CachedTask(Task):
 FILL_BATCH_SIZE = 64  # batch size when the features are computed
 
 
-def run_frozen_prefix(prefix: FrozenPrefix, task, rows, index, device, context) -> dict:
+def run_frozen_prefix(
+    prefix: FrozenPrefix,
+    task: Task,
+    rows: EncodedDataset,
+    index: Indices,
+    device: torch.device | str,
+    context: Callable[[], AbstractContextManager],
+) -> dict:
     "The outputs of the units for some rows, by address, in the context's precision."
     batch = to_device(task.collate(rows, index), device)
     with context():
         return compute(prefix.model, prefix.units, prefix.stop, lambda: task.forward(prefix.model, batch))[0]
 
 
-def feature_chunks(prefix: FrozenPrefix, task, rows, order, device="cpu", context=contextlib.nullcontext):
+def feature_chunks(
+    prefix: FrozenPrefix,
+    task: Task,
+    rows: EncodedDataset,
+    order: np.ndarray,
+    device: torch.device | str = "cpu",
+    context: Callable[[], AbstractContextManager] = contextlib.nullcontext,
+) -> Iterator[dict[str, np.ndarray]]:
     "Yield the tensors that cross the boundary, batch by batch, as flat arrays by address."
     for i in range(0, len(order), FILL_BATCH_SIZE):
         index = order[i : i + FILL_BATCH_SIZE]
@@ -428,10 +446,10 @@ def feature_chunks(prefix: FrozenPrefix, task, rows, order, device="cpu", contex
 # %% ../../nbs/speed/40_feature_cache.ipynb #d809a58e
 def cache_key(
     prefix: FrozenPrefix,
-    task,
-    rows,
+    task: Task,
+    rows: EncodedDataset,
     precision: str = "fp32",
-    device="cpu",
+    device: torch.device | str = "cpu",
     weights: str | None = None,  # the result of `weights_key`, if known
 ) -> str:
     "The cache key of the features for some rows."
@@ -478,26 +496,28 @@ def frozen_tensors(prefix: FrozenPrefix) -> list:
 
 
 @functools.cache
-def code_key(thing) -> str:
+def code_key(thing: Callable) -> str:
     "The source of a function, the hash of a class's file, or the name where neither is available."
     try:
-        return sha256(Path(inspect.getsourcefile(thing))) if inspect.isclass(thing) else inspect.getsource(thing)
+        return sha256(Path(inspect.getsourcefile(thing) or "")) if inspect.isclass(thing) else inspect.getsource(thing)
     except (OSError, TypeError):
         return f"{thing.__module__}.{thing.__qualname__}"
 
 
 # %% ../../nbs/speed/40_feature_cache.ipynb #e2b71290
-def outputs_and_grads(task, model, params: list, batch) -> list:
+def outputs_and_grads(task: Task, model: nn.Module, params: list, batch: dict) -> list[torch.Tensor]:
     "Outputs in evaluation mode, and the gradients of the trainable parameters for a fixed output direction."
     model.eval()
     with torch.enable_grad():
         out = [t for t in tree_flatten(task.forward(model, batch))[0] if torch.is_tensor(t) and t.requires_grad]
         total = sum((t.float() * torch.arange(1, t.numel() + 1, device=t.device).cos().view_as(t)).sum() for t in out)
-        grads = torch.autograd.grad(total, params, allow_unused=True)
+        grads = torch.autograd.grad(cast(torch.Tensor, total), params, allow_unused=True)
     return [*(t.detach() for t in out), *(torch.zeros(()) if g is None else g for g in grads)]
 
 
-def verify_equivalence(task: CachedTask, rows, name: str = "default", device="cpu"):
+def verify_equivalence(
+    task: CachedTask, rows: EncodedDataset, name: str = "default", device: torch.device | str = "cpu"
+):
     "Compare the cached pass with the full pass. Raises `NotCacheable` where they differ."
     prefix, some = task.prefix, sample_rows(rows)
     model, params = prefix.model, trainable_parameters(prefix.model, name)
@@ -518,14 +538,14 @@ def verify_equivalence(task: CachedTask, rows, name: str = "default", device="cp
 
 # %% ../../nbs/speed/40_feature_cache.ipynb #f7bfd403
 def cached(
-    task,
-    model,  # with a method attached and its modes set
+    task: Task,
+    model: nn.Module,  # with a method attached and its modes set
     parts: list,  # (encoded rows, context in which the model runs on them, its precision)
     visits: float = 2.0,  # passes per row; below 2 only features that are already cached are used
     name: str = "default",  # name of the delta
-    device="cpu",
+    device: torch.device | str = "cpu",
     insist: bool = False,  # raise `FtError` where features cannot be cached
-):
+) -> Task:
     "The task with cached features where that is safe, otherwise the task itself."
     try:
         prefix = find_frozen_prefix(model, task, parts[0][0], name, device)
@@ -533,7 +553,9 @@ def cached(
         with keep_heap(device), cpu_kernels(model, device):
             verify_equivalence(found, parts[0][0], name, device)
             weights = weights_key(prefix)
-            reused = [populate(found, *part, visits, device, weights) for part in parts]
+            reused = [
+                populate(found, rows, context, precision, visits, device, weights) for rows, context, precision in parts
+            ]
     except NotCacheable as why:
         if insist:
             raise FtError(f"Features cannot be cached: {why}.") from why
@@ -551,7 +573,13 @@ def cached(
 
 
 def populate(
-    task: CachedTask, rows, context, precision: str, visits: float, device, weights: str | None = None
+    task: CachedTask,
+    rows: EncodedDataset,
+    context: Callable[[], AbstractContextManager],
+    precision: str,
+    visits: float,
+    device: torch.device | str,
+    weights: str | None = None,
 ) -> bool:
     "Load or compute the features of some rows for a cached task; returns whether they were cached before."
     prefix, order = task.prefix, canonical_order(rows)
@@ -564,7 +592,7 @@ def populate(
         store = build(
             columns, sizes_of(rows), order, feature_chunks(prefix, task.task, rows, order, device, context), key, note
         )
-        if slower_than_recompute(store, order, (time.perf_counter() - began) / len(order), device):
+        if store is None or slower_than_recompute(store, order, (time.perf_counter() - began) / len(order), device):
             return False
     if store is not None:
         task.stores[id(rows)] = store
@@ -572,7 +600,7 @@ def populate(
 
 
 # %% ../../nbs/speed/40_feature_cache.ipynb #516fd0f2
-def slower_than_recompute(store, order, seconds: float, device) -> bool:
+def slower_than_recompute(store: Store, order: np.ndarray, seconds: float, device: torch.device | str) -> bool:
     "Whether reading rows from a store is slower than computing them, at `seconds` per row."
     some, began = order[:FILL_BATCH_SIZE], time.perf_counter()
     to_device(store.batch(some), device)

@@ -5,6 +5,7 @@
 # %% auto #0
 __all__ = [
     "Task",
+    "require_values",
     "check_strings",
     "truncating",
     "tokenize",
@@ -23,9 +24,9 @@ __all__ = [
 # %% ../../nbs/tasks/10_base.ipynb #2acc604c
 import contextlib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -33,9 +34,15 @@ from datasets import Dataset
 from torch import nn
 
 from ..core import DataError, FtError, UnsupportedError, log_info, unknown_name_error
-from ..data.encoded import EncodedDataset, RaggedColumn
+from ..data.encoded import EncodedDataset, Indices, RaggedColumn
 from ..data.fields import Field, field_values
 from ..models.cpu_kernels import cpu_kernels
+
+# %% ../../nbs/tasks/10_base.ipynb #08600f1c
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from ftkit.plot.charts import Figure
 
 
 # %% ../../nbs/tasks/10_base.ipynb #819af2ec
@@ -73,7 +80,7 @@ class Task:
     def bind(self, columns: dict[str, str], classes: list[str], **values: Any) -> "Task":
         "The task for particular data: columns by field, class names, and what `infer` returned."
         fields = tuple(replace(f, column=columns[f.name]) for f in self.default_fields() if f.name in columns)
-        return replace(self, bound=fields, classes=list(classes), **values)
+        return replace(cast(Any, self), bound=fields, classes=list(classes), **values)
 
     def infer(self, train: Dataset) -> dict[str, Any]:
         "Options that the training examples determine, e.g. the scale of numbers; JSON."
@@ -91,7 +98,7 @@ class Task:
         "The encoded training examples, with random augmentation where the task has one."
         return rows
 
-    def collate(self, rows: EncodedDataset, index: Sequence[int]) -> dict[str, Any]:
+    def collate(self, rows: EncodedDataset, index: Indices) -> dict[str, Any]:
         "A batch of selected examples."
         return rows.batch(index)
 
@@ -110,7 +117,7 @@ class Task:
         "The outputs from which predictions are made; those of `forward`, except for generated texts."
         return self.forward(model, batch)
 
-    def loss(self, outputs: Any, batch: dict) -> tuple:
+    def loss(self, outputs: Any, batch: dict) -> tuple[torch.Tensor, int]:
         "(sum, count): the summed loss and the number of terms in the sum."
         raise NotImplementedError
 
@@ -122,14 +129,26 @@ class Task:
         "One plain dict per example, in human-readable form."
         raise NotImplementedError
 
-    def show(self, rows: EncodedDataset, batch: dict):
+    def show(self, rows: EncodedDataset, batch: dict) -> "Figure":
         "A plot of a batch. Raises `FtError` where its examples cannot be plotted."
         raise UnsupportedError(f"Examples of {self.name} cannot be plotted; print some of them instead.")
 
 
 # %% ../../nbs/tasks/10_base.ipynb #47b7b0b0
+def require_values(
+    task: Task,
+    data: Any,  # a datasets.Dataset, or a plain list of inputs
+    name: str,  # a field
+) -> list:
+    "The values of a field. Raises `FtError` where the data do not have it."
+    found = task.values(data, name)
+    if found is None:
+        raise DataError(f"The data have no {name}, which {task.name} needs; name its column with {name}=….")
+    return found
+
+
 def check_strings(
-    values,  # texts, or numbers to be converted to text
+    values: Iterable,  # texts, or numbers to be converted to text
     what: str = "text",  # for error messages
 ) -> list[str]:
     """Convert values to the strings that a tokenizer accepts.
@@ -156,7 +175,7 @@ def check_strings(
 
 # %% ../../nbs/tasks/10_base.ipynb #5f0c1e05
 @contextlib.contextmanager
-def truncating(processor, side: str):
+def truncating(processor: "PreTrainedTokenizerBase", side: str) -> Iterator[None]:
     "Set a tokenizer's truncation side within a `with` block."
     before, processor.truncation_side = processor.truncation_side, side
     try:
@@ -167,7 +186,7 @@ def truncating(processor, side: str):
 
 def tokenize(
     texts: list,
-    processor,  # the checkpoint's tokenizer
+    processor: "PreTrainedTokenizerBase",  # the checkpoint's tokenizer
     max_length: int | None = None,  # maximum length in tokens; None takes the model's maximum, at most 512
     end: bool = False,  # append the EOS token to every text
     cut: str = "right",  # truncation side: "right" removes the end of a text, "left" its beginning
@@ -185,7 +204,7 @@ def tokenize(
         )
     limit = max_length or min(512, processor.model_max_length)
     texts = check_strings(texts)
-    given = dict(split_special_tokens=True, return_attention_mask=False, return_token_type_ids=False)
+    given: dict[str, Any] = dict(split_special_tokens=True, return_attention_mask=False, return_token_type_ids=False)
     try:
         ids = processor(texts, verbose=False, **given)["input_ids"] if texts else []
     except Exception as e:  # tokenizers raise no common exception class
@@ -209,7 +228,9 @@ def tokenize(
         raise DataError(
             f"The tokenizer returns no tokens for the text in row {empty[0]} ({texts[empty[0]]!r}); remove empty texts."
         )
-    return RaggedColumn(ids, pad=processor.pad_token_id, side=side or padding_side(processor), mask="attention_mask")
+    return RaggedColumn(
+        ids, pad=cast(int, processor.pad_token_id), side=side or padding_side(processor), mask="attention_mask"
+    )
 
 
 def padding_side(processor: Any) -> str:
@@ -220,7 +241,7 @@ def padding_side(processor: Any) -> str:
 def tokenize_pairs(
     first: list,
     second: list,
-    processor: Any,  # the checkpoint's tokenizer
+    processor: "PreTrainedTokenizerBase",  # the checkpoint's tokenizer
     max_length: int | None = None,  # maximum length in tokens; None takes the model's maximum, at most 512
 ) -> dict[str, RaggedColumn]:  # input_ids, and token_type_ids where the tokenizer has them
     """Token ids of pairs of texts, as the tokenizer joins them; the longer text of a pair is truncated first.
@@ -231,14 +252,16 @@ def tokenize_pairs(
     if processor.sep_token is None and processor.num_special_tokens_to_add(pair=True) == 0:
         return {"input_ids": tokenize([f"{a}\n{b}" for a, b in zip(first, second)], processor, max_length)}
     limit = max_length or min(512, processor.model_max_length)
-    given = dict(split_special_tokens=True, return_attention_mask=False, verbose=False)
+    given: dict[str, Any] = dict(split_special_tokens=True, return_attention_mask=False, verbose=False)
     found = processor(first, second, truncation="longest_first", max_length=limit, **given)
     whole = processor(first, second, **given)["input_ids"]
     if long := sum(len(ids) > limit for ids in whole):
         log_info(f"{long} of {len(whole)} pairs are longer than {limit} tokens and are truncated (max_length)")
     side = padding_side(processor)
     columns = {
-        "input_ids": RaggedColumn(found["input_ids"], pad=processor.pad_token_id, side=side, mask="attention_mask")
+        "input_ids": RaggedColumn(
+            found["input_ids"], pad=cast(int, processor.pad_token_id), side=side, mask="attention_mask"
+        )
     }
     if "token_type_ids" in found:
         columns["token_type_ids"] = RaggedColumn(found["token_type_ids"], pad=0, side=side)
@@ -265,7 +288,7 @@ def model_inputs(
 
 # %% ../../nbs/tasks/10_base.ipynb #5f0c1e06
 @torch.no_grad()
-def padding_effect(model: nn.Module, processor, side: str) -> float:
+def padding_effect(model: nn.Module, processor: "PreTrainedTokenizerBase", side: str) -> float:
     "Change of a short text's logits when a longer text is in the same batch, relative to the largest logit."
     ids = tokenize(["one", "one two three four five six seven"], processor, side=side)
     rows = EncodedDataset({"input_ids": ids})
@@ -273,7 +296,7 @@ def padding_effect(model: nn.Module, processor, side: str) -> float:
     return float((beside - alone).abs().max() / alone.abs().max().clamp(min=1e-6))
 
 
-def pick_padding_side(model: nn.Module, processor, most: float = 1e-3):
+def pick_padding_side(model: nn.Module, processor: "PreTrainedTokenizerBase", most: float = 1e-3):
     """Set the padding side to one where padding does not change the model's outputs; the tokenizer's own is preferred.
 
     Prints a notice if neither side works.
@@ -322,9 +345,9 @@ class ClassMetrics:
 
     def update(
         self,
-        logits,  # (batch, classes)
-        labels,  # (batch,)
-        loss_sum=0.0,  # summed loss of this batch
+        logits: torch.Tensor,  # (batch, classes)
+        labels: torch.Tensor,  # (batch,)
+        loss_sum: torch.Tensor | float = 0.0,  # summed loss of this batch
     ):
         "Add one batch."
         k = len(self.counts)
@@ -346,9 +369,9 @@ class ClassMetrics:
 
 # %% ../../nbs/tasks/10_base.ipynb #fc759b5a
 def to_device(
-    batch,  # a tensor, or dicts, lists and tuples of tensors
-    device,
-):
+    batch: Any,  # a tensor, or dicts, lists and tuples of tensors
+    device: torch.device | str,
+) -> Any:
     "Move a batch to another device."
     if torch.is_tensor(batch):
         return batch.to(device, non_blocking=True)

@@ -4,6 +4,7 @@
 
 # %% auto #0
 __all__ = [
+    "ClassificationTask",
     "encode_labels",
     "encode_targets",
     "classification_loss",
@@ -18,10 +19,12 @@ __all__ = [
 ]
 
 # %% ../../nbs/tasks/15_classification.ipynb #c1a50004
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from torch.nn import functional as F
 
 from ..core import ConfigError, DataError, unknown_name_error
@@ -31,14 +34,21 @@ from .base import ClassMetrics, Task
 
 
 # %% ../../nbs/tasks/15_classification.ipynb #c1a50009
+class ClassificationTask(Task):
+    "A task with classes. The threshold and the positive class are options of its dataclass."
+
+    threshold: float = 0.5
+    positive: str | None = None
+
+
 def encode_labels(
-    labels,  # label values
+    labels: Iterable,  # label values
     classes: list,  # class names, in the order of the logits
-    feature=None,  # the column's feature, if it maps ids to names
+    feature: Any = None,  # the column's feature, if it maps ids to names
 ) -> np.ndarray:  # (examples,), int64
     "Label ids from label values. Raises `FtError` for a value that is not a class."
     place = {str(c): i for i, c in enumerate(classes)}
-    names = [label_name(l, feature) for l in labels]
+    names = [label_name(label, feature) for label in labels]
     unseen = sorted(set(names) - set(place))
     if unseen:
         raise DataError(f"The label {unseen[0]!r} is not one of the model's classes: {', '.join(map(str, classes))}.")
@@ -51,7 +61,7 @@ def encode_targets(task: Task, data: Any) -> np.ndarray | None:
     Raises `FtError` for a label that is not a class.
     """
     field = next(iter(targets_of(task.fields)), None)
-    if field is None or not hasattr(data, "column_names") or field.source not in data.column_names:
+    if field is None or not isinstance(data, Dataset) or field.source not in data.column_names:
         return None
     if task.problem == "single":
         return encode_labels(data[field.source][:], task.classes, data.features[field.source])
@@ -64,7 +74,7 @@ def encode_targets(task: Task, data: Any) -> np.ndarray | None:
     return out
 
 
-def classification_loss(task: Task, outputs: torch.Tensor, batch: dict) -> tuple:
+def classification_loss(task: Task, outputs: torch.Tensor, batch: dict) -> tuple[torch.Tensor, int]:
     "Summed cross-entropy, of each class on its own for several labels, and the number of examples."
     if task.problem == "single":
         return F.cross_entropy(outputs.float(), batch["labels"], reduction="sum"), len(outputs)
@@ -92,8 +102,8 @@ class BinnedAUROC:
 
     def update(
         self,
-        odds,  # (batch, classes), log-odds of each class
-        truth,  # (batch, classes), whether each class is present
+        odds: torch.Tensor,  # (batch, classes), log-odds of each class
+        truth: torch.Tensor,  # (batch, classes), whether each class is present
     ):
         "Add one batch."
         at = ((odds.float().clamp(-self.most, self.most) + self.most) * 128).round().long() + torch.arange(
@@ -104,7 +114,7 @@ class BinnedAUROC:
                 at[truth.bool() == bool(t)].flatten().cpu(), minlength=self.counts[t].numel()
             ).view_as(self.counts[t])
 
-    def areas(self) -> list:
+    def areas(self) -> list[float]:
         "One AUC per class; NaN where a class, or its absence, never occurred."
         none, some = self.counts.double()
         below = none.cumsum(-1) - none / 2
@@ -120,8 +130,8 @@ class SensitivitySpecificity:
 
     def update(
         self,
-        p,  # (batch,), probability of the positive class
-        truth,  # (batch,), whether the example is positive
+        p: torch.Tensor,  # (batch,), probability of the positive class
+        truth: torch.Tensor,  # (batch,), whether the example is positive
     ):
         "Add one batch."
         self.counts += torch.bincount((2 * truth.long() + (p >= self.at).long()).cpu(), minlength=4).view(2, 2)
@@ -144,8 +154,8 @@ class MultilabelAccuracy:
 
     def update(
         self,
-        p,  # (batch, classes), probabilities
-        truth,  # (batch, classes), whether each class is present
+        p: torch.Tensor,  # (batch, classes), probabilities
+        truth: torch.Tensor,  # (batch, classes), whether each class is present
     ):
         "Add one batch."
         kind = 2 * truth.long() + (p >= self.at).long()
@@ -166,13 +176,13 @@ class MultilabelAccuracy:
 class ClassificationMetrics:
     "Accumulates the metrics of a classification task: of one label per example, or of several."
 
-    def __init__(self, task):
+    def __init__(self, task: ClassificationTask):
         k = len(task.classes)
         self.task, self.rank, self.loss, self.rows = task, BinnedAUROC(k), 0.0, 0
         self.counts = ClassMetrics(k) if task.problem == "single" else MultilabelAccuracy(k, task.threshold)
         self.judged = SensitivitySpecificity(task.threshold) if k == 2 and task.problem == "single" else None
 
-    def update(self, outputs, batch):
+    def update(self, outputs: torch.Tensor, batch: dict):
         "Add one batch."
         z, y = outputs.float(), batch["labels"]
         self.loss, self.rows = self.loss + float(self.task.loss(outputs, batch)[0]), self.rows + len(z)
@@ -213,9 +223,9 @@ class ClassificationMetrics:
 
 # %% ../../nbs/tasks/15_classification.ipynb #c1a50013
 def class_predictions(
-    logits,  # (batch, classes)
+    logits: torch.Tensor,  # (batch, classes)
     classes: list,  # their names
-) -> list:
+) -> list[dict]:
     "Label, its probability, and the probability of every class, one dict per example."
     p = logits.float().softmax(-1)
     return [
@@ -224,15 +234,15 @@ def class_predictions(
     ]
 
 
-def positive_index(task) -> int:
+def positive_index(task: ClassificationTask) -> int:
     "The index of the positive one of two classes."
     return len(task.classes) - 1 if task.positive is None else list(map(str, task.classes)).index(str(task.positive))
 
 
 def classification_predictions(
-    task,
-    outputs,  # (batch, classes), logits
-) -> list:
+    task: ClassificationTask,
+    outputs: torch.Tensor,  # (batch, classes), logits
+) -> list[dict]:
     "Label and probabilities, one dict per example; for multi-label problems all labels that reach the threshold."
     if task.problem == "multi":
         each = [dict(zip(task.classes, p.tolist())) for p in outputs.float().sigmoid()]
@@ -250,7 +260,7 @@ def classification_predictions(
 
 
 # %% ../../nbs/tasks/15_classification.ipynb #c1a50016
-def validate_options(task: Task):
+def validate_options(task: ClassificationTask):
     "Fill in the defaults of a task. Raises `FtError` for invalid options."
     if task.problem not in ("single", "multi"):
         raise ConfigError(f'`problem` must be "single" or "multi", not {task.problem!r}.')

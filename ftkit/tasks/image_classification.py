@@ -7,26 +7,34 @@ __all__ = ["ImageClassification", "show_image_batch"]
 
 # %% ../../nbs/tasks/50_image_classification.ipynb #00552d58
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import nn
 
 from ..data.augmentation import augmented
-from ..data.encoded import DenseColumn, EncodedDataset
+from ..data.encoded import DenseColumn, EncodedColumn, EncodedDataset
 from ..data.fields import IMAGE, LABEL, LABELS, Field
 from ..data.image_preprocessing import preprocessing_from_processor
-from ..data.images import encode_images
-from .base import Task
+from ..data.images import ImageColumn, encode_images
+from .base import Task, require_values
 from ftkit.tasks.classification import (
     ClassificationMetrics,
+    ClassificationTask,
     classification_loss,
     classification_predictions,
     encode_targets,
     validate_options,
 )
 
+# %% ../../nbs/tasks/50_image_classification.ipynb #182ee916
+if TYPE_CHECKING:
+    from ftkit.plot.charts import Figure
+
 
 # %% ../../nbs/tasks/50_image_classification.ipynb #896d0ecb
 @dataclass
-class ImageClassification(Task):
+class ImageClassification(ClassificationTask):
     "Image classification: one label per image, or several."
 
     bound: tuple[Field, ...] | None = None  # the fields with the columns of the data
@@ -47,31 +55,33 @@ class ImageClassification(Task):
 
     def encode(self, data: Any, processor: Any) -> EncodedDataset:
         "Images as bytes and label ids, from a datasets.Dataset or a plain list of images."
-        images = encode_images(self.values(data, "image"), preprocessing_from_processor(processor))
+        images = encode_images(require_values(self, data, "image"), preprocessing_from_processor(processor))
         labels = encode_targets(self, data)
-        columns = {"pixel_values": images}
-        return EncodedDataset(columns | ({"labels": DenseColumn(labels)} if labels is not None else {}))
+        columns: dict[str, EncodedColumn] = {"pixel_values": images}
+        if labels is not None:
+            columns["labels"] = DenseColumn(labels)
+        return EncodedDataset(columns)
 
     def for_training(self, rows: EncodedDataset) -> EncodedDataset:
         "The examples, with random augmentation if requested."
         return augmented(rows, self.augment, len(self.classes)) if self.augment else rows
 
-    def forward(self, model, batch):
+    def forward(self, model: nn.Module, batch: dict) -> torch.Tensor:
         "Logits, (batch, classes)."
         out = model(batch["pixel_values"])
         return getattr(out, "logits", out)
 
-    def loss(self, outputs, batch) -> tuple:
+    def loss(self, outputs: torch.Tensor, batch: dict) -> tuple[torch.Tensor, int]:
         "Summed cross-entropy and the number of examples."
         return classification_loss(self, outputs, batch)
 
     def metrics(self) -> ClassificationMetrics:
         return ClassificationMetrics(self)
 
-    def predict(self, outputs) -> list[dict]:
+    def predict(self, outputs: torch.Tensor) -> list[dict]:
         return classification_predictions(self, outputs)
 
-    def show(self, rows: EncodedDataset, batch: dict):
+    def show(self, rows: EncodedDataset, batch: dict) -> "Figure":
         return show_image_batch(self, rows, batch)
 
 
@@ -79,9 +89,11 @@ def show_image_batch(
     task: Task,
     rows: EncodedDataset,
     batch: dict,  # as returned by `collate`
-):
+) -> "Figure":
     "A gallery of a batch's images with their labels."
     from ftkit.plot.images import image_grid
+
+    images = cast(ImageColumn, rows.columns["pixel_values"])
 
     def described(y):
         if y.ndim == 0:
@@ -89,6 +101,6 @@ def show_image_batch(
         return " + ".join(str(c) if p > 0.99 else f"{c} {100 * p:.0f} %" for c, p in zip(task.classes, y) if p > 0.01)
 
     return image_grid(
-        [rows.columns["pixel_values"].drawn(x) for x in batch["pixel_values"].cpu()],
+        [images.drawn(x) for x in batch["pixel_values"].cpu()],
         [described(y) for y in batch["labels"].cpu()] if "labels" in batch else None,
     )

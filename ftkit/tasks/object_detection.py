@@ -23,28 +23,36 @@ __all__ = [
 # %% ../../nbs/tasks/60_object_detection.ipynb #8a7a87d9
 import json
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+from datasets import Dataset
 from PIL import Image
 from torch import nn
 
 from ..core import ConfigError, DataError, unknown_name_error
-from ..data.encoded import DenseColumn, EncodedDataset, ListColumn
+from ..data.encoded import DenseColumn, EncodedColumn, EncodedDataset, ListColumn
 from ..data.fields import IMAGE, LABELS, Field
 from ..data.image_preprocessing import ImagePreprocessing, preprocessing_from_processor
-from ..data.images import ImageColumn, map_images, open_image
+from ..data.images import ImageColumn, ImageLike, map_images, open_image
 from ..data.labels import label_lists
 from ..models.record import record
-from .base import Task
+from .base import Task, require_values
+
+# %% ../../nbs/tasks/60_object_detection.ipynb #1e7512d7
+if TYPE_CHECKING:
+    from torchvision.models.detection import FCOS
+
+    from ftkit.plot.charts import Figure
 
 
 # %% ../../nbs/tasks/60_object_detection.ipynb #bc5759a3
 def iou(
-    a,  # (n, 4), corners (x0, y0, x1, y1)
-    b,  # (m, 4)
+    a: torch.Tensor,  # (n, 4), corners (x0, y0, x1, y1)
+    b: torch.Tensor,  # (m, 4)
 ) -> torch.Tensor:  # (n, m), from 0 to 1
     "The IoU of every box in `a` with every box in `b`."
     low, high = torch.maximum(a[:, None, :2], b[:, :2]), torch.minimum(a[:, None, 2:], b[:, 2:])
@@ -73,8 +81,8 @@ def check_format(name: str):
 
 
 def boxes_of(
-    value,  # list of (x0, y0, x1, y1) in pixels, or in `format`; or such a list as text
-    size: tuple,  # width and height of the image
+    value: Sequence | str | None,  # list of (x0, y0, x1, y1) in pixels, or in `format`; or such a list as text
+    size: Sequence[float],  # width and height of the image
     row: int,  # for error messages
     format: str = "pascal_voc",
 ) -> np.ndarray:  # (boxes, 4), corners in pixels
@@ -115,7 +123,7 @@ class FPNBackbone(nn.Module):
 
     def __init__(
         self,
-        features,  # a timm model that provides feature maps at several scales
+        features: nn.Module,  # a timm model that provides feature maps at several scales
         channels: int = 64,
         levels: int = 3,  # number of feature maps, from the finest one after the stem
     ):
@@ -127,7 +135,7 @@ class FPNBackbone(nn.Module):
                 f"{type(features).__name__} does not provide its feature maps; use a timm checkpoint, such as"
                 " resnet-mini, resnet50 or a folder of one."
             )
-        given = features.feature_info
+        given = cast(list[dict], features.feature_info)
         if len({f["reduction"] for f in given}) < levels + 1:
             raise ConfigError(
                 f"{type(features).__name__} has feature maps at one scale only, and a feature pyramid needs {levels};"
@@ -137,18 +145,18 @@ class FPNBackbone(nn.Module):
         self.reductions = [given[i]["reduction"] for i in self.at]
         self.fpn = FeaturePyramidNetwork([given[i]["num_chs"] for i in self.at], channels)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         "Feature maps by level, finest first."
-        maps = self.trunk.forward_intermediates(x, indices=self.at, intermediates_only=True)
+        maps = cast(Any, self.trunk).forward_intermediates(x, indices=self.at, intermediates_only=True)
         return self.fpn(OrderedDict((str(i), m) for i, m in enumerate(maps)))
 
 
 def build_fcos(
-    model,  # a checkpoint's model, without a head
+    model: nn.Module,  # a checkpoint's model, without a head
     classes: int,
     side: int = 64,  # pixels a side of its images
     convolutions: int = 2,  # convolutions before each output of the head
-):
+) -> "FCOS":
     "A torchvision FCOS detector on a backbone. Raises `FtError` for backbones without maps at several scales."
     from torchvision.models.detection import FCOS
 
@@ -179,7 +187,7 @@ def build_fcos(
 
 
 # %% ../../nbs/tasks/60_object_detection.ipynb #b3bbe2a2
-def load_resized(values, side: int) -> tuple:
+def load_resized(values: Iterable[ImageLike], side: int) -> tuple[torch.Tensor, np.ndarray]:
     "Resized images as bytes, (examples, 3, side, side), and their original sizes, (examples, 2)."
 
     def small(value):
@@ -230,7 +238,7 @@ class ObjectDetection(Task):
     def __post_init__(self):
         check_format(self.box_format)
 
-    def wrap(self, model, classes: int):
+    def wrap(self, model: nn.Module, classes: int) -> nn.Module:
         return build_fcos(model, classes, self.side)
 
     def default_fields(self) -> tuple[Field, ...]:
@@ -239,9 +247,12 @@ class ObjectDetection(Task):
     def encode(self, data: Any, processor: Any) -> EncodedDataset:
         "Images of one size, boxes and label ids, from a datasets.Dataset or a plain list of images."
         given = preprocessing_from_processor(processor)
-        pixels, sizes = load_resized(self.values(data, "image"), self.side)
+        pixels, sizes = load_resized(require_values(self, data, "image"), self.side)
         geometry = ImagePreprocessing(self.side, None, given.mean, given.std, flip=given.flip)
-        columns = {"pixel_values": DetectorImages(pixels, geometry), "size": DenseColumn(sizes)}
+        columns: dict[str, EncodedColumn] = {
+            "pixel_values": DetectorImages(pixels, geometry),
+            "size": DenseColumn(sizes),
+        }
         if self.values(data, "boxes") is not None:
             boxes, labels = targets(self, data, sizes)
             columns |= {"boxes": ListColumn(boxes), "labels": ListColumn(labels)}
@@ -250,7 +261,7 @@ class ObjectDetection(Task):
     def for_training(self, rows: EncodedDataset) -> EncodedDataset:
         return EncodedDataset(rows.columns, flip_at_random) if self.flip else rows
 
-    def forward(self, model, batch):
+    def forward(self, model: nn.Module, batch: dict) -> dict | list[dict]:
         "While training the losses; else the detected boxes, in pixels of the original images."
         if model.training and "boxes" in batch:
             return model(
@@ -260,30 +271,32 @@ class ObjectDetection(Task):
         found = model.eval()(list(batch["pixel_values"]))
         return [{**f, "boxes": f["boxes"] * (s.repeat(2) / self.side)} for f, s in zip(found, batch["size"])]
 
-    def loss(self, outputs, batch) -> tuple:
+    def loss(self, outputs: dict, batch: dict) -> tuple[torch.Tensor, int]:
         "Summed losses of class, box and centre-ness, and the number of examples."
-        return sum(outputs.values()) * len(batch["pixel_values"]), len(batch["pixel_values"])
+        total = cast(torch.Tensor, sum(outputs.values()))
+        return total * len(batch["pixel_values"]), len(batch["pixel_values"])
 
-    def metrics(self):
+    def metrics(self) -> "BoxMetrics":
         return BoxMetrics(self)
 
-    def predict(self, outputs) -> list:
+    def predict(self, outputs: list[dict]) -> list[dict]:
         "Boxes, labels and scores above the threshold after non-maximum suppression, one dict per image."
         return [box_predictions(self, o) for o in outputs]
 
-    def show(self, rows, batch):
+    def show(self, rows: EncodedDataset, batch: dict) -> "Figure":
         "A gallery of a batch's images with boxes."
         from ftkit.plot.images import image_grid
 
+        images = cast(ImageColumn, rows.columns["pixel_values"])
         return image_grid(
-            [rows.columns["pixel_values"].drawn(x) for x in batch["pixel_values"]],
+            [images.drawn(x) for x in batch["pixel_values"]],
             boxes=[b.tolist() for b in batch["boxes"]],
             names=[[self.classes[k] for k in y] for y in batch["labels"]],
         )
 
 
 # %% ../../nbs/tasks/60_object_detection.ipynb #5f67ca50
-def check_shares(task, data):
+def check_shares(task: ObjectDetection, data: Dataset):
     "Raises `FtError` for boxes that lie between 0 and 1 where pixels are expected."
     if task.box_format not in ("pascal_voc", "coco"):
         return
@@ -297,7 +310,7 @@ def check_shares(task, data):
         )
 
 
-def targets(task, data, sizes) -> tuple:
+def targets(task: ObjectDetection, data: Dataset, sizes: np.ndarray) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Boxes scaled to the task's image size, and label ids: one tensor per example.
 
     Raises `FtError` where the numbers of boxes and labels differ.
@@ -320,7 +333,7 @@ def targets(task, data, sizes) -> tuple:
     return boxes, names
 
 
-def box_predictions(task, found: dict) -> dict:
+def box_predictions(task: ObjectDetection, found: dict) -> dict:
     "A detector's output for one image, as plain numbers and class names."
     from torchvision.ops import nms
 
@@ -337,7 +350,7 @@ def box_predictions(task, found: dict) -> dict:
 class BoxMetrics:
     "Mean average precision as in COCO, by torchmetrics. All boxes are stored, as the definition requires."
 
-    def __init__(self, task):
+    def __init__(self, task: ObjectDetection):
         try:
             from torchmetrics.detection import MeanAveragePrecision
         except ImportError:
@@ -346,7 +359,7 @@ class BoxMetrics:
             ) from None
         self.task, self.meter = task, MeanAveragePrecision()
 
-    def update(self, outputs, batch):
+    def update(self, outputs: list[dict], batch: dict):
         scale = [s.repeat(2) / self.task.side for s in batch["size"]]
         true = [{"boxes": (b * s).cpu(), "labels": y.cpu()} for b, y, s in zip(batch["boxes"], batch["labels"], scale)]
         self.meter.update([{k: v.cpu() for k, v in o.items()} for o in outputs], true)

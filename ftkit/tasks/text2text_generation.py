@@ -6,16 +6,17 @@
 __all__ = ["Seq2SeqMetrics", "target_ids", "Text2TextGeneration"]
 
 # %% ../../nbs/tasks/40_text2text_generation.ipynb #ed972e46
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
+import torch
+from torch import nn
 from torch.nn import functional as F
 
 from ..core import check_integer
-from ..data.encoded import EncodedDataset, RaggedColumn
+from ..data.encoded import EncodedColumn, EncodedDataset, Indices, RaggedColumn
 from ..data.fields import TARGET, TEXT, Field
-from .base import Task, check_metric, check_strings, model_inputs, tokenize
+from .base import Task, check_metric, check_strings, model_inputs, require_values, tokenize
 from .text_generation import TokenMetrics
 
 
@@ -23,11 +24,11 @@ from .text_generation import TokenMetrics
 class Seq2SeqMetrics(TokenMetrics):
     "Exact match of whole answers, and the metrics per token, accumulated over batches."
 
-    def __init__(self, task):
+    def __init__(self, task: "Text2TextGeneration"):
         super().__init__(task)
         self.exact, self.rows = 0, 0
 
-    def update(self, outputs, batch):
+    def update(self, outputs: torch.Tensor, batch: dict):
         "Add one batch."
         super().update(outputs, batch)
         right = (outputs.argmax(-1) == batch["labels"]) | (batch["labels"] == -100)
@@ -73,38 +74,40 @@ class Text2TextGeneration(Task):
     def encode(self, data: Any, processor: Any) -> EncodedDataset:
         "input_ids and labels, each with its own lengths, from a Dataset; input_ids from a plain list of texts."
         self.processor, targets = processor, self.values(data, "target")
-        columns = {"input_ids": tokenize(self.values(data, "text"), processor, self.max_length)}
+        columns: dict[str, EncodedColumn] = {
+            "input_ids": tokenize(require_values(self, data, "text"), processor, self.max_length)
+        }
         if targets is not None:
             columns["labels"] = target_ids(targets, processor, self.max_length)
         return EncodedDataset(columns)
 
-    def collate(self, rows: EncodedDataset, index: Sequence[int]) -> dict[str, Any]:
+    def collate(self, rows: EncodedDataset, index: Indices) -> dict[str, Any]:
         "input_ids and attention_mask, (batch, max length), and labels, (batch, max target length), where known."
         batch = rows.batch(index)
         return batch | ({"count": int((batch["labels"] != -100).sum())} if "labels" in batch else {})
 
-    def forward(self, model, batch):
+    def forward(self, model: nn.Module, batch: dict) -> torch.Tensor:
         "Logits, (batch, max target length, vocabulary)."
-        ids = model.prepare_decoder_input_ids_from_labels(labels=batch["labels"])
+        ids = cast(Any, model).prepare_decoder_input_ids_from_labels(labels=batch["labels"])
         return model(**model_inputs(model, batch), decoder_input_ids=ids, use_cache=False).logits
 
-    def generate(self, model, batch):
+    def generate(self, model: nn.Module, batch: dict) -> torch.Tensor:
         "The generated ids, (batch, at most max_new_tokens)."
         options = dict(max_new_tokens=self.max_new_tokens, do_sample=False, num_beams=1)
-        return model.generate(**model_inputs(model, batch), **options)[:, 1:]
+        return cast(Any, model).generate(**model_inputs(model, batch), **options)[:, 1:]
 
-    def targets(self, batch):
+    def targets(self, batch: dict) -> torch.Tensor:
         return batch["labels"]  # the target at each position, (batch, max target length); -100 where ignored
 
-    def loss(self, outputs, batch) -> tuple:
+    def loss(self, outputs: torch.Tensor, batch: dict) -> tuple[torch.Tensor, int]:
         "Summed cross-entropy and the number of target tokens."
         return F.cross_entropy(outputs.flatten(0, 1).float(), batch["labels"].flatten(), reduction="sum"), batch[
             "count"
         ]
 
-    def metrics(self):
+    def metrics(self) -> Seq2SeqMetrics:
         return Seq2SeqMetrics(self)
 
-    def predict(self, outputs) -> list:
+    def predict(self, outputs: torch.Tensor) -> list[dict]:
         "The generated texts."
         return [{"generated_text": t} for t in self.processor.batch_decode(outputs, skip_special_tokens=True)]

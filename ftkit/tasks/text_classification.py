@@ -7,32 +7,40 @@ __all__ = ["PREMISE", "HYPOTHESIS", "TextClassification", "TextPairClassificatio
 
 # %% ../../nbs/tasks/20_text_classification.ipynb #b7376ac9
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
 
 from ..core import ConfigError, check_integer
-from ..data.encoded import DenseColumn, EncodedDataset
+from ..data.encoded import DenseColumn, EncodedColumn, EncodedDataset
 from ..data.fields import LABEL, LABELS, TEXT, Field
 from ..data.tables import COLUMN_NAMES
 from ftkit.tasks.base import (
     ClassMetrics,
-    Task,
     check_metric,
     model_inputs,
     pick_padding_side,
+    require_values,
     tokenize,
     tokenize_pairs,
 )
 from ftkit.tasks.classification import (
     ClassificationMetrics,
+    ClassificationTask,
     classification_loss,
     classification_predictions,
     encode_targets,
 )
 
+# %% ../../nbs/tasks/20_text_classification.ipynb #70c04950
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 # %% ../../nbs/tasks/20_text_classification.ipynb #49b85d39
 @dataclass
-class TextClassification(Task):
+class TextClassification(ClassificationTask):
     "Text classification: one label per text, or several."
 
     bound: tuple[Field, ...] | None = None  # the fields with the columns of the data
@@ -43,7 +51,6 @@ class TextClassification(Task):
     metric: str | None = None  # the metric for model selection; None takes accuracy, or AUC for several labels
     name = "text-classification"
     head = "AutoModelForSequenceClassification"
-    positive = None
 
     def __post_init__(self):
         self.max_length = check_integer("max_length", self.max_length)
@@ -58,24 +65,26 @@ class TextClassification(Task):
     def default_fields(self) -> tuple[Field, ...]:
         return TEXT, LABEL if self.problem == "single" else LABELS
 
-    def inputs(self, data: Any, processor: Any) -> dict:
+    def inputs(self, data: Any, processor: Any) -> dict[str, EncodedColumn]:
         "The encoded inputs, as columns."
-        return {"input_ids": tokenize(self.values(data, "text"), processor, self.max_length)}
+        return {"input_ids": tokenize(require_values(self, data, "text"), processor, self.max_length)}
 
     def encode(self, data: Any, processor: Any) -> EncodedDataset:
         "input_ids and labels, from a datasets.Dataset or a plain list of inputs."
         columns, labels = self.inputs(data, processor), encode_targets(self, data)
-        return EncodedDataset(columns | ({"labels": DenseColumn(labels)} if labels is not None else {}))
+        if labels is not None:
+            columns["labels"] = DenseColumn(labels)
+        return EncodedDataset(columns)
 
-    def prepare(self, model, processor):
+    def prepare(self, model: nn.Module, processor: "PreTrainedTokenizerBase"):
         "Pad on the side where padding does not change the outputs."
         pick_padding_side(model, processor)
 
-    def forward(self, model, batch):
+    def forward(self, model: nn.Module, batch: dict) -> torch.Tensor:
         "Logits, (batch, classes)."
         return model(**model_inputs(model, batch)).logits
 
-    def loss(self, outputs, batch) -> tuple:
+    def loss(self, outputs: torch.Tensor, batch: dict) -> tuple[torch.Tensor, int]:
         "Summed cross-entropy and the number of examples."
         return classification_loss(self, outputs, batch)
 
@@ -83,7 +92,7 @@ class TextClassification(Task):
         "Accuracy, macro F1 and mean loss, for several labels also AUC; accumulated over batches."
         return TextMetrics(self) if self.problem == "single" else ClassificationMetrics(self)
 
-    def predict(self, outputs) -> list[dict]:
+    def predict(self, outputs: torch.Tensor) -> list[dict]:
         "The label or labels, and the probability of every class."
         return classification_predictions(self, outputs)
 
@@ -101,19 +110,19 @@ class TextPairClassification(TextClassification):
     def default_fields(self) -> tuple[Field, ...]:
         return PREMISE, HYPOTHESIS, LABEL if self.problem == "single" else LABELS
 
-    def inputs(self, data: Any, processor: Any) -> dict:
-        pair = self.values(data, "premise"), self.values(data, "hypothesis")
-        return tokenize_pairs(*pair, processor, self.max_length)
+    def inputs(self, data: Any, processor: Any) -> dict[str, EncodedColumn]:
+        premises, hypotheses = (require_values(self, data, name) for name in ("premise", "hypothesis"))
+        return {**tokenize_pairs(premises, hypotheses, processor, self.max_length)}
 
 
 # %% ../../nbs/tasks/20_text_classification.ipynb #920a5f34
 class TextMetrics:
     "Accumulates the metrics of a text classification task."
 
-    def __init__(self, task):
+    def __init__(self, task: TextClassification):
         self.task, self.counts = task, ClassMetrics(len(task.classes))
 
-    def update(self, outputs, batch):
+    def update(self, outputs: torch.Tensor, batch: dict):
         self.counts.update(outputs, batch["labels"], self.task.loss(outputs, batch)[0])
 
     def compute(self) -> dict:

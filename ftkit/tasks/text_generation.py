@@ -7,26 +7,34 @@ __all__ = ["TokenMetrics", "max_prompt_length", "TextGeneration"]
 
 # %% ../../nbs/tasks/30_text_generation.ipynb #b31412d5
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
+import torch
+from datasets import Dataset
+from torch import nn
 from torch.nn import functional as F
 
 from ..core import ConfigError, check_integer
-from ..data.encoded import EncodedDataset
+from ..data.encoded import EncodedDataset, Indices
 from ..data.fields import TEXT, Field
-from .base import Task, check_metric, tokenize
+from .base import Task, check_metric, require_values, tokenize
+
+# %% ../../nbs/tasks/30_text_generation.ipynb #aa1da0a9
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from ftkit.tasks.text2text_generation import Text2TextGeneration
 
 
 # %% ../../nbs/tasks/30_text_generation.ipynb #f1ed0fdf
 class TokenMetrics:
     "Loss, perplexity and accuracy per token, accumulated over batches."
 
-    def __init__(self, task):
+    def __init__(self, task: "TextGeneration | Text2TextGeneration"):
         self.task, self.sum, self.hits, self.count = task, 0.0, 0, 0
 
-    def update(self, outputs, batch):
+    def update(self, outputs: torch.Tensor, batch: dict):
         "Add one batch."
         total, n = self.task.loss(outputs, batch)
         targets = self.task.targets(batch)
@@ -40,7 +48,7 @@ class TokenMetrics:
 
 
 # %% ../../nbs/tasks/30_text_generation.ipynb #5f0c1e10
-def max_prompt_length(task, processor) -> int:
+def max_prompt_length(task: "TextGeneration", processor: "PreTrainedTokenizerBase") -> int:
     """The maximum prompt length in tokens: the model's context less the tokens to generate.
 
     Raises `FtError` if nothing is left.
@@ -77,43 +85,45 @@ class TextGeneration(Task):
 
     def encode(self, data: Any, processor: Any) -> EncodedDataset:
         "Token ids: of whole texts with EOS, from a datasets.Dataset; of prompts, from a plain list."
-        self.processor, texts = processor, self.values(data, "text")
-        if hasattr(data, "column_names"):
+        self.processor, texts = processor, require_values(self, data, "text")
+        if isinstance(data, Dataset):
             # Attention is causal, so no token attends to padding on the right.
             ids = tokenize(texts, processor, self.max_length, end=True, side="right")
         else:
             ids = tokenize(texts, processor, max_prompt_length(self, processor), cut="left", side="left")
         return EncodedDataset({"input_ids": ids})
 
-    def collate(self, rows: EncodedDataset, index: Sequence[int]) -> dict[str, Any]:
+    def collate(self, rows: EncodedDataset, index: Indices) -> dict[str, Any]:
         "input_ids and attention_mask, (batch, max length), and the number of tokens to predict."
         batch = rows.batch(index)
         return batch | {"count": int(batch["attention_mask"][:, 1:].sum())}
 
-    def forward(self, model, batch):
+    def forward(self, model: nn.Module, batch: dict) -> torch.Tensor:
         "Logits, (batch, max length, vocabulary)."
         given = {k: batch[k] for k in ("input_ids", "attention_mask")}
         return model(**given, use_cache=False).logits
 
-    def generate(self, model, batch):
+    def generate(self, model: nn.Module, batch: dict) -> torch.Tensor:
         "The generated ids, (batch, at most max_new_tokens)."
         given = {k: batch[k] for k in ("input_ids", "attention_mask")}
         pad = self.processor.pad_token_id
-        found = model.generate(**given, max_new_tokens=self.max_new_tokens, do_sample=False, pad_token_id=pad)
+        found = cast(Any, model).generate(
+            **given, max_new_tokens=self.max_new_tokens, do_sample=False, pad_token_id=pad
+        )
         return found[:, given["input_ids"].shape[1] :]
 
-    def targets(self, batch):  # the next token, (batch, max length - 1); -100 where there is none
+    def targets(self, batch: dict) -> torch.Tensor:  # the next token, (batch, max length - 1); -100 where there is none
         return batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)[:, 1:]
 
-    def loss(self, outputs, batch) -> tuple:
+    def loss(self, outputs: torch.Tensor, batch: dict) -> tuple[torch.Tensor, int]:
         "Summed cross-entropy and the number of predicted tokens."
         return F.cross_entropy(
             outputs[:, :-1].flatten(0, 1).float(), self.targets(batch).flatten(), reduction="sum"
         ), batch["count"]
 
-    def metrics(self):
+    def metrics(self) -> TokenMetrics:
         return TokenMetrics(self)
 
-    def predict(self, outputs) -> list:
+    def predict(self, outputs: torch.Tensor) -> list[dict]:
         "The generated texts."
         return [{"generated_text": t} for t in self.processor.batch_decode(outputs, skip_special_tokens=True)]

@@ -8,17 +8,30 @@ __all__ = ["correlations", "RegressionMetrics", "TextRegression"]
 # %% ../../nbs/tasks/25_text_regression.ipynb #86e8e822
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from datasets import Dataset
+from torch import nn
 
-from ..core import check_integer, check_number
-from ..data.encoded import DenseColumn, EncodedDataset
+from ..core import ConfigError, check_integer, check_number
+from ..data.encoded import DenseColumn, EncodedColumn, EncodedDataset
 from ..data.fields import Field
 from ..data.tables import COLUMN_NAMES
-from .base import Task, check_metric, model_inputs, pick_padding_side, tokenize, tokenize_pairs
+from ftkit.tasks.base import (
+    Task,
+    check_metric,
+    model_inputs,
+    pick_padding_side,
+    require_values,
+    tokenize,
+    tokenize_pairs,
+)
+
+# %% ../../nbs/tasks/25_text_regression.ipynb #a804c0ca
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 # %% ../../nbs/tasks/25_text_regression.ipynb #39765faf
@@ -29,8 +42,8 @@ def correlations(predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     if len(truth) < 2 or np.ptp(predicted) == 0 or np.ptp(truth) == 0:
         return {"pearson": math.nan, "spearman": math.nan}
     return {
-        "pearson": float(pearsonr(predicted, truth).statistic),
-        "spearman": float(spearmanr(predicted, truth).statistic),
+        "pearson": float(cast(Any, pearsonr(predicted, truth)).statistic),
+        "spearman": float(cast(Any, spearmanr(predicted, truth)).statistic),
     }
 
 
@@ -44,7 +57,7 @@ class RegressionMetrics:
         "Add one batch."
         self.loss += float(self.task.loss(outputs, batch)[0])
         self.predicted.append(self.task.in_units(outputs))
-        self.truth.append(batch["labels"].double().cpu().numpy() * self.task.std + self.task.mean)
+        self.truth.append(self.task.in_units(batch["labels"]))
 
     def compute(self) -> dict[str, float]:
         "rmse, pearson, spearman and loss."
@@ -67,7 +80,6 @@ class TextRegression(Task):
     name = "text-regression"
     head = "AutoModelForSequenceClassification"
     problem = "regression"
-    num_outputs = 1
 
     def __post_init__(self):
         self.max_length = check_integer("max_length", self.max_length)
@@ -80,6 +92,17 @@ class TextRegression(Task):
         second = Field("text_pair", optional=True, column_names=("text_pair", *COLUMN_NAMES["hypothesis"][1:]))
         return first, second, Field("score", "number", is_input=False)
 
+    @property
+    def num_outputs(self) -> int:
+        return 1
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        "The mean and standard deviation of the targets. Raises `FtError` where they are not known yet."
+        if self.mean is None or self.std is None:
+            raise ConfigError("The mean and std of the targets are not known; set them, or let the run infer them.")
+        return self.mean, self.std
+
     def infer(self, train: Dataset) -> dict[str, float]:
         "The mean and standard deviation of the training targets; 0 and 1 for a constant."
         values = np.asarray(self.values(train, "score"), float)
@@ -91,36 +114,39 @@ class TextRegression(Task):
 
     def encode(self, data: Any, processor: Any) -> EncodedDataset:
         "input_ids and standardised targets, from a datasets.Dataset or a plain list of inputs."
-        first, second = self.values(data, "text"), self.values(data, "text_pair")
+        first, second = require_values(self, data, "text"), self.values(data, "text_pair")
+        columns: dict[str, EncodedColumn] = {}
         if second is None:
-            columns = {"input_ids": tokenize(first, processor, self.max_length)}
+            columns["input_ids"] = tokenize(first, processor, self.max_length)
         else:
-            columns = tokenize_pairs(first, second, processor, self.max_length)
+            columns |= tokenize_pairs(first, second, processor, self.max_length)
         targets = self.values(data, "score")
         if targets is not None:
-            standardised = (np.asarray(targets, float) - self.mean) / self.std
+            mean, std = self.scale
+            standardised = (np.asarray(targets, float) - mean) / std
             columns["labels"] = DenseColumn(standardised.astype(np.float32))
         return EncodedDataset(columns)
 
-    def prepare(self, model, processor):
+    def prepare(self, model: nn.Module, processor: "PreTrainedTokenizerBase"):
         "Pad on the side where padding does not change the outputs."
         pick_padding_side(model, processor)
 
-    def forward(self, model, batch):
+    def forward(self, model: nn.Module, batch: dict) -> torch.Tensor:
         "Standardised predictions, (batch,)."
         return model(**model_inputs(model, batch)).logits[:, 0]
 
-    def loss(self, outputs, batch) -> tuple:
+    def loss(self, outputs: torch.Tensor, batch: dict) -> tuple[torch.Tensor, int]:
         "Summed squared error of the standardised targets, and the number of examples."
         return (outputs.float() - batch["labels"]).square().sum(), len(outputs)
 
     def in_units(self, outputs: torch.Tensor) -> np.ndarray:
         "Predictions in the units of the target."
-        return outputs.double().cpu().numpy() * self.std + self.mean
+        mean, std = self.scale
+        return outputs.double().cpu().numpy() * std + mean
 
     def metrics(self) -> RegressionMetrics:
         return RegressionMetrics(self)
 
-    def predict(self, outputs) -> list[dict]:
+    def predict(self, outputs: torch.Tensor) -> list[dict]:
         "The predicted number."
         return [{"score": float(v)} for v in self.in_units(outputs)]

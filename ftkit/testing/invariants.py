@@ -52,6 +52,7 @@ from ..methods.base import Method, attached, canonical, components, head_plan, s
 from ..methods.base import method as make_method
 from ..models.anatomy import anatomy
 from ..models.record import record
+from ..models.weights import set_default_loss, silence_transformers
 from ..training.learner import activation_checkpointing
 
 # %% ../../nbs/testing/10_invariants.ipynb #07fe70c3
@@ -165,6 +166,7 @@ def tiny_model(
     model = kind(
         kind.config_class(**options, **({"num_labels": num_labels} if name.endswith("Classification") else {}))
     )
+    set_default_loss(model)
     if family == "clip":
         record(model).new_parameters = ()  # its projections are pretrained
     for p in model.parameters():
@@ -177,7 +179,6 @@ def tiny_model(
 def reload_quantized(model: torch.nn.Module, options: dict) -> torch.nn.Module:
     "The same model, saved and loaded again with these options, like a checkpoint."
     from ftkit.models.checkpoints import modules_not_to_quantize, read_weights
-    from ftkit.models.weights import silence_transformers
 
     options["quantization_config"].llm_int8_skip_modules = modules_not_to_quantize(model)
     with tempfile.TemporaryDirectory() as folder:
