@@ -5,8 +5,11 @@ first module that defines it. These processors replace nbdev's own (settings.ini
 executed: the modules are imported, once for all pages."""
 
 import ast
+import inspect
 import re
+import sys
 from importlib import import_module
+from types import ModuleType
 
 from fastcore.docments import DocmentTbl
 from nbdev.config import get_config
@@ -91,6 +94,8 @@ class exported_code(Processor):
         if not self.module:
             return
         self.lookup, module = Lookup(self.module, {}), import_module(self.module)
+        for imported in [m for name, m in sys.modules.items() if name.split(".")[0] == module.__name__.split(".")[0]]:
+            import_annotations(imported)
         taken = anchors((cell.cell_type, cell.source, []) for cell in self.nb.cells)
         cells = []
         for cell in self.nb.cells:
@@ -115,6 +120,20 @@ class exported_code(Processor):
         text = f'{marks}`{node.name}` [source]({self.lookup.code(node.name)}){{.source target="_blank"}}'
         table = parameters(value)
         return f"{text}\n\n<details>\n<summary>Parameters</summary>\n\n{table}\n\n</details>" if table else text
+
+
+def import_annotations(module: ModuleType):
+    "Import what a module imports for type checkers only; names of type stubs become empty classes."
+    if "TYPE_CHECKING" not in vars(module):
+        return
+    for block in ast.parse(inspect.getsource(module)).body:
+        if not (isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"):
+            continue
+        for line in block.body:
+            try:
+                exec(ast.unparse(line), vars(module))
+            except ImportError:
+                vars(module).update({alias.name: type(alias.name, (), {}) for alias in line.names})
 
 
 def folded(source: str) -> str:

@@ -12,7 +12,7 @@ DECLARED = Declared(
 
 
 def measure(only: tuple = ()) -> dict:
-    "A cell for each method and family, from `testing.cell`; with `only`, for some methods."
+    "A cell for each method and family, from `matrix_cell`; with `only`, for some methods."
     os.environ.update(FTKIT_QUIET="1", IN_TEST="1", HF_HUB_OFFLINE="1")
     from ftkit.core import METHODS
     from ftkit.testing.invariants import FAMILIES, matrix_cell
