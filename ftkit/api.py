@@ -44,7 +44,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -66,6 +66,7 @@ from ftkit.core import (
     unknown_name_error,
     versions,
 )
+from .data.encoded import EncodedDataset
 from .data.fields import inputs_of, targets_of
 from .data.splits import DATA_OPTIONS, DataSpec, PreparedData, describe_source, prepare
 from .data.tables import COLUMN_NAMES
@@ -153,7 +154,7 @@ def make_spec(
     "The specification of a run, from the arguments of `finetune`. Raises `FtError` for unknown options."
     recipe = make_recipe(recipe, task, checkpoint)
     given = assign_options(current_training_options(options), recipe)
-    task = replace(task, **given["task"]) if isinstance(task, Task) else type(recipe.task)(**given["task"])
+    task = replace(cast(Any, task), **given["task"]) if isinstance(task, Task) else type(recipe.task)(**given["task"])
     source = valid if valid is None or isinstance(valid, (bool, int, float)) else describe_source(valid)
     return RunSpec(
         checkpoint=checkpoint_name(checkpoint),
@@ -183,10 +184,9 @@ def make_recipe(
     if task is None and isinstance(checkpoint, Run):
         task = checkpoint.spec.recipe.task
     if recipe is None:
-        return Supervised(task or "text-classification")
-    if isinstance(recipe, str):
-        recipe = resolve("recipe", recipe)()
-    return recipe if task is None else replace(recipe, task=make_task(task))
+        return Supervised(make_task(task or "text-classification"))
+    found = resolve("recipe", recipe)() if isinstance(recipe, str) else recipe
+    return found if task is None else replace(found, task=make_task(task))
 
 
 def assign_options(options: dict[str, Any], recipe: Recipe) -> dict[str, dict[str, Any]]:
@@ -234,7 +234,7 @@ def prepare_data(spec: RunSpec, data: Any, valid: Any) -> PreparedData:
     names = [f.name for f in fields]
     if "label" in columns and "label" not in names and "labels" in names:
         columns["labels"] = columns.pop("label")  # several label columns
-    asked = {name: getattr(spec.data, name) for name in DATA_OPTIONS}
+    asked = {name: vars(spec.data)[name] for name in DATA_OPTIONS}
     found = prepare(data, valid, columns, fields, seed=spec.seed, **asked)
     classes, held = found.classes, 0 if found.valid is None else len(found.valid)
     named = ", ".join(map(str, classes[:8])) + (" …" if len(classes) > 8 else "")
@@ -309,14 +309,16 @@ def save_base(
             f"The run reads {' and '.join(sorted(own))} ({checkpoint.task.name}), but {spec.recipe.task.name} reads"
             f" {' and '.join(sorted(asked))}; start from another checkpoint."
         )
-    owner = None if output_dir else tempfile.TemporaryDirectory(prefix="ftkit-base-")
-    folder = Path(owner.name if owner else output_dir) / "base"
+    owner = None
+    if not output_dir:
+        owner = tempfile.TemporaryDirectory(prefix="ftkit-base-")
+        output_dir = owner.name
     log_info(f"base: the model of {checkpoint!r}")
-    return checkpoint.save_pretrained(folder), owner
+    return checkpoint.save_pretrained(Path(output_dir) / "base"), owner
 
 
 # %% ../nbs/70_api.ipynb #73a4804b
-def pick_execution(job: Job, rows, steps: int, device: torch.device) -> ExecutionConfig:
+def pick_execution(job: Job, rows: EncodedDataset, steps: int, device: torch.device) -> ExecutionConfig:
     "The execution config that was asked for; else the fastest one for a step that computes the task and nothing else."
     if found := job.inferred.execution or job.spec.execution:
         return replace(found, threads=found.threads or usable_threads())
@@ -370,9 +372,15 @@ def build_learner(
     return learner, execution
 
 
-def speed_callbacks(recipe: Recipe, rows, valid_rows, args: TrainingArgs, device: torch.device) -> list[Callback]:
+def speed_callbacks(
+    recipe: Recipe,
+    rows: EncodedDataset,  # training examples
+    valid_rows: EncodedDataset | None,
+    args: TrainingArgs,
+    device: torch.device,
+) -> list[Callback]:
     "Callbacks that save time and change no result. Raises `FtError` for a required cache that is not possible."
-    found = [OversubscriptionMonitor()] if may_oversubscribe(device) else []
+    found: list[Callback] = [OversubscriptionMonitor()] if may_oversubscribe(device) else []
     if args.cache_features and not computes_task_only(recipe):
         raise ConfigError(
             f"cache_features=True: the recipe {recipe.name} computes more than the task, so no features can be cached."
@@ -453,8 +461,8 @@ def train(
 def make_run(job: Job, learner: Learner, inferred: Inferred, peak: int, built: dict[str, str] | None = None) -> Run:
     "The run of a finished fit."
     on = attached(job.checkpoint.model)
-    best = learner.best and learner.args.load_best and not learner.interrupted
-    metrics = learner.best["metrics"] if best else last_metrics(learner)
+    best = learner.best if learner.args.load_best and not learner.interrupted else None
+    metrics = best["metrics"] if best else last_metrics(learner)
     resources = dict(
         seconds=learner.seconds,
         peak_memory=peak,
@@ -530,7 +538,8 @@ def resume(
     bound = spec.recipe.bind(inferred.columns, inferred.classes, **inferred.task)
     base = folder / "base" if spec.checkpoint == "base" else None
     ck = load_base(spec, bound, inferred.base, base)
-    job = Job(spec, inferred, bound, ck, *(read_stored(folder, name) for name in ("train", "valid")), base)
+    train_rows = cast(Dataset, read_stored(folder, "train"))
+    job = Job(spec, inferred, bound, ck, train_rows, read_stored(folder, "valid"), base)
     same = stored.get("format") == 2 and "identity" not in stored
     return train(job, callbacks, folder, (folder / "state" / "last.json").exists(), None if same else identity)
 

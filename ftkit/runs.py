@@ -35,7 +35,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -233,7 +233,7 @@ def learning_curves(run: Run):
     return curves(run.steps, title=f"{run.spec.checkpoint}, {run.method!r}", baseline=baseline)
 
 
-def pipeline(run: Run):
+def pipeline(run: Run) -> Any:
     "A transformers pipeline with a run's model. Raises `FtError` for a task without a pipeline."
     from transformers import pipeline as make_pipeline
     from transformers.pipelines import PIPELINE_REGISTRY
@@ -245,7 +245,7 @@ def pipeline(run: Run):
     if threshold != 0.5:
         log_info(f"A pipeline returns probabilities and does not apply the threshold {threshold}; apply it yourself.")
     part = "image_processor" if any(f.kind == "image" for f in task.fields) else "tokenizer"
-    return make_pipeline(task.name, model=run.model, device=run.device, **{part: run.processor})
+    return cast(Any, make_pipeline)(task.name, model=run.model, device=run.device, **{part: run.processor})
 
 
 # %% ../nbs/64_runs.ipynb #c5d46bd2
@@ -301,7 +301,8 @@ def read_inputs(values: Any, fields: Sequence[Field]) -> list:
                     f"This task reads {names}; give {len(fields)} values for each, not {str(value)[:40]!r}."
                 )
         return [tuple(v) for v in values]
-    table = loading.read([values] if isinstance(values, dict) and not values_are_columns(values) else values)
+    single = isinstance(values, dict) and not values_are_columns(values)
+    table = cast(Dataset, loading.read([values] if single else values))
     for f in fields:
         if f.source not in table.column_names:
             hint = " (option column=)" if len(fields) == 1 else ""
@@ -309,7 +310,7 @@ def read_inputs(values: Any, fields: Sequence[Field]) -> list:
                 f"The table has no column {f.source!r}; choose one of: {', '.join(table.column_names)}{hint}."
             )
     columns = [table[f.source][:] for f in fields]
-    return columns[0] if len(fields) == 1 else list(zip(*columns))
+    return list(columns[0] if len(fields) == 1 else zip(*columns))
 
 
 def values_are_columns(values: dict) -> bool:
@@ -343,7 +344,7 @@ def save_merged(run: Run, folder: Path) -> Path:
         if attached(copy.model).plan.injections:
             copy.method.merge(copy.model)
         with silence_transformers():
-            copy.model.save_pretrained(folder)
+            cast(Any, copy.model).save_pretrained(folder)
             copy.processor.save_pretrained(folder)
     return folder
 
@@ -369,7 +370,7 @@ def check_storable(recipe: Recipe, folder: Path):
             )
 
 
-def save_inputs(folder: Path, spec: RunSpec, inferred: Inferred, train, valid):
+def save_inputs(folder: Path, spec: RunSpec, inferred: Inferred, train: Dataset, valid: Dataset | None):
     "Save the specification and the data of a run, which are needed to resume it."
     from ftkit.data.images import embed_files
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from datasets import Dataset, DatasetDict
+from PIL import Image
 
 import ftkit as ft
 from ftkit.core import FtError
@@ -88,6 +89,11 @@ def test_delimiter_and_encoding_are_options_everywhere(tmp_path):
     told = dict(delimiter="~", encoding="cp1252")
     run = ft.finetune("bert-mini", str(tmp_path / "t.csv"), "linear_probe", **told, **QUICK)
     assert run.inferred.rows + run.inferred.valid_rows == 40
+    estimated = ft.estimate("bert-mini", str(tmp_path / "t.csv"), "linear_probe", **told)
+    assert estimated.memory["rows, encoded"] > 40 * 4  # at least a token each
+    Image.new("RGB", (32, 32)).save(tmp_path / "café.png")
+    (tmp_path / "images.csv").write_bytes("image~label\ncafé.png~a\ncafé.png~b\n".encode("cp1252"))
+    assert ft.show_batch("resnet-mini", str(tmp_path / "images.csv"), valid=None, duplicates="keep", **told)
     (tmp_path / "tab.csv").write_text(lines("text\tlabel\n", "\t"))
     assert len(read(tmp_path / "tab.csv", delimiter="\\t")) == 40
     from ftkit.cli import parse

@@ -88,8 +88,8 @@ def test_killed_while_saving_leaves_a_whole_state(tmp_path):
     def make():
         torch.manual_seed(0)
 
-        def step(l, b):
-            return (l.model(b["x"]).square().sum(), len(b["x"]))
+        def step(learner, b):
+            return (learner.model(b["x"]).square().sum(), len(b["x"]))
 
         return train.Learner(
             torch.nn.Linear(4, 1),

@@ -124,8 +124,8 @@ def trained(accumulate, **options):
     def collate(rows, index):
         return {"index": torch.as_tensor(index)}
 
-    def step(l, batch):
-        return unpacked_loss(l.model, rows, batch["index"].numpy())
+    def step(learner, batch):
+        return unpacked_loss(learner.model, rows, batch["index"].numpy())
 
     learner = Learner(
         model, DataLoader(rows, collate, 8, accumulate), step, epochs=2, lr=1e-3, device="cpu", **options
@@ -149,8 +149,8 @@ def test_the_eight_bit_optimiser_trains_and_resumes(tmp_path):
     def learner(out=None, **options):
         seed_everything(1)
 
-        def step(l, b):
-            return ((l.model(b["x"])[:, 0] - b["y"]).square().sum(), len(b["y"]))
+        def step(learner, b):
+            return ((learner.model(b["x"])[:, 0] - b["y"]).square().sum(), len(b["y"]))
 
         return Learner(
             model(),
@@ -168,7 +168,7 @@ def test_the_eight_bit_optimiser_trains_and_resumes(tmp_path):
     assert whole.history[-1]["loss"] < 0.7 * whole.history[0]["loss"]
     states = [s for s in whole.optimizers["model"].state.values() if "state1" in s]
     assert any(s["state1"].dtype == torch.uint8 for s in states)
-    learner(tmp_path).on("after_epoch", lambda l: setattr(l, "stop", l.epoch == 2)).fit()
+    learner(tmp_path).on("after_epoch", lambda learner: setattr(learner, "stop", learner.epoch == 2)).fit()
     again = learner(tmp_path)
     again.resume()
     again.stop = False
@@ -260,7 +260,7 @@ def test_a_hundred_refits_leave_no_memory_behind():
         Learner(
             model,
             DataLoader(rows, task.collate, 32),
-            lambda l, b: task.loss(task.forward(l.model, b), b),
+            lambda learner, b: task.loss(task.forward(learner.model, b), b),
             on.method,
             steps=2,
             device="cpu",

@@ -27,6 +27,8 @@ from typing import Any
 class FtError(Exception):
     "A problem the user can fix: what was wrong, where, and what to do."
 
+    history: list[dict[str, Any]] | None = None  # of a fit that it ended
+
 
 class ConfigError(FtError, ValueError):
     "An option, name or combination of options that is not valid."

@@ -122,7 +122,8 @@ class ProcessSetting:
                 self.write(self.values[-1][0] if self.values else self.before)
 
 
-Options, Result = ParamSpec("Options"), TypeVar("Result")
+Options = ParamSpec("Options")
+Result = TypeVar("Result")
 
 
 def one_at_a_time(function: Callable[Options, Result]) -> Callable[Options, Result]:

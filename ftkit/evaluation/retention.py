@@ -20,9 +20,10 @@ __all__ = [
 # %% ../../nbs/evaluation/30_retention.ipynb #8575e9c8
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from datasets import Dataset
 from torch import nn
 from torch.nn import functional as F
 
@@ -35,6 +36,10 @@ from ..tasks.base import Task, tokenize
 from ..training.callbacks import Callback
 from ..training.learner import Learner
 
+# %% ../../nbs/evaluation/30_retention.ipynb #c0a1b7e3
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 # %% ../../nbs/evaluation/30_retention.ipynb #e85a3584
 def in_batches(texts: Sequence[str], processor: Any, size: int = 16) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -45,7 +50,7 @@ def in_batches(texts: Sequence[str], processor: Any, size: int = 16) -> Iterator
         yield column.padded(range(start, min(start + size, len(column))))
 
 
-def masked_loss(model: nn.Module, processor: Any, texts: Sequence[str]) -> tuple[float, int]:
+def masked_loss(model: "PreTrainedModel", processor: Any, texts: Sequence[str]) -> tuple[float, int]:
     "The summed loss of masked tokens, and their number. Source: Devlin et al. 2019, BERT."
     total, count, generator = 0.0, 0, torch.Generator().manual_seed(0)
     special = torch.tensor(processor.all_special_ids)
@@ -58,7 +63,7 @@ def masked_loss(model: nn.Module, processor: Any, texts: Sequence[str]) -> tuple
     return total, count
 
 
-def causal_loss(model: nn.Module, processor: Any, texts: Sequence[str]) -> tuple[float, int]:
+def causal_loss(model: "PreTrainedModel", processor: Any, texts: Sequence[str]) -> tuple[float, int]:
     "The summed loss of all tokens but the first of each text, and their number."
     total, count = 0.0, 0
     for ids, mask in in_batches(texts, processor):
@@ -69,7 +74,7 @@ def causal_loss(model: nn.Module, processor: Any, texts: Sequence[str]) -> tuple
     return total, count
 
 
-def span_loss(model: nn.Module, processor: Any, texts: Sequence[str]) -> tuple[float, int]:
+def span_loss(model: "PreTrainedModel", processor: Any, texts: Sequence[str]) -> tuple[float, int]:
     "The summed loss of spans of two tokens, one of every ten tokens, and their number. Source: Raffel et al. 2020, T5."
     total, count = 0.0, 0
     for text in texts:
@@ -124,7 +129,7 @@ def pretrained_head(ck: Checkpoint) -> str:
 
     if not ck.pretrained:
         raise NoSkill("random weights have no skill to lose")
-    config = ck.model.config
+    config = cast("PreTrainedModel", ck.model).config
     if not hasattr(ck.processor, "vocab_size"):
         raise NoSkill("its head was replaced, and no other skill of an image model is measured")
     heads = ["AutoModelForSeq2SeqLM"] if config.is_encoder_decoder else ["AutoModelForCausalLM"]
@@ -136,11 +141,11 @@ def pretrained_head(ck: Checkpoint) -> str:
     raise NoSkill(f"transformers has no language model of the type {config.model_type}")
 
 
-def language_model(ck: Checkpoint) -> tuple[nn.Module, str]:
+def language_model(ck: Checkpoint) -> tuple["PreTrainedModel", str]:
     "The tuned backbone with the language-model head of its base. Raises `NoSkill` where there is none."
     import transformers
 
-    head, model = pretrained_head(ck), ck.model
+    head, model = pretrained_head(ck), cast("PreTrainedModel", ck.model)
     if isinstance(model, getattr(transformers, head)._model_mapping[type(model.config)]):
         return model, head
     random = rng_state()
@@ -151,14 +156,16 @@ def language_model(ck: Checkpoint) -> tuple[nn.Module, str]:
         raise NoSkill(f"its language model cannot be loaded ({e})") from e
     finally:
         set_rng_state(*random)
-    prefix = base.model.base_model_prefix
+    whole = cast("PreTrainedModel", base.model)
+    prefix = whole.base_model_prefix
     if base.new or prefix not in dict(model.named_children()):
         raise NoSkill("its checkpoint has no pretrained language-model head")
-    setattr(base.model, prefix, model.get_submodule(prefix))
-    out, embeddings = base.model.get_output_embeddings(), base.model.get_input_embeddings()
-    if base.model.config.tie_word_embeddings and isinstance(embeddings, nn.Embedding):
+    setattr(whole, prefix, model.get_submodule(prefix))
+    out, embeddings = whole.get_output_embeddings(), whole.get_input_embeddings()
+    if out is not None and whole.config.tie_word_embeddings and isinstance(embeddings, nn.Embedding):
         out.weight = embeddings.weight
-    return base.model.to(model.device), head
+    whole.to(cast(Any, model.device))
+    return whole, head
 
 
 # %% ../../nbs/evaluation/30_retention.ipynb #6f1f703c
@@ -182,7 +189,7 @@ class Retention(Callback):
         if isinstance(texts, (list, tuple)) and all(isinstance(t, str) for t in texts):
             return list(texts)
         with quiet():
-            found = loading.read(texts, split="train") if isinstance(texts, str) else loading.read(texts)
+            found = cast(Dataset, loading.read(texts, split="train"))
             (field,) = infer_columns(found, (TEXT,))
         return [t for t in found[field.source][:] if isinstance(t, str) and t.strip()]
 

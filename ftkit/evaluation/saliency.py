@@ -18,6 +18,7 @@ __all__ = [
 
 # %% ../../nbs/evaluation/20_saliency.ipynb #3984b40e
 from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 import torch
@@ -171,7 +172,7 @@ def activations_and_grads(run: Run, x: torch.Tensor, k: int, block: int) -> tupl
 
 
 # %% ../../nbs/evaluation/20_saliency.ipynb #384fbd56
-def attention_weights(layer, x) -> torch.Tensor:  # (queries, keys)
+def attention_weights(layer: Any, x: torch.Tensor) -> torch.Tensor:  # (queries, keys)
     "The attention of a timm layer with the input x, for the first example, averaged over the heads."
     q, k, _ = layer.qkv(x).unflatten(2, (3, layer.num_heads, -1)).permute(2, 0, 3, 1, 4)
     q, k = getattr(layer, "q_norm", lambda t: t)(q), getattr(layer, "k_norm", lambda t: t)(k)

@@ -38,7 +38,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -55,6 +55,10 @@ from ..methods.base import Method, attached
 from ..methods.base import method as make_method
 from ..runs import Run
 from ..training.args import current_training_options
+
+# %% ../../nbs/experiments/10_compare.ipynb #c0a1b7e4
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 # %% ../../nbs/experiments/10_compare.ipynb #41c65b6b
@@ -170,7 +174,7 @@ def compare(
     there is nothing to compare.
     """
     chosen, seeds, options = check_comparison(methods, seeds, options)
-    trials = check_integer("trials", trials)
+    trials = cast(int, check_integer("trials", trials))
     if isinstance(lr, str) and lr != "tune":
         raise ConfigError(f'lr={lr!r} is neither a number nor "tune".')
     held, test = None, 0.2 if lr == "tune" and test is None else test
@@ -231,7 +235,7 @@ class ComparedMethod:
 
     def run(self, seed: int, lr: float | None) -> Run:
         "One fit."
-        options = {"execution": self.execution} | self.options
+        options: dict[str, Any] = {"execution": self.execution} | self.options
         with quiet(self.said):
             run = finetune(self.checkpoint, self.data, self.method, seed=seed, lr=lr, **options)
         self.said, self.metric, self.execution = True, run.recipe.metric, run.inferred.execution
@@ -279,10 +283,9 @@ def check_comparison(
     if not methods:
         raise ConfigError("There are no methods to compare; pass methods=[…].")
     chosen = [make_method(m) for m in methods]
-    if not isinstance(seeds, Iterable):
-        seeds = range(check_integer("seeds", seeds))
-    seeds = [check_integer("a seed", s, least=0) for s in seeds]
-    if not seeds:
+    each = seeds if isinstance(seeds, Iterable) else range(check_integer("seeds", seeds) or 0)
+    every = [cast(int, check_integer("a seed", s, least=0)) for s in each]
+    if not every:
         raise ConfigError("There are no seeds; use seeds=1 or more.")
     if options.get("valid", 0.2) is None:
         raise ConfigError("A comparison needs validation data; pass valid=…")
@@ -291,7 +294,7 @@ def check_comparison(
             "compare has no option output_dir=, because all runs would be written into the same folder; omit it, or"
             " call finetune for each method."
         )
-    return chosen, seeds, options
+    return chosen, every, options
 
 
 # %% ../../nbs/experiments/10_compare.ipynb #0d53cce6
@@ -368,10 +371,10 @@ class LRFinderResult:
 
 def find_lr(
     checkpoint: str,  # as for finetune
-    data,  # as for finetune
-    method="full",
+    data: Any,  # as for finetune
+    method: str | Method = "full",
     steps: int = 60,
-    **options,  # passed to finetune
+    **options: Any,  # passed to finetune
 ) -> LRFinderResult:
     """LR range test: increase the learning rate in one run, which is discarded, and suggest a learning rate.
 
@@ -389,7 +392,7 @@ def find_lr(
     try:
         history = finetune(checkpoint, data, method, **options).history.to_dict("records")
     except FtError as e:
-        if not (history := getattr(e, "history", None)):
+        if not (history := e.history):
             raise
     return analyze_lr_curve(history)
 
@@ -442,7 +445,7 @@ def plot_lr_curve(c: LRFinderResult):
 
 # %% ../../nbs/experiments/10_compare.ipynb #1bb3d1fc
 def scatter(
-    rows,  # a data frame or a list of dicts, one row per point
+    rows: pd.DataFrame | list[dict],  # one row per point
     x: str,  # the cost column, on a logarithmic scale
     y: str,  # the quality column
     label: str = "method",  # the label column
@@ -461,7 +464,7 @@ def scatter(
     with drawing_style(texts := (*names, title, x, y, *line)):
         fig = empty_figure(5.2, title)
         ax = fig.subplots()
-        look = dict(fmt="o", ms=5, color="#0b62a8", ecolor="#b9c3cc", elinewidth=1)
+        look: dict[str, Any] = dict(fmt="o", ms=5, color="#0b62a8", ecolor="#b9c3cc", elinewidth=1)
         ax.errorbar(xs, ys, yerr=spread if error else None, **look)
         share = all(0 <= v <= 1 for v in ys)
         ends = [v + s for v, e in zip(ys, spread) for s in (-e, e)]
@@ -498,13 +501,14 @@ def place_labels(
     points: list,  # (x, y) of each, in points of 1/72 inch
     sizes: list,  # (width, height) of each label
     frame: tuple = (-1e9, -1e9, 1e9, 1e9),  # the box that labels must not leave
-    bars: list = (),  # boxes of error bars
+    bars: Sequence = (),  # boxes of error bars
 ) -> list[tuple]:  # (x, y) of each label's centre
     "Label positions, next to their points or farther away, so that labels, points and leader lines hardly overlap."
     marks = [(u - 4, v - 4, u + 4, v + 4) for u, v in points]
     found, boxes, lines = {}, [], []
     for i in sorted(range(len(points)), key=lambda i: -sum(math.dist(points[i], p) < 60 for p in points)):
-        (u, v), (w, h), best = points[i], sizes[i], None
+        (u, v), (w, h) = points[i], sizes[i]
+        best: Any = None  # (cost, label centre, box, leader)
         others = [*boxes, *marks[:i], *marks[i + 1 :]]
         for far, turn in product((3, 9, 18, 28, 40, 54, 70, 90), range(12)):
             if best and best[0] < far / 10:
@@ -529,7 +533,7 @@ def place_labels(
 
 # %% ../../nbs/experiments/10_compare.ipynb #72ab0001
 def write_labels(
-    ax,  # Matplotlib axes, drawn once
+    ax: "Axes",  # drawn once
     rows: list,  # (x, y, half-width) of each point
     names: list,  # their labels
 ):
@@ -549,5 +553,5 @@ def write_labels(
         box = (p - w / 2, q - h / 2, p + w / 2, q + h / 2)
         away = gap(box, (u, v)) > 14 or any(gap(box, o) < gap(box, (u, v)) + 2 for o in points if o != (u, v))
         line = dict(arrowstyle="-", lw=0.6, color=MUTED_COLOR, shrinkA=0, shrinkB=3) if away else None
-        look = dict(textcoords="offset points", ha="center", va="center", fontsize=7.5, arrowprops=line)
-        ax.annotate(name, (x, y), (p - u, q - v), **look)
+        at = (x, y), (p - u, q - v), "data", "offset points", line
+        ax.annotate(name, *at, ha="center", va="center", fontsize=7.5)

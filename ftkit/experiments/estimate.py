@@ -8,12 +8,14 @@ __all__ = ["SavedTensorCounter", "extrapolate", "Estimate", "estimate", "profile
 # %% ../../nbs/experiments/20_estimate.ipynb #848445dc
 import time
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from ..api import build_learner, make_spec, open_job, prepare_data, save_base
+from ..data.batching import DataLoader
+from ..data.encoded import EncodedDataset
 from ..methods.base import Method, attached
 from ..speed.execution import ExecutionConfig
 from ..tasks.base import to_device
@@ -34,7 +36,7 @@ class SavedTensorCounter:
         self.hooks.__enter__()
         return self
 
-    def pack(self, t):
+    def pack(self, t: torch.Tensor) -> torch.Tensor:
         at = t.untyped_storage().data_ptr()
         if at not in self.known:
             size = t.untyped_storage().nbytes()
@@ -127,7 +129,7 @@ def estimate(
     for handle in attached(learner.model).handles:
         handle.at(learner.total)  # the most expensive phase, if there are several
     set_train_mode(learner)
-    rows = learner.dataloader.rows
+    rows = cast(DataLoader, learner.dataloader).rows
     micro = max(1, -(-batch_size // args.gradient_accumulation_steps))
     small, large = (profile_step(learner, rows, min(n, len(rows), micro)) for n in (2, 6))
 
@@ -136,17 +138,16 @@ def estimate(
             return large[i] * micro / large[0]
         return extrapolate((small[0], small[i]), (large[0], large[i]), micro)
 
-    encoded = sum(x.numel() * x.element_size() for x in vars(rows).values() if torch.is_tensor(x)) // len(rows)
     parts = {"activations": int(at(1)), "passing gradients": int(at(3))}
-    parts["rows, encoded"] = encoded * (job.inferred.rows + job.inferred.valid_rows)
+    parts["rows, encoded"] = rows.bytes // len(rows) * (job.inferred.rows + job.inferred.valid_rows)
     return build_estimate(learner, parts, at(2) * args.gradient_accumulation_steps, batch_size)
 
 
 # %% ../../nbs/experiments/20_estimate.ipynb #d59793a8
-def profile_step(learner: Learner, rows, n: int) -> tuple:
+def profile_step(learner: Learner, rows: EncodedDataset, n: int) -> tuple:
     "(rows, bytes saved by a forward pass, fastest of three steps in seconds, bytes of passed gradients)."
     order, times = np.argsort(rows.lengths, kind="stable")[-n:], []
-    batch = to_device(learner.dataloader.collate(rows, order), learner.device)
+    batch = to_device(cast(DataLoader, learner.dataloader).collate(rows, order), learner.device)
     for i in range(4):
         began = time.perf_counter()
         with SavedTensorCounter(learner.models) as kept, autocast(learner.precision, learner.device):

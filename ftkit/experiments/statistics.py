@@ -4,6 +4,7 @@
 
 # %% auto #0
 __all__ = [
+    "Scores",
     "t_factor",
     "bootstrap_deviations",
     "Difference",
@@ -17,7 +18,7 @@ __all__ = [
 
 # %% ../../nbs/experiments/15_statistics.ipynb #f20d51d0
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -91,23 +92,26 @@ def check_margin(margin: float):
         raise ConfigError(f"margin={margin!r} is not a number from 0 on; give the difference that does not matter.")
 
 
-def check_pairs(a: Sequence, b: Sequence) -> np.ndarray:
+Scores = Sequence | np.ndarray
+
+
+def check_pairs(a: Scores, b: Scores) -> np.ndarray:
     "Differences of paired scores, (seeds, rows). Raises `FtError` for scores that are no pairs."
-    a, b = (np.asarray(x, float) for x in (a, b))
-    if a.shape != b.shape or a.ndim not in (1, 2) or not a.size:
+    first, second = np.asarray(a, float), np.asarray(b, float)
+    if first.shape != second.shape or first.ndim not in (1, 2) or not first.size:
         raise ConfigError(
-            f"Paired scores have the same shape, (seeds,) or (seeds, rows), not {a.shape} and {b.shape}; judge both"
-            " methods with the same seeds on the same examples."
+            f"Paired scores have the same shape, (seeds,) or (seeds, rows), not {first.shape} and {second.shape}; judge"
+            " both methods with the same seeds on the same examples."
         )
-    d = a - b
+    d = first - second
     if not np.isfinite(d).all():
         raise ConfigError("Some scores are not finite; leave out the runs that failed.")
     return d[:, None] if d.ndim == 1 else d
 
 
 def paired_bootstrap(
-    a: Sequence,  # scores of one method, (seeds, rows), or their means over rows, (seeds,)
-    b: Sequence,  # scores of the other, with the same seeds on the same rows
+    a: Scores,  # scores of one method, (seeds, rows), or their means over rows, (seeds,)
+    b: Scores,  # scores of the other, with the same seeds on the same rows
     margin: float = 0.01,  # differences within it do not matter
     level: float = 0.95,
     resamples: int = 4000,
@@ -125,7 +129,8 @@ def paired_bootstrap(
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     below, above = (draws <= 0).mean(), (draws >= 0).mean()
     p = min(1.0, max(2 * min(below, above), 2 / (resamples + 1)))
-    return Difference(float(d.mean()), float(low), float(high), float(p), *d.shape, margin, level)
+    seeds, rows = d.shape
+    return Difference(float(d.mean()), float(low), float(high), float(p), seeds, rows, margin, level)
 
 
 # %% ../../nbs/experiments/15_statistics.ipynb #897f0a44
@@ -139,7 +144,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def compare_scores(
-    scores: dict[str, Sequence],  # by method: (seeds, rows) or (seeds,)
+    scores: Mapping[str, Scores],  # by method: (seeds, rows) or (seeds,)
     reference: str,  # the method that the others are compared with
     margin: float = 0.01,  # differences within it do not matter
     level: float = 0.95,

@@ -82,7 +82,7 @@ class Checkpoint:
     "A model with its processor and their metadata."
 
     model: torch.nn.Module = field(repr=False)
-    processor: object = field(repr=False)
+    processor: Any = field(repr=False)  # tokenizer or image processor; None without
     name: str  # as requested
     source: str  # "bundled", "folder", "hub" or "timm"
     new: list  # randomly initialised parameters

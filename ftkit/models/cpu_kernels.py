@@ -29,7 +29,7 @@ __all__ = [
     "onednn",
     "onednn_error",
     "matmul_error",
-    "uses_glibc",
+    "glibc",
     "trim_heap",
     "set_malloc",
     "keep_heap",
@@ -43,7 +43,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -59,7 +59,7 @@ from .forward import replaced_forward
 def dropout_mask(
     shape: tuple,  # of the activations
     p: float,  # dropout rate, a multiple of 2**-16
-    device="cpu",
+    device: torch.device | str = "cpu",
 ) -> torch.Tensor:  # bool
     "The dropout mask: True for activations that are kept."
     if torch.device(device).type != "cpu":
@@ -82,7 +82,7 @@ def scaled_mask(
 # %% ../../nbs/models/40_cpu_kernels.ipynb #9430f48c
 def apply_dropout_mask(
     x: torch.Tensor,
-    mask,  # bool, of x's shape; or None without dropout
+    mask: torch.Tensor | None,  # bool, of x's shape; None without dropout
     p: float,  # dropout rate
 ) -> torch.Tensor:
     "x after dropout with a given mask."
@@ -94,14 +94,15 @@ class DropoutFunction(torch.autograd.Function):
     "Dropout that saves one byte per activation for the backward pass."
 
     @staticmethod
-    def forward(ctx, x, p):
+    def forward(ctx: Any, x: torch.Tensor, p: float) -> torch.Tensor:
         mask, ctx.p = dropout_mask(x.shape, p, x.device), p
         ctx.save_for_backward(mask)
         return apply_dropout_mask(x, mask, p)
 
     @staticmethod
-    def backward(ctx, grad):
-        return apply_dropout_mask(grad, *ctx.saved_tensors, ctx.p), None
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple:
+        (mask,) = ctx.saved_tensors
+        return apply_dropout_mask(grad, mask, ctx.p), None
 
 
 # %% ../../nbs/models/40_cpu_kernels.ipynb #258dbdf8
@@ -122,7 +123,15 @@ class AttentionFunction(torch.autograd.Function):
     "Unfused attention that saves one matrix of attention weights for the backward pass."
 
     @staticmethod
-    def forward(ctx, q, k, v, mask, scale, p):
+    def forward(
+        ctx: Any,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        mask: torch.Tensor | None,
+        scale: float,
+        p: float,
+    ) -> torch.Tensor:
         with torch.autocast(q.device.type, enabled=False):
             scores = (q * scale) @ k.transpose(-1, -2).to(q.dtype)
             if mask is not None:
@@ -138,14 +147,14 @@ class AttentionFunction(torch.autograd.Function):
             return apply_dropout_mask(weights, chosen, p) @ v
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple:
         q, k, v, weights, chosen = ctx.saved_tensors
         with torch.autocast(q.device.type, enabled=False):
             to_v = apply_dropout_mask(weights, chosen, ctx.p).transpose(-1, -2) @ grad
             to_weights = grad @ v.transpose(-1, -2)
             if chosen is not None:
                 to_weights.mul_(scaled_mask(chosen, ctx.p, grad.dtype))
-            to_scores = torch._softmax_backward_data(to_weights, weights, -1, weights.dtype)
+            to_scores = cast(Any, torch)._softmax_backward_data(to_weights, weights, -1, weights.dtype)
             to_mask = to_scores.sum_to_size(ctx.like) if ctx.needs_input_grad[3] else None
             to_q = (to_scores @ k.to(grad.dtype)).mul_(ctx.scale).to(q.dtype)
             to_k = (to_scores.transpose(-1, -2) @ q.to(grad.dtype)).mul_(ctx.scale).to(k.dtype)
@@ -161,7 +170,7 @@ def attention(
     q: torch.Tensor,  # (rows, heads, queries, width)
     k: torch.Tensor,  # (rows, heads or fewer, keys, width)
     v: torch.Tensor,  # (rows, heads or fewer, keys, width)
-    attn_mask=None,  # True where attended to, or values added to the scores
+    attn_mask: torch.Tensor | None = None,  # True where attended to, or values added to the scores
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
@@ -224,7 +233,8 @@ def cpu_kernels(
             if isinstance(before, functools.partial) and before.func in (dropout_forward, kernel_forward):
                 continue  # within another such block
             if type(module) is nn.Dropout:
-                stack.enter_context(replaced_forward(module, lambda _: functools.partial(dropout_forward, module)))
+                forward = functools.partial(dropout_forward, module)
+                stack.enter_context(replaced_forward(module, lambda _, forward=forward: forward))
             elif calls_kernels(type(module)):
                 make = functools.partial(functools.partial, kernel_forward)
                 stack.enter_context(replaced_forward(module, make))
@@ -257,7 +267,7 @@ def matmul_error(a: torch.Tensor, b: torch.Tensor) -> float:
 
 # %% ../../nbs/models/40_cpu_kernels.ipynb #5314e979
 @functools.cache
-def uses_glibc():
+def glibc() -> ctypes.CDLL | None:
     "The GNU C library, or None."
     try:
         libc = ctypes.CDLL(ctypes.util.find_library("c"))
@@ -268,8 +278,8 @@ def uses_glibc():
 
 def trim_heap():
     "Return freed memory to the operating system, if supported."
-    if uses_glibc():
-        uses_glibc().malloc_trim(0)
+    if libc := glibc():
+        libc.malloc_trim(0)
 
 
 # %% ../../nbs/models/40_cpu_kernels.ipynb #12cf86f6
@@ -290,8 +300,9 @@ DEFAULT_MALLOC = {
 # %% ../../nbs/models/40_cpu_kernels.ipynb #e338e71c
 def set_malloc(values: dict[int, int]):
     "Settings of the C library's allocator; with the default ones, freed memory is returned to the system."
+    libc = cast(ctypes.CDLL, glibc())
     for name, value in values.items():
-        uses_glibc().mallopt(name, value)
+        libc.mallopt(name, value)
     if values is DEFAULT_MALLOC:
         trim_heap()
 
@@ -301,6 +312,6 @@ MALLOC = ProcessSetting(lambda: DEFAULT_MALLOC, set_malloc)
 
 def keep_heap(device: torch.device | str = "cpu") -> contextlib.AbstractContextManager:
     "Context manager in which freed memory is retained by the process; on exit it is returned to the system."
-    if torch.device(device).type != "cpu" or not uses_glibc():
+    if torch.device(device).type != "cpu" or not glibc():
         return contextlib.nullcontext()
     return MALLOC.set_to(TRAINING_MALLOC)

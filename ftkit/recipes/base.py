@@ -18,7 +18,7 @@ __all__ = [
 import dataclasses
 import os
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import nn
@@ -40,7 +40,7 @@ from ..training.optim import OptimizerArgs
 class Recipe:
     "How models are trained. Subclasses are frozen dataclasses of options, and define `training_step`."
 
-    task: Task | str = "text-classification"  # what the first model is asked: its head, its predictions
+    task: Task = cast(Task, "text-classification")  # what the first model is asked, or its name
     bound: tuple[Field, ...] | None = field(default=None, repr=False)  # the fields with the columns of the data
     name: ClassVar[str]  # as registered
     whole_batch: ClassVar[bool] = False  # the loss depends on the whole batch, which therefore is never split

@@ -24,7 +24,7 @@ __all__ = [
 # %% ../../nbs/recipes/10_contrastive.ipynb #4fdaef3d
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from ..data.augmentation import AugmentedImages, transforms
 from ..data.batching import DataLoader
 from ..data.encoded import EncodedDataset
 from ..data.fields import IMAGE, LABEL, Field
+from ..data.images import ImageColumn
 from ..models.anatomy import anatomy
 from ..models.checkpoints import Checkpoint
 from ..models.forward import capture
@@ -48,9 +49,9 @@ from ..training.learner import Learner
 
 # %% ../../nbs/recipes/10_contrastive.ipynb #323d5773
 def info_nce(
-    a,  # (batch, width), anchors
-    b,  # (batch, width), row i is the positive of row i of `a`
-    others=None,  # (any, width), additional negatives
+    a: torch.Tensor,  # (batch, width), anchors
+    b: torch.Tensor,  # (batch, width), row i is the positive of row i of `a`
+    others: torch.Tensor | None = None,  # (any, width), additional negatives
     temperature: float = 0.1,
 ) -> torch.Tensor:  # mean over the batch
     "InfoNCE: the positive of each anchor among all rows of `b`. Source: van den Oord et al. 2018, CPC."
@@ -60,7 +61,7 @@ def info_nce(
 
 
 # %% ../../nbs/recipes/10_contrastive.ipynb #f0e29278
-def nt_xent(a, b, temperature: float = 0.1) -> torch.Tensor:
+def nt_xent(a: torch.Tensor, b: torch.Tensor, temperature: float = 0.1) -> torch.Tensor:
     "NT-Xent: the other view of each view among all views of the batch. Source: Chen et al. 2020, SimCLR."
     z = F.normalize(torch.cat([a, b]).float(), dim=1)
     sim = (z @ z.T / temperature).fill_diagonal_(-torch.inf)
@@ -68,9 +69,9 @@ def nt_xent(a, b, temperature: float = 0.1) -> torch.Tensor:
 
 
 def sup_con(
-    a,
-    b,
-    labels,  # (batch,), of both views
+    a: torch.Tensor,
+    b: torch.Tensor,
+    labels: torch.Tensor,  # (batch,), of both views
     temperature: float = 0.1,
 ) -> torch.Tensor:
     "SupCon: all views of the same label are positives. Source: Khosla et al. 2020, the loss with the sum outside."
@@ -83,7 +84,7 @@ def sup_con(
 
 
 # %% ../../nbs/recipes/10_contrastive.ipynb #bfb02dfe
-def moco_loss(a, b, queue, temperature: float = 0.1) -> torch.Tensor:
+def moco_loss(a: torch.Tensor, b: torch.Tensor, queue: torch.Tensor, temperature: float = 0.1) -> torch.Tensor:
     "InfoNCE of the positive key against a queue of negatives. Source: He et al. 2020, MoCo."
     a, b = F.normalize(a.float(), dim=1), F.normalize(b.float(), dim=1)
     z = torch.cat([(a * b).sum(1, keepdim=True), a @ queue.T], 1) / temperature
@@ -91,7 +92,7 @@ def moco_loss(a, b, queue, temperature: float = 0.1) -> torch.Tensor:
 
 
 @torch.no_grad()
-def ema_update(slow, fast, momentum: float = 0.99):
+def ema_update(slow: nn.Module, fast: nn.Module, momentum: float = 0.99):
     "Momentum update of the parameters of one module towards another; buffers are copied."
     for p, q in zip(slow.parameters(), fast.parameters()):
         p.lerp_(q.detach().to(p), 1 - momentum)
@@ -102,7 +103,7 @@ def ema_update(slow, fast, momentum: float = 0.99):
 # %% ../../nbs/recipes/10_contrastive.ipynb #479928ee
 @torch.no_grad()
 def collapse_metrics(
-    z,  # (examples, width), vectors of different images
+    z: torch.Tensor,  # (examples, width), vectors of different images
 ) -> dict:  # spread, from 0 to about 1; rank; named: "" or the kind of collapse
     """Whether vectors have collapsed to one vector, or to few dimensions.
 
@@ -127,7 +128,7 @@ def collapse_metrics(
 # %% ../../nbs/recipes/10_contrastive.ipynb #dd2cdbdb
 def two_views(rows: EncodedDataset, index: Any, augment: Any) -> dict[str, torch.Tensor]:
     "Two augmented views of selected examples, and their labels where there are any."
-    column, index = rows.columns["pixel_values"], np.asarray(index)
+    column, index = cast(ImageColumn, rows.columns["pixel_values"]), np.asarray(index)
     change = AugmentedImages(column, transforms(augment, column.geometry.side)[0])
     found = {view: change.batch(view, index)[view] for view in ("a", "b")}
     labels = rows.columns.get("labels")
@@ -154,7 +155,7 @@ class ProjectionHead(nn.Sequential):
         width: int = 64,  # of the output
     ):
         reads = anatomy(model).head[0]
-        features = model.get_submodule(reads).in_features
+        features = cast(nn.Linear, model.get_submodule(reads)).in_features
         super().__init__(nn.Linear(features, features), nn.ReLU(), nn.Linear(features, width))
         self.reads = reads
 
@@ -168,10 +169,16 @@ class Contrastive(Recipe):
     "What the contrastive recipes share: two views of each image, a projection head, a check for collapse."
 
     whole_batch = True
-    metric = "loss"
-    greater_is_better = False
     augment: Any
     temperature: float
+
+    @property
+    def metric(self) -> str:
+        return "loss"
+
+    @property
+    def greater_is_better(self) -> bool:
+        return False
 
     def default_fields(self) -> tuple[Field, ...]:
         return (IMAGE,)
@@ -187,22 +194,27 @@ class Contrastive(Recipe):
             data = data.select_columns([self.task.columns["image"]])
         return self.task.encode(data, processor)
 
-    def collate(self, rows, index) -> dict:
+    def collate(self, rows: EncodedDataset, index: Any) -> dict[str, Any]:
         return two_views(rows, index, self.augment)
+
+    def project(self, learner: Learner, x: torch.Tensor, prefix: str = "") -> torch.Tensor:
+        "Images projected by the first model, or by the models whose names begin with a prefix."
+        head = cast(ProjectionHead, learner.models[f"{prefix}projector"])
+        return head.project(learner.models[f"{prefix}encoder"] if prefix else learner.model, x)
 
     def loss(self, learner: Learner, a: torch.Tensor, batch: dict) -> torch.Tensor:
         "The loss of the projected first views and a batch."
         raise NotImplementedError
 
     def training_step(self, learner: Learner, batch: dict) -> dict[str, torch.Tensor]:
-        a = learner.models["projector"].project(learner.model, batch["a"])
+        a = self.project(learner, batch["a"])
         found = collapse_metrics(a.detach())
         learner.state["collapse"] = found
         learner.log({"spread": found["spread"]})
         return {"contrast": self.loss(learner, a, batch)}
 
     @torch.no_grad()
-    def evaluate(self, learner: Learner, rows) -> dict[str, float]:
+    def evaluate(self, learner: Learner, rows: EncodedDataset) -> dict[str, float]:
         "The loss on fixed views of the validation images, and the spread and rank of their projections."
         size = min(len(rows), learner.args.batch_size)
         loader = DataLoader(rows, self.collate, size, shuffle=False, whole_batch=True)
@@ -211,7 +223,7 @@ class Contrastive(Recipe):
             torch.manual_seed(0)
             for (batch,) in loader:
                 batch = to_device(batch, learner.device)
-                vectors.append(learner.models["projector"].project(learner.model, batch["a"]))
+                vectors.append(self.project(learner, batch["a"]))
                 losses.append(float(self.loss(learner, vectors[-1], batch)))
         found = collapse_metrics(torch.cat(vectors))
         return {"loss": float(np.mean(losses)), "spread": found["spread"], "rank": found["rank"]}
@@ -239,11 +251,11 @@ class SimCLR(Contrastive):
 
     temperature: float = 0.1
     augment: Any = "standard"  # augmentation that makes the views
-    task: Task | str = "image-classification"
+    task: Task = cast(Task, "image-classification")
     name = "simclr"
 
     def loss(self, learner: Learner, a: torch.Tensor, batch: dict) -> torch.Tensor:
-        b = learner.models["projector"].project(learner.model, batch["b"])
+        b = self.project(learner, batch["b"])
         with torch.autocast(a.device.type, enabled=False):
             return nt_xent(a, b, self.temperature)
 
@@ -254,14 +266,14 @@ class SupCon(Contrastive):
 
     temperature: float = 0.1
     augment: Any = "standard"  # augmentation that makes the views
-    task: Task | str = "image-classification"
+    task: Task = cast(Task, "image-classification")
     name = "supcon"
 
     def default_fields(self) -> tuple[Field, ...]:
         return IMAGE, LABEL
 
     def loss(self, learner: Learner, a: torch.Tensor, batch: dict) -> torch.Tensor:
-        b = learner.models["projector"].project(learner.model, batch["b"])
+        b = self.project(learner, batch["b"])
         with torch.autocast(a.device.type, enabled=False):
             return sup_con(a, b, batch["labels"], self.temperature)
 
@@ -274,7 +286,7 @@ class MoCo(Contrastive):
     augment: Any = "standard"  # augmentation that makes the views
     queue: int = 1024  # vectors in the queue
     momentum: float = 0.99  # of the momentum encoder
-    task: Task | str = "image-classification"
+    task: Task = cast(Task, "image-classification")
     name = "moco"
 
     def build_models(self, checkpoint: Checkpoint) -> dict[str, nn.Module]:
@@ -284,9 +296,7 @@ class MoCo(Contrastive):
 
     def loss(self, learner: Learner, a: torch.Tensor, batch: dict) -> torch.Tensor:
         with torch.no_grad():
-            models = learner.models
-            b = models["momentum_projector"].project(models["momentum_encoder"], batch["b"])
-            b = F.normalize(b.float(), dim=1)
+            b = F.normalize(self.project(learner, batch["b"], "momentum_").float(), dim=1)
         queue = learner.state.get("queue")
         if queue is None:
             queue = F.normalize(torch.randn(self.queue, b.shape[1], device=b.device), dim=1)

@@ -8,7 +8,7 @@ __all__ = ["INFORMATIONAL", "RunSpec", "Inferred", "run_identity", "read_spec", 
 # %% ../../nbs/recipes/07_run_spec.ipynb #3ca31061
 import json
 import warnings
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..core import check_integer, sha256
@@ -80,7 +80,7 @@ class Inferred:
     base: str = ""  # fingerprint of the base weights
     execution: ExecutionConfig | None = None  # precision and threads of the run
     task: dict[str, Any] = field(default_factory=dict)  # options of the task that the training examples determine
-    versions: dict[str, str] = field(default_factory=dict)  # of Python and the libraries
+    versions: dict[str, str | None] = field(default_factory=dict)  # of Python and the libraries
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -88,7 +88,7 @@ class Inferred:
     @staticmethod
     def from_dict(d: dict[str, Any]) -> "Inferred":
         execution = ExecutionConfig(**d["execution"]) if d["execution"] else None
-        return Inferred(**d | {"execution": execution})
+        return replace(Inferred(**d), execution=execution)
 
 
 # %% ../../nbs/recipes/07_run_spec.ipynb #890a33a9

@@ -8,9 +8,12 @@ __all__ = ["Supervised", "computes_task_only", "FeatureCaching"]
 # %% ../../nbs/recipes/06_supervised.ipynb #b3739c93
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 from ..core import rng_state, set_rng_state
+from ..data.batching import DataLoader
+from ..data.encoded import EncodedDataset
 from ..methods.base import attached, set_modes
 from .base import Recipe
 from ..speed.feature_cache import cached
@@ -25,7 +28,6 @@ from ..training.learner import Learner
 class Supervised(Recipe):
     "Train on labelled examples with the loss of a task."
 
-    task: Task | str = "text-classification"
     name = "supervised"
 
     def training_step(self, learner: Learner, batch: dict) -> Any:
@@ -46,8 +48,8 @@ class FeatureCaching(Callback):
     def __init__(
         self,
         recipe: Recipe,  # whose step is that of its task
-        rows,  # encoded training examples
-        valid_rows,  # encoded validation examples, or None
+        rows: EncodedDataset,  # training examples
+        valid_rows: EncodedDataset | None,  # validation examples
         required: bool = False,  # raise `FtError` where features cannot be cached
     ):
         self.recipe, self.rows, self.valid_rows, self.required = recipe, rows, valid_rows, required
@@ -62,7 +64,7 @@ class FeatureCaching(Callback):
         "The task with cached features for the current trainable parameters, where that is worth its cost."
         handles = attached(learner.model, learner.adapter_name).handles
         stay = min([learner.total, *(h.stay() for h in handles)])
-        visits = stay / len(learner.dataloader)
+        visits = stay / len(cast(DataLoader, learner.dataloader))
         if stay < learner.total and visits * len(self.rows) < 4000 and not self.required:
             return self.recipe.task
         parts = [(self.rows, lambda: autocast(learner.precision, learner.device), learner.precision)]
@@ -80,6 +82,7 @@ class FeatureCaching(Callback):
     def use(self, learner: Learner, task: Task):
         "Train and evaluate with a task from the next batch on."
         recipe = replace(self.recipe, task=task)
-        learner.training_step, learner.dataloader.collate = recipe.training_step, recipe.collate
+        learner.training_step = recipe.training_step
+        cast(DataLoader, learner.dataloader).collate = recipe.collate
         if self.valid_rows is not None:
-            learner.evaluate = lambda learner: recipe.evaluate(learner, self.valid_rows)
+            learner.evaluate = partial(recipe.evaluate, rows=self.valid_rows)

@@ -180,7 +180,7 @@ def build_fcos(
         score_thresh=0.05,
         detections_per_img=50,
     )
-    out.config = getattr(model, "config", None)
+    vars(out)["config"] = getattr(model, "config", None)
     fresh = (n for n, _ in out.named_parameters() if not n.startswith("backbone.trunk."))
     record(out).new_parameters = tuple(fresh)
     return out

@@ -69,13 +69,13 @@ class TrainingArgs:
 
     def __post_init__(self):
         for name in COUNTS:
-            object.__setattr__(self, name, check_integer(name, getattr(self, name)))
+            object.__setattr__(self, name, check_integer(name, vars(self)[name]))
         object.__setattr__(self, "epochs", check_number("epochs", self.epochs))
         object.__setattr__(self, "lr", check_number("lr", self.lr, zero=True))
         object.__setattr__(self, "max_grad_norm", check_number("max_grad_norm", self.max_grad_norm))
         for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise unknown_name_error(name, getattr(self, name), allowed)
+            if vars(self)[name] not in allowed:
+                raise unknown_name_error(name, vars(self)[name], allowed)
 
     @property
     def warmup(self) -> float:

@@ -22,7 +22,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm import tqdm
@@ -31,33 +32,37 @@ from ..core import LOGGER, ConfigError, log_info, main_process
 from ..models.anatomy import anatomy
 from ..models.forward import replaced_forward
 
+# %% ../../nbs/training/09_callbacks.ipynb #c0a1b7e1
+if TYPE_CHECKING:
+    from ftkit.training.learner import Learner
+
 
 # %% ../../nbs/training/09_callbacks.ipynb #3087e66d
 class Callback:
     "Called in the course of a fit; subclasses override the events they need."
 
-    def before_fit(self, learner):
+    def before_fit(self, learner: "Learner"):
         "Before the first step of a fit, and before the first step of a resumed one."
 
-    def before_step(self, learner):
+    def before_step(self, learner: "Learner"):
         "Before the forward pass of an optimiser step, with the train modes set."
 
-    def after_backward(self, learner):
+    def after_backward(self, learner: "Learner"):
         "With all gradients of an optimiser step, before they are clipped."
 
-    def after_step(self, learner):
+    def after_step(self, learner: "Learner"):
         "After an optimiser step."
 
-    def on_evaluate(self, learner):
+    def on_evaluate(self, learner: "Learner"):
         "After an evaluation, whose results are `learner.metrics`."
 
-    def trainable_changed(self, learner):
+    def trainable_changed(self, learner: "Learner"):
         "After the method has frozen or unfrozen parameters."
 
-    def after_epoch(self, learner):
+    def after_epoch(self, learner: "Learner"):
         "After a pass over the data, and after the last step."
 
-    def after_fit(self, learner):
+    def after_fit(self, learner: "Learner"):
         "At the end of a fit, also of one that was stopped or failed."
 
 
@@ -80,7 +85,7 @@ class EarlyStopping(Callback):
     def __init__(self, patience: int):
         self.patience = patience
 
-    def on_evaluate(self, learner):
+    def on_evaluate(self, learner: "Learner"):
         if learner.since_best >= self.patience:
             learner.stop = True
 
@@ -89,15 +94,15 @@ class EarlyStopping(Callback):
 class NotebookBar(tqdm):
     "A progress bar in HTML that needs no widgets and removes its output when it is closed."
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any):
         from IPython.display import display
 
         super().__init__(
             gui=True, bar_format="{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]", **options
         )
-        self.output = display({"text/plain": str(self)}, raw=True, display_id=True)
+        self.output: Any = display({"text/plain": str(self)}, raw=True, display_id=True)
 
-    def display(self, *_, **__):
+    def display(self, *_: Any, **__: Any):
         "Show the progress; tqdm calls this at most a few times a second."
         bar = f'<progress value="{self.n}" max="{self.total}" aria-label="progress"></progress>'
         self.output.update(
@@ -129,30 +134,30 @@ class ProgressBar(Callback):
         silent = os.environ.get("FTKIT_QUIET") or os.environ.get("IN_TEST") or not LOGGER.isEnabledFor(logging.INFO)
         watched = sys.stderr.isatty() or in_notebook()
         self.shown = (watched and not silent and main_process()) if show is None else show
-        self.title, self.bar = title, None
+        self.title = title
+        self.bar = tqdm(disable=True)
 
-    def before_fit(self, learner):
+    def before_fit(self, learner: "Learner"):
         kind = NotebookBar if self.shown and in_notebook() else tqdm
         self.bar = kind(
             total=learner.total, initial=learner.step_count, disable=not self.shown, leave=False, desc=self.title
         )
 
-    def after_step(self, learner):
+    def after_step(self, learner: "Learner"):
         self.bar.update()
 
-    def on_evaluate(self, learner):
+    def on_evaluate(self, learner: "Learner"):
         self.bar.set_postfix({learner.metric: f"{learner.metrics.get(learner.metric, float('nan')):.3f}"})
 
-    def after_fit(self, learner):
-        if self.bar is not None:
-            self.bar.close()
+    def after_fit(self, learner: "Learner"):
+        self.bar.close()
 
 
 # %% ../../nbs/training/09_callbacks.ipynb #b3c75304
 @contextlib.contextmanager
 def activation_checkpointing(
     model: torch.nn.Module | None,  # None changes nothing
-):
+) -> Iterator[None]:
     """Context manager in which blocks store only their inputs, and no key-value cache.
 
     Source: Chen et al. 2016, Sublinear Memory Cost.
@@ -180,14 +185,15 @@ class CompileCallback(Callback):
     "Compiles the first model after some steps, and reports the time per step at the end."
 
     def __init__(self, after: int = 4):
-        self.after, self.times = after, []
+        self.after = after
+        self.times: list[float] = []
 
-    def after_step(self, learner):
+    def after_step(self, learner: "Learner"):
         self.times.append(time.perf_counter())
         if len(self.times) == self.after:
             learner.model.compile(dynamic=True)
 
-    def after_fit(self, learner):
+    def after_fit(self, learner: "Learner"):
         "Remove the compiled code, and report."
         learner.model._compiled_call_impl = None
         steps = [b - a for a, b in zip(self.times, self.times[1:])]

@@ -21,6 +21,7 @@ __all__ = [
 
 # %% ../../nbs/training/20_checkpointing.ipynb #3a0d00eb
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -28,9 +29,13 @@ from ..core import CheckpointError, main_process, read_json, rng_state, set_rng_
 from ..deltas.io import read_tensors, write_tensors
 from ..methods.base import attached, canonical
 
+# %% ../../nbs/training/20_checkpointing.ipynb #c0a1b7e2
+if TYPE_CHECKING:
+    from ftkit.training.learner import Learner
+
 
 # %% ../../nbs/training/20_checkpointing.ipynb #16889567
-def named_trainable_parameters(learner) -> dict:
+def named_trainable_parameters(learner: "Learner") -> dict:
     "The trainable parameters by names that are the same in every process."
     names, seen = {}, {id(p) for p in learner.params}
     for key, m in learner.models.items():
@@ -42,12 +47,12 @@ def named_trainable_parameters(learner) -> dict:
 
 
 # %% ../../nbs/training/20_checkpointing.ipynb #4ee2bfd5
-def injected_handles(learner) -> list:
+def injected_handles(learner: "Learner") -> list:
     "The handles that the learner's method attached to the first model."
     return attached(learner.model, learner.adapter_name).handles if learner.method else []
 
 
-def persistent_buffers(learner) -> dict:
+def persistent_buffers(learner: "Learner") -> dict:
     "The persistent buffers of the models, by name."
     found = {}
     for key, m in learner.models.items():
@@ -57,7 +62,7 @@ def persistent_buffers(learner) -> dict:
 
 
 # %% ../../nbs/training/20_checkpointing.ipynb #e281a5fd
-def snapshot_weights(learner) -> dict:
+def snapshot_weights(learner: "Learner") -> dict:
     "A CPU copy of all tensors that training changes: trainable parameters and buffers."
     return {
         n: t.detach().to("cpu", copy=True)
@@ -66,7 +71,7 @@ def snapshot_weights(learner) -> dict:
 
 
 # %% ../../nbs/training/20_checkpointing.ipynb #9b025304
-def restore_weights(learner, values: dict):
+def restore_weights(learner: "Learner", values: dict):
     "Copy saved values back into the models."
     own = {**named_trainable_parameters(learner), **persistent_buffers(learner)}
     with torch.no_grad():
@@ -111,7 +116,7 @@ PROGRESS = (
 )  # saved attributes of a learner, besides its steps and epochs
 
 
-def optimizer_states(learner) -> dict[int, dict]:
+def optimizer_states(learner: "Learner") -> dict[int, dict]:
     "The state that the optimisers keep for each parameter, by its id."
     states = {}
     for optimizer in learner.optimizers.values():
@@ -119,7 +124,7 @@ def optimizer_states(learner) -> dict[int, dict]:
     return states
 
 
-def save_state(learner, folder: Path):
+def save_state(learner: "Learner", folder: Path):
     "Write the training state, then replace the pointer file `last.json`."
     if not main_process():
         return
@@ -140,9 +145,9 @@ def save_state(learner, folder: Path):
     values = learner.best["values"] if learner.best else {}
     for mark, group in (("state", kept), ("method", of_method), ("random", random), ("best", values)):
         tensors |= {f"{mark}|{n}": t for n, t in group.items()}
-    plain = {n: getattr(learner, n) for n in ("identity", "epoch", "total", *PROGRESS)}
+    plain = {n: vars(learner)[n] for n in ("identity", "epoch", "total", *PROGRESS)}
     plain |= dict(format=1, step=learner.step_count, best=best, counters=counters)
-    plain |= dict(batches=learner.dataloader.state_dict(), scaler=learner.scaler.state_dict())
+    plain |= dict(batches=cast(Any, learner.dataloader).state_dict(), scaler=learner.scaler.state_dict())
     plain |= dict(state=plain_state, method=plain_method, random=plain_random)
     files = [folder / f"step-{learner.step_count}.safetensors", folder / f"step-{learner.step_count}.json"]
     write_tensors(files[0], tensors)
@@ -154,7 +159,7 @@ def save_state(learner, folder: Path):
 
 
 # %% ../../nbs/training/20_checkpointing.ipynb #58c4ec01
-def check_identity(learner, state: dict, folder: Path):
+def check_identity(learner: "Learner", state: dict, folder: Path):
     "Raises `FtError` for the state of another run, or of a run with a different number of steps."
     reference = state.get("identity")
     if reference and learner.identity and reference != learner.identity:
@@ -184,7 +189,7 @@ def read_state(folder: Path) -> tuple:
     return plain, groups
 
 
-def load_state(learner, folder: Path):
+def load_state(learner: "Learner", folder: Path):
     "Restore a saved state. Raises `FtError` when it is missing, damaged, or from other models."
     if not (folder / "last.json").exists():
         raise CheckpointError(f"{folder} contains no training state (last.json is missing).")
@@ -211,11 +216,10 @@ def load_state(learner, folder: Path):
         h.resume({k.partition(":")[2]: v for k, v in of_method.items() if k.startswith(f"{i}:")}, plain["step"])
     learner.best = {**plain["best"], "values": groups["best"]} if plain["best"] else None
     learner.step_count = plain["step"]
-    for name in ("epoch", *PROGRESS):
-        setattr(learner, name, plain[name])
+    vars(learner).update({name: plain[name] for name in ("epoch", *PROGRESS)})
     if learner.history and any(name.startswith("valid_") for name in learner.history[-1]):
         learner.evaluated_at = learner.step_count
-    learner.dataloader.load_state_dict(plain["batches"])
+    cast(Any, learner.dataloader).load_state_dict(plain["batches"])
     if plain["scaler"]:
         learner.scaler.load_state_dict(plain["scaler"])
     set_rng_state(groups["random"], plain["random"])

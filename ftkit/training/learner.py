@@ -7,6 +7,7 @@ __all__ = [
     "Losses",
     "losses_to_sums",
     "backward",
+    "FitState",
     "Learner",
     "merge_options",
     "count_steps",
@@ -37,11 +38,11 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import replace
 from operator import methodcaller
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -101,13 +102,36 @@ def losses_to_sums(losses: Losses) -> tuple[dict[str, torch.Tensor], Any]:
 
 
 # %% ../../nbs/training/10_learner.ipynb #5cfe9991
-def backward(learner, sums: dict[str, torch.Tensor]):
+def backward(learner: "Learner", sums: dict[str, torch.Tensor]):
     "The default: gradients of the sum of the losses."
-    learner.scaler.scale(sum(sums.values())).backward()
+    total = cast(torch.Tensor, sum(sums.values()))
+    learner.scaler.scale(total).backward()
 
 
 # %% ../../nbs/training/10_learner.ipynb #060c7dd3
-class Learner:
+class FitState:
+    "What changes in the course of a fit, besides the models and the optimisers."
+
+    step_count: int  # optimiser steps done
+    epoch: int  # passes over the data done
+    stop: bool  # a callback has ended the fit
+    interrupted: bool
+    history: list[dict[str, Any]]  # a row for each step
+    pending: list[dict[str, Any]]  # rows whose values are still on the device
+    logged: dict[str, Any]  # for the next row
+    metrics: dict[str, float]  # of the last evaluation
+    best: dict[str, Any] | None  # weights, step and metrics of the best evaluation
+    evaluated_at: int | None  # step of the last evaluation
+    since_best: int  # evaluations since the best
+    state: dict[str, Any]  # of recipes and callbacks; saved and restored
+    results: dict[str, Any]  # of callbacks, for the run
+    seconds: float
+    sizes: dict[str, float]  # examples or tokens seen
+    trainable: list[bool]  # whether each parameter trains
+    modes: list[tuple[nn.Module, bool]] | None  # train mode of each module
+
+
+class Learner(FitState):
     "The training loop: what it needs from a recipe, its options in `args`, and the state of a fit."
 
     def __init__(
@@ -186,7 +210,7 @@ class Learner:
 
     def resume(self, folder: str | os.PathLike | None = None) -> "Learner":
         "Restore a saved state, by default that in the output folder."
-        return load_state(self, Path(folder or self.output_dir))
+        return load_state(self, Path(folder or self.output_dir or "."))
 
 
 # %% ../../nbs/training/10_learner.ipynb #01b28031
@@ -203,7 +227,7 @@ def count_steps(dataloader: Iterable, epochs: float) -> int:
     "The optimiser steps of so many epochs, at least one."
     if isinstance(dataloader, DataLoader):
         return dataloader.steps(epochs)
-    return max(1, round(epochs * len(dataloader)))
+    return max(1, round(epochs * len(cast(Sized, dataloader))))
 
 
 def default_callbacks(learner: Learner) -> list[Callback]:
@@ -264,7 +288,7 @@ def fit(learner: Learner) -> Learner:
 
 
 @contextlib.contextmanager
-def computing(learner: Learner):
+def computing(learner: Learner) -> Iterator[None]:
     "Context manager with the kernels and the memory settings of a fit."
     checkpointed = learner.model if learner.args.gradient_checkpointing else None
     with contextlib.ExitStack() as stack:
@@ -296,7 +320,7 @@ def run_steps(learner: Learner):
         end_epoch(learner)  # the run was stopped between its last step and the evaluation after it
 
 
-def run_step(learner: Learner, item):
+def run_step(learner: Learner, item: Any):
     "One optimiser step, with its callbacks, and the evaluation and the checkpoint that are due after it."
     args = learner.args
     set_train_mode(learner)
@@ -336,9 +360,10 @@ def set_train_mode(learner: Learner):
 
 
 # %% ../../nbs/training/10_learner.ipynb #382f9732
-def forward_backward(learner: Learner, item) -> tuple:
+def forward_backward(learner: Learner, item: Any) -> tuple:
     "Compute the gradients of one step; returns (summed loss, count, divisor of the loss)."
-    total, count, unit = 0.0, 0, None
+    total, count = 0.0, 0
+    unit: Any = None  # the count of the first micro-batch
     try:
         for batch in item if isinstance(item, list) else [item]:
             batch = to_device(batch, learner.device)
@@ -381,23 +406,24 @@ def halve_micro_batch(learner: Learner) -> list:
         optimizer.zero_grad(set_to_none=True)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    item = learner.dataloader.halve()
+    loader = cast(DataLoader, learner.dataloader)
+    item = loader.halve()
     log_info(
-        f"Out of memory: each step now uses {learner.dataloader.gradient_accumulation_steps} micro-batches; the"
+        f"Out of memory: each step now uses {loader.gradient_accumulation_steps} micro-batches; the"
         " gradient stays the same."
     )
     return item
 
 
 # %% ../../nbs/training/10_learner.ipynb #0dafc416
-def optimizer_step(learner: Learner, loss, count, unit=1):
+def optimizer_step(learner: Learner, loss: Any, count: Any, unit: Any = 1):
     "Normalise, check and clip the gradients, step the optimisers, and record the loss."
     active = [o for o in learner.optimizers.values() if any(p.grad is not None for p in parameters_of(o))]
     for optimizer in active:
         learner.scaler.unscale_(optimizer)
     grads = [p.grad for p in learner.params if p.grad is not None]
     if torch.is_tensor(count) or count != unit:
-        torch._foreach_mul_(grads, unit / count)
+        cast(Any, torch)._foreach_mul_(grads, unit / count)
     learner.fire("after_backward")
     norm = nn.utils.get_total_norm(grads, foreach=True)
     if learner.device.type == "cpu" and not (math.isfinite(loss) and math.isfinite(norm)):
@@ -424,7 +450,7 @@ def parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
 
 
 # %% ../../nbs/training/10_learner.ipynb #9301ce8b
-def raise_non_finite_loss(learner: Learner, loss):
+def raise_non_finite_loss(learner: Learner, loss: Any):
     "Raises `FtError` when the loss or a gradient is not finite; the weights are those of the previous step."
     flush_metrics(learner)
     peak = next(iter(learner.optimizers.values())).param_groups[0]["peak"]
@@ -504,7 +530,7 @@ def evaluate_before_training(learner: Learner):
     random = rng_state()
     for model in learner.models.values():
         model.eval()
-    metrics = {f"valid_{k}": v for k, v in learner.evaluate(learner).items()}
+    metrics = {f"valid_{k}": v for k, v in cast(Callable, learner.evaluate)(learner).items()}
     learner.history.append(dict(step=0, epoch=0, **metrics))
     set_rng_state(*random)
 

@@ -8,6 +8,7 @@ __all__ = ["DEFAULT_LR", "lr_multiplier", "make_optimizer", "OptimizerArgs", "bu
 # %% ../../nbs/training/08_optim.ipynb #bafd5c53
 import math
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -120,8 +121,9 @@ def clip_gradients(
     "Clip by the norm: inside the fused optimiser step where supported, otherwise in place."
     divisor = (norm / max_norm).clamp(min=1.0) if max_norm else torch.ones_like(norm)
     if not getattr(optimizer, "_step_supports_amp_scaling", False):
-        torch._foreach_div_(grads, divisor)
+        cast(Any, torch)._foreach_div_(grads, divisor)
     elif norm.device.type != "cpu":
-        optimizer.grad_scale, optimizer.found_inf = divisor, (~norm.isfinite()).float()
+        vars(optimizer).update(grad_scale=divisor, found_inf=(~norm.isfinite()).float())
     else:
-        optimizer.grad_scale, optimizer.found_inf = (divisor, torch.zeros(())) if divisor > 1 else (None, None)
+        scale = (divisor, torch.zeros(())) if divisor > 1 else (None, None)
+        vars(optimizer).update(grad_scale=scale[0], found_inf=scale[1])

@@ -136,7 +136,7 @@ def test_ewc_keeps_the_first_task_and_its_state_resumes(tmp_path):
     learner = train(model, first, 60)
     learner.on(
         "after_backward",
-        lambda l: [fisher[n].add_(p.grad.square()) for n, p in model.named_parameters() if p.grad is not None],
+        lambda learner: [fisher[n].add_(p.grad.square()) for n, p in model.named_parameters() if p.grad is not None],
     ).fit()
     assert accuracy(model, ids, first) > 0.95
     anchor = {
@@ -160,7 +160,9 @@ def test_ewc_keeps_the_first_task_and_its_state_resumes(tmp_path):
 
 def pcgrad(learner, losses):
     "Project each loss's gradient off those it conflicts with. Source: Yu et al. 2020."
-    grads = [torch.autograd.grad(l, learner.params, retain_graph=True, allow_unused=True) for l in losses.values()]
+    grads = [
+        torch.autograd.grad(loss, learner.params, retain_graph=True, allow_unused=True) for loss in losses.values()
+    ]
     vectors = [
         torch.cat([torch.zeros_like(p).reshape(-1) if g is None else g.reshape(-1) for g, p in zip(gs, learner.params)])
         for gs in grads
@@ -197,7 +199,7 @@ def test_pcgrad_removes_the_conflict():
         max_grad_norm=None,
         device="cpu",
         backward=pcgrad,
-    ).on("after_backward", lambda l: seen.append(model.weight.grad.clone())).fit()
+    ).on("after_backward", lambda learner: seen.append(model.weight.grad.clone())).fit()
     ga, gb = -a[0], -b[0]
     expected = (ga - (ga @ gb) / (gb @ gb) * gb) + (gb - (gb @ ga) / (ga @ ga) * ga)
     assert ga @ gb < 0 and torch.allclose(seen[0][0], expected)
@@ -238,7 +240,9 @@ def test_ema_resumes_to_the_same_average(tmp_path):
         )
 
     whole = make().fit()
-    make(output_dir=tmp_path, save_steps=5).on("after_step", lambda l: setattr(l, "stop", l.step_count == 7)).fit()
+    make(output_dir=tmp_path, save_steps=5).on(
+        "after_step", lambda learner: setattr(learner, "stop", learner.step_count == 7)
+    ).fit()
     taken_up = make(output_dir=tmp_path).resume()
     assert taken_up.step_count == 5
     taken_up.fit()
@@ -365,7 +369,7 @@ def test_four_micro_batches_equal_one_batch_with_uneven_token_counts(make):
             device="cpu",
         ).on(
             "after_backward",
-            lambda l: seen.append(torch.cat([p.grad.reshape(-1) for p in l.params if p.grad is not None])),
+            lambda learner: seen.append(torch.cat([p.grad.reshape(-1) for p in learner.params if p.grad is not None])),
         ).fit()
         return seen[0]
 

@@ -140,7 +140,7 @@ def test_early_stopping_counts_validations():
         squares,
         epochs=5,
         device="cpu",
-        evaluate=lambda l: {"loss": next(losses)},
+        evaluate=lambda learner: {"loss": next(losses)},
         early_stopping_patience=2,
     ).fit()
     assert learner.epoch == 4
@@ -230,7 +230,9 @@ def test_resuming_restores_generators_and_the_state_of_the_optimiser(tmp_path):
         return Learner(dropping(), rows(), classify, steps=10, lr=1e-2, device="cpu", **options)
 
     whole = make().fit()
-    make(output_dir=tmp_path, save_steps=5).on("after_step", lambda l: setattr(l, "stop", l.step_count == 5)).fit()
+    make(output_dir=tmp_path, save_steps=5).on(
+        "after_step", lambda learner: setattr(learner, "stop", learner.step_count == 5)
+    ).fit()
     again = make(output_dir=tmp_path)
     again.resume().stop = False
     again.fit()
@@ -244,7 +246,7 @@ def test_accumulation_changes_no_gradient(accumulate):
     def gradient(n):
         seen = []
         learner = Learner(bert(), rows(7, batch_size=7, gradient_accumulation_steps=n), classify, steps=1, device="cpu")
-        learner.on("after_backward", lambda l: seen.append([p.grad.clone() for p in l.params])).fit()
+        learner.on("after_backward", lambda learner: seen.append([p.grad.clone() for p in learner.params])).fit()
         return seen[0]
 
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(gradient(1), gradient(accumulate)))

@@ -74,7 +74,12 @@ def ours(method, steps: int) -> tuple:
 
     model, task, batches = setting(method, steps)
     learner = Learner(
-        model, batches, lambda l, b: task.loss(task.forward(l.model, b), b), method, steps=steps, device="cpu"
+        model,
+        batches,
+        lambda learner, b: task.loss(task.forward(learner.model, b), b),
+        method,
+        steps=steps,
+        device="cpu",
     )
     started = time.process_time()
     learner.fit()

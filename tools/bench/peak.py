@@ -70,7 +70,7 @@ def step_of(layers: int, width: int, rows: int, length: int) -> tuple:
     data = EncodedDataset({"input_ids": tokens, "labels": DenseColumn(labels.numpy())})
 
     def run(way, steps):
-        loss = lambda l, b: task.loss(task.forward(l.model, b), b)  # noqa: E731
+        loss = lambda learner, b: task.loss(task.forward(learner.model, b), b)  # noqa: E731
         options = dict(steps=steps, lr=1e-5, precision=way.precision, device="cpu", show_progress=False)
         with way.used():
             Learner(model, DataLoader(data, task.collate, rows), loss, **options).fit()
