@@ -34,7 +34,7 @@ _WHERE = {
     "recipes.run_spec": "RunSpec",
     "experiments.estimate": "estimate",
     "training.args": "TrainingArgs",
-    "training.callbacks": "Callback",
+    "training.callbacks": "Callback Tracker TensorBoard",
     "training.learner": "Learner",
     "tasks.base": "Task",
     "runs": "Run load_run",

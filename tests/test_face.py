@@ -164,6 +164,21 @@ def test_an_interrupt_leaves_a_usable_model():
     assert run.resources["interrupted"] and len(run.history) == 2 and len(run.predict(["a film"])) == 1
 
 
+def test_tensorboard_gets_the_numbers_of_the_history(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    options = dict(steps=6, eval_steps=2, eval_on_start=True, show_progress=False)
+    run = ft.finetune("bert-mini", FRAME, callbacks=[ft.TensorBoard(tmp_path)], **options)
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert set(events.Tags()["scalars"]) == set(run.history.columns) - {"step", "epoch"}
+    for name in ("loss", "lr", "valid_accuracy"):
+        known = run.history[["step", name]].dropna()
+        written = {e.step: e.value for e in events.Scalars(name)}
+        assert list(written) == known.step.tolist() and pytest.approx(list(written.values())) == known[name].tolist()
+
+
 def test_saved_sizes_and_equal_logits_on_a_fresh_base(tmp_path):
     whole = (
         sum(p.numel() for p in ft.load("bert-mini", task="text-classification", num_labels=2).model.parameters()) * 4

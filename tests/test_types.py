@@ -16,7 +16,7 @@ TYPED = ("torch", "transformers", "datasets", "numpy", "pandas", "matplotlib", "
 MODULES = [m for m in sorted((ROOT / "ftkit").rglob("*.py")) if m.name not in ("_modidx.py", "__init__.py")]
 
 
-def tested_versions() -> dict[str, str]:
+def pinned_versions() -> dict[str, str]:
     "The versions in constraints.txt."
     text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     return dict(re.findall(r"^([\w.-]+)==(\S+)$", text, re.M))
@@ -47,7 +47,7 @@ def test_an_argument_without_a_type_is_found():
 
 @pytest.mark.skipif(not find_spec("pyright"), reason="pyright is not installed")
 def test_pyright_finds_nothing():
-    tested = tested_versions()
+    tested = pinned_versions()
     for name in TYPED:
         if metadata.version(name) != tested[name]:
             pytest.skip(f"types are checked with {name} {tested[name]}")
