@@ -209,6 +209,8 @@ class Retention(Callback):
     @torch.no_grad()
     def measure(self, learner: Learner) -> dict[str, Any]:
         "The skill of the model as it is now."
+        if learner.checkpoint is None:
+            return {"reason": "the learner was given no checkpoint"}
         try:
             model, head = language_model(learner.checkpoint)
         except NoSkill as e:
