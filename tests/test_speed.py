@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 import ftkit as ft
-from ftkit.core import seed_everything
+from ftkit.core import ProcessSetting, seed_everything
 from ftkit.data.batching import DataLoader, pack
 from ftkit.data.encoded import DenseColumn, EncodedDataset, RaggedColumn
 from ftkit.models.cpu_kernels import cpu_kernels, trim_heap
@@ -294,6 +294,18 @@ def test_jobs_that_are_compared_are_computed_in_one_way_and_none_pays_for_the_qu
     assert [r["precision"] for r in found.runs] == ["bf16"] * 3
     alone = ft.finetune("bert-mini", "reviews", "bitfit", steps=2, valid=None)
     assert len(asked) == 3 and 0 < alone.resources["seconds"] < pause
+
+
+def test_a_setting_of_the_process_holds_until_the_last_of_overlapping_blocks_ends():
+    value = ["before"]
+    setting = ProcessSetting(lambda: value[0], lambda new: value.__setitem__(0, new))
+    first, second = setting.set_to("first"), setting.set_to("second")
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert value == ["second"]
+    second.__exit__(None, None, None)
+    assert value == ["before"]
 
 
 def test_overlapping_fits_in_two_threads_leave_nothing_behind():

@@ -292,7 +292,7 @@ MUTATIONS = [
         "core/process.py",
         "self.write(self.values[-1][0] if self.values else self.before)",
         "self.write(self.before)",
-        "tests/test_speed.py::test_overlapping_fits_in_two_threads_leave_nothing_behind",
+        "tests/test_speed.py::test_a_setting_of_the_process_holds_until_the_last_of_overlapping_blocks_ends",
     ),
     Mutation(
         "the further models of a run are not saved",

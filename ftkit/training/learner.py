@@ -39,7 +39,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from operator import methodcaller
 from pathlib import Path
 from typing import Any, cast
@@ -109,26 +109,27 @@ def backward(learner: "Learner", sums: dict[str, torch.Tensor]):
 
 
 # %% ../../nbs/training/10_learner.ipynb #060c7dd3
+@dataclass(eq=False, repr=False)
 class FitState:
-    "What changes in the course of a fit, besides the models and the optimisers."
+    "What changes in the course of a fit, besides the models and the optimisers; with these values it has not started."
 
-    step_count: int  # optimiser steps done
-    epoch: int  # passes over the data done
-    stop: bool  # a callback has ended the fit
-    interrupted: bool
-    history: list[dict[str, Any]]  # a row for each step
-    pending: list[dict[str, Any]]  # rows whose values are still on the device
-    logged: dict[str, Any]  # for the next row
-    metrics: dict[str, float]  # of the last evaluation
-    best: dict[str, Any] | None  # weights, step and metrics of the best evaluation
-    evaluated_at: int | None  # step of the last evaluation
-    since_best: int  # evaluations since the best
-    state: dict[str, Any]  # of recipes and callbacks; saved and restored
-    results: dict[str, Any]  # of callbacks, for the run
-    seconds: float
-    sizes: dict[str, float]  # examples or tokens seen
-    trainable: list[bool]  # whether each parameter trains
-    modes: list[tuple[nn.Module, bool]] | None  # train mode of each module
+    step_count: int = 0  # optimiser steps done
+    epoch: int = 0  # passes over the data done
+    stop: bool = False  # a callback has ended the fit
+    interrupted: bool = False
+    history: list[dict[str, Any]] = field(default_factory=list)  # a row for each step
+    pending: list[dict[str, Any]] = field(default_factory=list)  # rows whose values are still on the device
+    logged: dict[str, Any] = field(default_factory=dict)  # for the next row
+    metrics: dict[str, float] = field(default_factory=dict)  # of the last evaluation
+    best: dict[str, Any] | None = None  # rank, score, step, metrics and weights of the best evaluation
+    evaluated_at: int | None = None  # step of the last evaluation
+    since_best: int = 0  # evaluations since the best
+    state: dict[str, Any] = field(default_factory=dict)  # of recipes and callbacks; saved and restored
+    results: dict[str, Any] = field(default_factory=dict)  # of callbacks, for the run
+    seconds: float = 0.0
+    sizes: dict[str, float] = field(default_factory=lambda: {"rows": 0})  # what was trained on
+    trainable: list[bool] = field(default_factory=list)  # whether each parameter trains
+    modes: list[tuple[nn.Module, bool]] | None = None  # train mode of each module
 
 
 class Learner(FitState):
@@ -210,7 +211,10 @@ class Learner(FitState):
 
     def resume(self, folder: str | os.PathLike | None = None) -> "Learner":
         "Restore a saved state, by default that in the output folder."
-        return load_state(self, Path(folder or self.output_dir or "."))
+        where = folder or self.output_dir
+        if where is None:
+            raise ConfigError("There is no state to resume from; pass its folder.")
+        return load_state(self, Path(where))
 
 
 # %% ../../nbs/training/10_learner.ipynb #01b28031
@@ -247,12 +251,7 @@ def progress_callback(learner: Learner) -> Callback:
 
 def reset_state(learner: Learner):
     "The state of a fit that has not started; `resume` replaces it."
-    learner.step_count = learner.epoch = learner.since_best = 0
-    learner.stop = learner.interrupted = False
-    learner.evaluated_at = learner.modes = learner.best = None
-    learner.state, learner.history, learner.pending, learner.metrics, learner.logged = {}, [], [], {}, {}
-    learner.results = {}
-    learner.seconds, learner.sizes = 0.0, {"rows": 0}
+    FitState.__init__(learner)
     learner.trainable = [p.requires_grad for p in learner.params]
 
 
