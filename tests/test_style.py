@@ -265,6 +265,15 @@ def test_every_public_symbol_is_asserted_about(page):
     assert assertions(page) >= len(symbols), f"{assertions(page)} assertions for {len(symbols)} symbols: {symbols}"
 
 
+def test_modules_are_imported_before_they_are_used(page):
+    "`ft.tasks.base` is there only if something has imported it: the process that runs the pages has, a notebook not."
+    packages = {p.name for p in (ROOT / "ftkit").iterdir() if p.is_dir()} - {"core"}
+    used = [
+        node for cell in cells(page) if cell.code for node in ast.walk(cell.tree) if isinstance(node, ast.Attribute)
+    ]
+    assert not [n.attr for n in used if ast.unparse(n.value) == "ft" and n.attr in packages]
+
+
 def test_every_public_symbol_says_what_it_does(page):
     bare = [node.name for node in public(page) if not ast.get_docstring(node)]
     assert not bare
